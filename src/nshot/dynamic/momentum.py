@@ -1,0 +1,82 @@
+"""MS, momentum separation: one optimizer state a cluster of subnets, over shared weights (eqs. 7 and 8)."""
+
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+from torch.optim import Optimizer
+
+
+class SeparatedMomentum(Optimizer):
+    """Gives any torch optimizer one state (momentum) for each cluster of subnets.
+
+    ``optimizer.step(cluster=i)`` runs the wrapped optimizer with cluster i's state: ``μ_i ← β μ_i + g``,
+    ``W ← W - lr μ_i`` (eq. 8) for SGD, and the same separation of both moments and the step count for AdamW. With one
+    cluster it equals the wrapped optimizer bit for bit; with K it equals K optimizers over the same weights.
+
+    Wrappers that call a bare ``step()`` (Fabric, GradScaler) work when ``optimizer.cluster = i`` is set before.
+    A cluster's state is allocated when it is first stepped. ``state_dict`` is torch's own: in ``state``, a parameter's
+    entry maps each cluster to what the wrapped optimizer keeps for it.
+
+    Args:
+        optimizer: the optimizer to separate, not yet stepped. Its parameter groups are shared, so learning rate
+            schedulers may hold either of the two.
+        clusters: how many clusters, the options of the MS decision (eq. 7).
+
+    Raises:
+        ValueError: for fewer than one cluster, a cluster out of range, or an optimizer that has state already.
+    """
+
+    def __init__(self, optimizer: Optimizer, clusters: int) -> None:
+        if clusters < 1:
+            raise ValueError(f"clusters {clusters}: must be at least 1")
+        if optimizer.state:
+            raise ValueError("the wrapped optimizer has been stepped already: wrap it when it is new")
+        self.base = optimizer
+        self.clusters = clusters
+        self.cluster: int | None = None if clusters > 1 else 0
+        super().__init__(optimizer.param_groups, optimizer.defaults)
+        self._share()
+
+    def _share(self) -> None:
+        """(Re)connects the wrapped optimizer with this one's groups and per-cluster states."""
+        self.base.param_groups = self.param_groups
+        self._views = [_ClusterState(self.state, i) for i in range(self.clusters)]
+
+    def step(  # type: ignore[override]
+        self, closure: Callable[[], float] | None = None, *, cluster: int | None = None
+    ) -> float | None:
+        """One step of the wrapped optimizer with the state of ``cluster`` (default: the one set last)."""
+        if cluster is not None:
+            self.cluster = cluster
+        if self.cluster is None or not 0 <= self.cluster < self.clusters:
+            raise ValueError(f"cluster {self.cluster}: step(cluster=i) needs one from 0 to {self.clusters - 1}")
+        self.base.state = self._views[self.cluster]
+        return self.base.step(closure)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        super().add_param_group(param_group)
+        self.base.param_groups = self.param_groups
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Loads what ``state_dict`` gave; raises ValueError where it holds more clusters than this optimizer."""
+        for entry in state_dict["state"].values():
+            if any(not isinstance(i, int) or i >= self.clusters for i in entry):
+                raise ValueError(f"the state has clusters {sorted(entry, key=str)}, this optimizer has {self.clusters}")
+        super().load_state_dict(state_dict)
+        self._share()
+
+
+class _ClusterState(defaultdict[Tensor, Any]):
+    """The wrapped optimizer's ``state`` for one cluster: its entries live in the separated optimizer's own."""
+
+    def __init__(self, state: dict[Tensor, Any], cluster: int) -> None:
+        super().__init__(dict)
+        self._state = state
+        self._cluster = cluster
+
+    def __missing__(self, parameter: Tensor) -> dict[str, Any]:
+        entry: dict[str, Any] = self._state[parameter].setdefault(self._cluster, {})
+        self[parameter] = entry
+        return entry

@@ -1,0 +1,1 @@
+"""Operations and elastic layers that the search spaces are made of."""

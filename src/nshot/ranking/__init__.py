@@ -1,0 +1,1 @@
+"""Ranking: accuracies of many subnets with the supernet's weights, and how well they order the true ones."""

@@ -1,0 +1,27 @@
+"""Generators seeded by (seed, purpose, step): no draw of nshot depends on a global generator or on history."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from zlib import crc32
+
+import numpy as np
+import torch
+
+
+def generator(seed: int, purpose: str, step: int = 0) -> np.random.Generator:
+    """A numpy generator that depends on its three arguments alone."""
+    return np.random.default_rng([seed, crc32(purpose.encode()), step])
+
+
+def torch_generator(seed: int, purpose: str, step: int = 0) -> torch.Generator:
+    """A torch CPU generator that depends on its three arguments alone."""
+    return torch.Generator().manual_seed(int(generator(seed, purpose, step).integers(2**63)))
+
+
+@contextmanager
+def seeded(seed: int, purpose: str) -> Iterator[None]:
+    """Seeds torch's global generator inside the block and restores it after: for weight initialisation, which torch
+    draws from the global generator only."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(generator(seed, purpose).integers(2**63)))
+        yield

@@ -1,0 +1,203 @@
+"""What every search space is: decisions with options, costs from tables, and the networks they describe."""
+
+import itertools
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+from torch import Tensor, nn
+from tyro.conf import Suppress
+
+from nshot.errors import UserError
+from nshot.registry import Registry
+
+Subnet = tuple[int, ...]
+"""One option index for each decision."""
+
+Complexity = Literal["params", "flops"]
+
+ENUMERABLE = 20_000  # spaces up to this size find their complexity range by looking at every subnet
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One choice to make. ``options`` keep their order and index in restricted spaces; ``allowed`` are those left."""
+
+    name: str
+    options: tuple[str, ...]
+    allowed: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Space(ABC):
+    """A search space: decisions, costs, notation; no weights. Its dataclass fields are its sizes."""
+
+    name: ClassVar[str]
+
+    # Not sizes: the data set says the one, `restrict` the other. Hidden from the command line for that reason.
+    num_classes: Annotated[int, Suppress] = 10
+    kept: Annotated[tuple[tuple[int, tuple[int, ...]], ...], Suppress] = ()
+
+    @classmethod
+    def of(cls, **sizes: Any) -> "Space":
+        """A space of these sizes; raises UserError for a size that the space does not have."""
+        known = [f.name for f in fields(cls) if f.name != "kept"]
+        for key in sizes:
+            if key not in known:
+                raise UserError(f"unknown size {key!r} of space {cls.name}: choose of {', '.join(known)}")
+        return cls(**sizes)
+
+    @abstractmethod
+    def all_decisions(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
+        """(name, options) of every decision of the unrestricted space."""
+
+    @abstractmethod
+    def params(self, subnet: Subnet) -> int:
+        """Parameters of the subnet at search time: its complexity C(α)."""
+
+    @abstractmethod
+    def flops(self, subnet: Subnet) -> int:
+        """Multiply-accumulates of one image, which the field calls FLOPs (torch's counter gives twice as many)."""
+
+    @abstractmethod
+    def network_params(self, subnet: Subnet) -> int:
+        """Parameters of the stand-alone network, which may have more (affine batch norms, biases) than C(α) counts."""
+
+    @abstractmethod
+    def format(self, subnet: Subnet) -> str:
+        """The field's own notation."""
+
+    @abstractmethod
+    def parse(self, text: str) -> Subnet:
+        """The inverse of ``format``. Raises UserError for anything else, and for a subnet outside the space."""
+
+    @abstractmethod
+    def canonical(self, subnet: Subnet) -> Subnet:
+        """The representative of all subnets that compute the same function of the same weights."""
+
+    @abstractmethod
+    def supernet(self, num_classes: int | None = None) -> "Supernet":
+        """A module that holds the weights of all subnets, newly initialised by torch's global generator."""
+
+    @abstractmethod
+    def network(self, subnet: Subnet, num_classes: int | None = None) -> nn.Module:
+        """The stand-alone network, newly initialised: ``network(x)``, x of shape (N, 3, resolution, resolution)."""
+
+    @cached_property
+    def decisions(self) -> tuple[Decision, ...]:
+        kept = dict(self.kept)
+        return tuple(
+            Decision(name, options, kept.get(i, tuple(range(len(options)))))
+            for i, (name, options) in enumerate(self.all_decisions())
+        )
+
+    @cached_property
+    def size(self) -> int:
+        """How many subnets there are."""
+        return int(np.prod([len(d.allowed) for d in self.decisions], dtype=object))
+
+    def subnets(self) -> Iterator[Subnet]:
+        """Every subnet, the last decision changing fastest."""
+        return itertools.product(*(d.allowed for d in self.decisions))
+
+    def sample(self, rng: np.random.Generator) -> Subnet:
+        """A subnet drawn uniformly."""
+        return tuple(d.allowed[i] for d, i in zip(self.decisions, rng.integers(self._counts).tolist(), strict=True))
+
+    @cached_property
+    def _counts(self) -> np.ndarray:
+        return np.array([len(d.allowed) for d in self.decisions])
+
+    def check(self, subnet: Sequence[int]) -> Subnet:
+        """The subnet as a tuple; raises UserError where it is none of this space's."""
+        if len(subnet) != len(self.decisions):
+            raise UserError(f"subnet {tuple(subnet)}: {self.name} has {len(self.decisions)} decisions")
+        for option, decision in zip(subnet, self.decisions, strict=True):
+            if option not in decision.allowed:
+                raise UserError(
+                    f"subnet {tuple(subnet)}: option {option} of decision {decision.name!r} is none of "
+                    f"{', '.join(map(str, decision.allowed))}"
+                )
+        return tuple(subnet)
+
+    def restrict(self, decision: str, *options: str) -> "Space":
+        """A smaller space of the same kind, in which ``decision`` has only these options. Subnets keep their indices.
+
+        Raises:
+            UserError: for an unknown decision, or an option that it does not have.
+        """
+        index = self.decision_index(decision)
+        chosen = self.decisions[index]
+        for option in options:
+            if option not in [chosen.options[i] for i in chosen.allowed]:
+                raise UserError(
+                    f"option {option!r} of decision {decision!r}: choose of "
+                    f"{', '.join(chosen.options[i] for i in chosen.allowed)}"
+                )
+        if not options:
+            raise UserError(f"decision {decision!r} restricted to no option: name at least one")
+        allowed = tuple(sorted(chosen.options.index(option) for option in options))
+        return replace(self, kept=tuple(sorted({**dict(self.kept), index: allowed}.items())))
+
+    def decision_index(self, name: str) -> int:
+        """Position of the decision of that name; raises UserError where there is none."""
+        names = [d.name for d in self.decisions]
+        if name not in names:
+            raise UserError(f"unknown decision {name!r} of space {self.name}: choose one of {', '.join(names)}")
+        return names.index(name)
+
+    def complexity(self, measure: Complexity) -> tuple[Callable[[Subnet], int], tuple[int, int]]:
+        """C(α) by that measure, and its range (Cmin, Cmax)."""
+        return (self.params, self.params_range) if measure == "params" else (self.flops, self.flops_range)
+
+    @cached_property
+    def params_range(self) -> tuple[int, int]:
+        """(Cmin, Cmax) of all subnets' ``params``."""
+        return self._range(self.params)
+
+    @cached_property
+    def flops_range(self) -> tuple[int, int]:
+        """(Cmin, Cmax) of all subnets' ``flops``."""
+        return self._range(self.flops)
+
+    def _range(self, measure: Callable[[Subnet], int]) -> tuple[int, int]:
+        if self.size > ENUMERABLE:
+            raise NotImplementedError(f"space {self.name} has {self.size} subnets: it must override its ranges")
+        costs = [measure(subnet) for subnet in self.subnets()]
+        return min(costs), max(costs)
+
+    def sizes(self) -> dict[str, Any]:
+        """The sizes that ``of`` takes, and what it was restricted to: JSON-able, for a run's configuration."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+
+class Supernet(nn.Module, ABC):
+    """Holds the weights of all subnets of ``space``: ``supernet(x, subnet)``."""
+
+    space: Space
+
+    @abstractmethod
+    def forward(self, x: Tensor, subnet: Subnet) -> Tensor:
+        """Logits (N, classes) of images x (N, 3, H, W) by that subnet."""
+
+    @abstractmethod
+    def extract(self, subnet: Subnet) -> nn.Module:
+        """A module ``network(x)`` with a copy of the subnet's weights and bit for bit its outputs."""
+
+
+def extract(supernet: Supernet, subnet: Sequence[int]) -> nn.Module:
+    """The subnet as a stand-alone module with a copy of the supernet's weights: ``network(x)``.
+
+    Its outputs equal ``supernet(x, subnet)`` bit for bit. It normalises as the supernet does: a supernet without running
+    statistics gives a network that uses each batch's own.
+
+    Raises:
+        UserError: for a subnet that is not in the supernet's space.
+    """
+    return supernet.extract(supernet.space.check(subnet))
+
+
+spaces: Registry[type[Space]] = Registry("space", "nshot.spaces")

@@ -1,0 +1,156 @@
+"""What every strategy is: a pure function from a step to its plan, drawn from (seed, step) alone."""
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from nshot.dynamic.calr import check_decay, decay_ratio, learning_rate
+from nshot.errors import UserError
+from nshot.registry import Registry
+from nshot.seeding import generator
+from nshot.spaces import Space, Subnet
+from nshot.spaces.base import Complexity
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One training step: the update is ``lr * lr0`` along the optimizer's answer to ``Σ weights_k g(paths_k)``."""
+
+    paths: tuple[Subnet, ...]
+    weights: tuple[float, ...]
+    """Gradient weight of each path."""
+    lr: float
+    """The step's learning rate as a multiple of the base learning rate lr0."""
+    cluster: int
+    """Whose momentum the step uses (eq. 7); 0 where momentum is not separated."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the paper adds to a strategy (CaLR, MS), and the controls that tell its effects apart."""
+
+    schedule: Literal["cosine", "calr", "power", "shuffled", "constant"] = "cosine"
+    """Learning rate: cosine; calr (eq. 3); power, (1 - t/T)^k for all subnets; shuffled, CaLR with another subnet's
+    decay ratio; constant."""
+    gamma: float = 4.0
+    """γ', the largest decay ratio of CaLR (eq. 4): 4 on NAS-Bench-201, 3 on MobileNet in the paper."""
+    g: Literal["log", "linear", "exp"] = "log"
+    """g of eq. i."""
+    complexity: Literal["params", "flops"] = "params"
+    """The measure C(α) of CaLR and of sampling in proportion."""
+    power: float = 2.18
+    """k of --schedule power; 2.18 is the mean decay ratio of CaLR on NAS-Bench-201."""
+    ms: str | None = None
+    """Momentum separation: the decision that clusters subnets, by name, or first, last, random. None: off."""
+    sampling: Literal["uniform", "proportional"] = "uniform"
+    """Paths drawn uniformly, or in proportion to their complexity (table G)."""
+
+    def __post_init__(self) -> None:
+        decays = self.schedule in ("calr", "shuffled")
+        for field, used, needs in (
+            ("gamma", decays, "--schedule calr or shuffled"),
+            ("g", decays, "--schedule calr or shuffled"),
+            ("power", self.schedule == "power", "--schedule power"),
+            ("complexity", decays or self.sampling == "proportional", "--schedule calr or --sampling proportional"),
+        ):
+            if not used and getattr(self, field) != type(self).__dataclass_fields__[field].default:
+                raise UserError(f"{field} {getattr(self, field)} has no effect without {needs}")
+        if not (self.power > 0 and math.isfinite(self.power)):
+            raise UserError(f"power {self.power}: must be above 0")
+        try:
+            check_decay((1, 2), self.gamma, self.g)
+        except ValueError as error:
+            raise UserError(str(error)) from None
+
+    @classmethod
+    def of(cls, **options: Any) -> "Options":
+        """These options; raises UserError for one that the strategy does not have."""
+        known = [f.name for f in fields(cls)]
+        for key in options:
+            if key not in known:
+                raise UserError(f"unknown option {key!r}: choose of {', '.join(known)}")
+        return cls(**options)
+
+
+class Strategy(ABC):
+    """An N-shot method on one space for one length of training.
+
+    Args:
+        space: where paths are drawn.
+        total_steps: T of eq. 3.
+        seed: all draws depend on (seed, step) alone.
+        options: CaLR, MS, sampling and controls.
+    """
+
+    name: ClassVar[str]
+    Options: ClassVar[type[Options]] = Options
+
+    def __init__(self, space: Space, *, total_steps: int, seed: int = 0, options: Options | None = None) -> None:
+        if total_steps < 1:
+            raise UserError(f"total_steps {total_steps}: must be at least 1")
+        self.space = space
+        self.total_steps = total_steps
+        self.seed = seed
+        self.options = options or self.Options()
+        self.cost, self.cost_range = space.complexity(self.options.complexity)
+        self.ms_decision = self._ms_decision()
+
+    @abstractmethod
+    def plan(self, step: int) -> Plan:
+        """What step ``step`` (from 0) trains."""
+
+    @cached_property
+    def clusters(self) -> int:
+        """How many momenta the optimizer keeps: the options of the MS decision, or 1."""
+        return 1 if self.ms_decision is None else len(self.space.decisions[self.ms_decision].options)
+
+    def cluster(self, path: Subnet) -> int:
+        """Eq. 7: the option of the MS decision."""
+        return 0 if self.ms_decision is None else path[self.ms_decision]
+
+    def draw(self, rng: np.random.Generator) -> Subnet:
+        """A path, uniformly or in proportion to its complexity (by rejection, so no table of subnets is needed)."""
+        path = self.space.sample(rng)
+        if self.options.sampling == "proportional":
+            while rng.random() * self.cost_range[1] > self.cost(path):
+                path = self.space.sample(rng)
+        return path
+
+    def lr(self, step: int, path: Subnet) -> float:
+        """The schedule's learning rate for that path, as a multiple of lr0."""
+        schedule = self.options.schedule
+        if schedule == "constant":
+            return 1.0
+        if schedule == "cosine":
+            return (1 + math.cos(math.pi * step / self.total_steps)) / 2
+        return learning_rate(1.0, step, self.total_steps, self.decay(path))
+
+    def decay(self, path: Subnet) -> float:
+        """γ(α) of eq. 4, or what a control puts in its place."""
+        if self.options.schedule == "power":
+            return self.options.power
+        if self.options.schedule == "shuffled":  # γ of a subnet drawn anew for each path, the same at every step
+            path = self.space.sample(generator(self.seed, f"shuffled {path}"))
+        return decay_ratio(self.cost(path), self.cost_range, self.options.gamma, self.options.g)
+
+    def _ms_decision(self) -> int | None:
+        ms = self.options.ms
+        open_decisions = [i for i, d in enumerate(self.space.decisions) if len(d.allowed) > 1]
+        if ms is None:
+            return None
+        if ms in ("first", "last", "random") and not open_decisions:
+            raise UserError(f"ms {ms!r}: the space has no decision left to cluster by")
+        if ms == "first":
+            return open_decisions[0]
+        if ms == "last":
+            return open_decisions[-1]
+        if ms == "random":
+            return open_decisions[generator(self.seed, "ms").integers(len(open_decisions))]
+        return self.space.decision_index(ms)
+
+
+strategies: Registry[type[Strategy]] = Registry("strategy", "nshot.strategies")

@@ -1,0 +1,16 @@
+"""SPOS, single path one-shot (Guo et al., ECCV 2020), and with CaLR and MS Alg. 1 of the supplement."""
+
+from nshot.seeding import generator
+
+from .base import Plan, Strategy, strategies
+
+
+@strategies.register("spos")
+class SPOS(Strategy):
+    """Each step trains one path, drawn anew."""
+
+    name = "spos"
+
+    def plan(self, step: int) -> Plan:
+        path = self.draw(generator(self.seed, "path", step))
+        return Plan(paths=(path,), weights=(1.0,), lr=self.lr(step, path), cluster=self.cluster(path))

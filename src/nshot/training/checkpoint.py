@@ -1,0 +1,71 @@
+"""Checkpoints that survive a crash: written whole or not at all, checked when read, the two newest kept."""
+
+import hashlib
+import io
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nshot.errors import UserError
+
+KEEP = 2
+_NAME = re.compile(r"step-(\d{8})-([0-9a-f]{16})\.pt")
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Writes a file so that a crash leaves the old one or the new one, never a part."""
+    partial = path.with_name(f".{path.name}.partial")
+    with open(partial, "wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(partial, path)
+
+
+def save(folder: Path, step: int, state: dict[str, Any]) -> Path:
+    """Writes ``step-<step>-<digest>.pt`` (torch.load reads it) and deletes all but the newest two."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    data = buffer.getvalue()
+    path = folder / f"step-{step:08d}-{hashlib.sha256(data).hexdigest()[:16]}.pt"
+    write_atomically(path, data)
+    for old in checkpoints(folder)[KEEP:]:
+        old.unlink()
+    return path
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The folder's checkpoints, newest first."""
+    return sorted((p for p in folder.glob("step-*.pt") if _NAME.fullmatch(p.name)), reverse=True)
+
+
+def step_of(path: Path) -> int:
+    """How many training steps a checkpoint has behind it."""
+    match = _NAME.fullmatch(path.name)
+    assert match is not None, path
+    return int(match[1])
+
+
+def load_newest(folder: Path) -> tuple[int, dict[str, Any] | None, list[str]]:
+    """The newest intact checkpoint.
+
+    Returns:
+        How many steps it has behind it (0 without one), its state on the CPU (None without one), and the names of newer
+        checkpoints that are corrupt.
+
+    Raises:
+        UserError: where there are checkpoints but none is intact.
+    """
+    corrupt = []
+    for path in checkpoints(folder):
+        data = path.read_bytes()
+        match = _NAME.fullmatch(path.name)
+        if match is not None and hashlib.sha256(data).hexdigest().startswith(match[2]):
+            return step_of(path), torch.load(io.BytesIO(data), map_location="cpu", weights_only=True), corrupt
+        corrupt.append(path.name)
+    if corrupt:
+        raise UserError(f"no intact checkpoint in {folder} ({', '.join(corrupt)} corrupt): start again in a new folder")
+    return 0, None, []

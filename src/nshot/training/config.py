@@ -1,0 +1,120 @@
+"""The configuration of a supernet run: frozen dataclasses, the paper's defaults, JSON there and back; presets."""
+
+import dataclasses
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
+
+from nshot.errors import UserError
+from nshot.spaces import Space, space
+from nshot.spaces.nasbench201 import NASBench201
+from nshot.strategies import Options, strategies
+
+from .supernet import Idle
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that determines a run. Defaults: section A of the supplement, SPOS on NAS-Bench-201 and CIFAR-10."""
+
+    strategy: str = "spos"
+    space: Space = field(default_factory=NASBench201)
+    options: Options = field(default_factory=Options)
+
+    dataset: str = "cifar10"
+    """digits, cifar10 or cifar100."""
+    split: str = "half"
+    """Search split: half, or a JSON file under the data root with lists train and valid."""
+    epochs: int = 250
+    batch_size: int = 64
+    lr: float = 0.025
+    """Base learning rate lr0."""
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    nesterov: bool = True
+    clip: float | None = 5.0
+    """Largest norm of the gradient; None does not clip."""
+    idle: Idle = "drift"
+    """Weights off the path: drift (zero gradient, momentum and weight decay still move them, as released) or rest."""
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    seed: int = 0
+    log_every: int = 50
+    """Steps between lines of the log."""
+    checkpoint_every: int = 500
+    """Steps between checkpoints."""
+
+    def __post_init__(self) -> None:
+        for name, low in (("epochs", 1), ("batch_size", 1), ("log_every", 1), ("checkpoint_every", 1), ("seed", 0)):
+            if getattr(self, name) < low:
+                raise UserError(f"{name} {getattr(self, name)}: must be at least {low}")
+        for name in ("momentum", "weight_decay"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"{name} {getattr(self, name)}: must be from 0 to below 1")
+        if self.lr <= 0:
+            raise UserError(f"lr {self.lr}: must be above 0")
+        if self.clip is not None and self.clip <= 0:
+            raise UserError(f"clip {self.clip}: must be above 0, or None for no clipping")
+        if self.nesterov and self.momentum == 0:
+            raise UserError("momentum 0 with nesterov: add --no-nesterov")
+
+
+def to_dict(config: TrainConfig) -> dict[str, Any]:
+    """The configuration as JSON-able values; the space goes by its name and sizes."""
+    values = {f.name: getattr(config, f.name) for f in fields(config)}
+    values["space"] = {"name": config.space.name, **config.space.sizes()}
+    values["options"] = dataclasses.asdict(config.options)
+    return values
+
+
+def from_dict(values: dict[str, Any]) -> TrainConfig:
+    """The inverse of `to_dict`. Raises UserError for a name that this version does not know."""
+    known = {f.name for f in fields(TrainConfig)}
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise UserError(f"configuration has unknown entries {', '.join(unknown)}: another version of nshot wrote it")
+    method = strategies[values["strategy"]]
+    return TrainConfig(
+        **{**values, "space": space_from_dict(values["space"]), "options": method.Options.of(**values["options"])}
+    )
+
+
+def space_from_dict(values: dict[str, Any]) -> Space:
+    """A space from its name and sizes, as `to_dict` writes it."""
+    sizes = {key: value for key, value in values.items() if key not in ("name", "kept")}
+    kept = tuple((index, tuple(options)) for index, options in values.get("kept", ()))
+    return dataclasses.replace(space(values["name"], **sizes), kept=kept)
+
+
+def differences(a: dict[str, Any], b: dict[str, Any], prefix: str = "") -> list[str]:
+    """What differs between two configurations, as ``name: a, not b``."""
+    found = []
+    for key in sorted(a.keys() | b.keys()):
+        left, right = a.get(key), b.get(key)
+        if isinstance(left, dict) and isinstance(right, dict):
+            found += differences(left, right, f"{prefix}{key}.")
+        elif left != right:
+            found.append(f"{prefix}{key}: {left}, not {right}")
+    return found
+
+
+PRESETS = ("paper", "proxy", "smoke")
+
+
+def preset(name: str, strategy: str = "spos") -> TrainConfig:
+    """A named starting point: ``paper`` (section A), ``proxy`` (CIFAR-10 at 16 px), ``smoke`` (digits, seconds).
+
+    Raises:
+        UserError: for an unknown preset or strategy.
+    """
+    options = strategies[strategy].Options()
+    if name == "paper":
+        return TrainConfig(strategy=strategy, options=options)
+    if name == "proxy":
+        sizes = space("nasbench201", channels=16, cells=1, resolution=16)
+        return TrainConfig(strategy=strategy, space=sizes, options=options, epochs=40)
+    if name == "smoke":
+        sizes = space("nasbench201", channels=4, cells=1, resolution=8)
+        return TrainConfig(
+            strategy=strategy, space=sizes, options=options, dataset="digits", epochs=10, batch_size=32,
+            log_every=20, checkpoint_every=100,
+        )
+    raise UserError(f"unknown preset {name!r}: choose one of {', '.join(PRESETS)}")

@@ -1,0 +1,47 @@
+"""A progress bar with loss, images a second and time left; quiet where the output is no terminal."""
+
+import time
+from types import TracebackType
+
+from rich.progress import BarColumn, Progress as RichProgress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+
+class Progress:
+    """Counts work of ``total`` pieces, ``unit`` images each; use as a context manager.
+
+    ``rate`` is in images a second since this process began.
+    """
+
+    def __init__(self, title: str, total: int, start: int = 0, unit: int = 1, noun: str = "images") -> None:
+        self.noun = noun
+        self.unit = unit
+        self.done = 0
+        self._began = time.monotonic()
+        self._bar = RichProgress(
+            TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[note]}"),
+            TimeRemainingColumn(), transient=True,
+        )
+        self._task = self._bar.add_task(title, total=total, completed=start, note="")
+
+    @property
+    def rate(self) -> float:
+        return self.done * self.unit / max(time.monotonic() - self._began, 1e-9)
+
+    def advance(self) -> None:
+        self.done += 1
+        self._bar.advance(self._task)
+
+    def show(self, **values: float) -> None:
+        """Writes these values and the rate beside the bar."""
+        note = "  ".join(f"{key} {value:.3f}" for key, value in values.items())
+        self._bar.update(self._task, note=f"{note}  {self.rate:,.0f} {self.noun}/s")
+
+    def __enter__(self) -> "Progress":
+        if self._bar.console.is_terminal:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()

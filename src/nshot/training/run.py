@@ -1,0 +1,137 @@
+"""A run is a folder: configuration, log, checkpoints, final weights. It can be copied to another machine."""
+
+import fcntl
+import json
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nshot.errors import UserError
+from nshot.spaces import Supernet
+
+from .checkpoint import write_atomically
+from .config import TrainConfig, differences, from_dict
+
+WEIGHTS = "supernet.safetensors"
+
+
+def versions() -> dict[str, str]:
+    """What the run was made with."""
+    from importlib.metadata import version
+
+    return {"nshot": version("nshot"), "torch": torch.__version__, "python": platform.python_version()}
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Holds the folder for this process; raises UserError where another process holds it."""
+    with open(folder / ".lock", "a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(f"run folder {folder} is being written by another process: wait for it, or use another --out")
+        yield
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON atomically, indented."""
+    write_atomically(path, (json.dumps(value, indent=2) + "\n").encode())
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The whole of a run's config.json. Raises UserError where there is none or it is broken."""
+    try:
+        return json.loads((folder / "config.json").read_text())
+    except FileNotFoundError:
+        raise UserError(f"{folder} is no run folder: it has no config.json (make one with nshot train --out)") from None
+    except ValueError as error:
+        raise UserError(f"{folder / 'config.json'} is broken ({error}): start again in a new folder") from None
+
+
+def claim(folder: Path, kind: str, config: dict[str, Any]) -> bool:
+    """Makes the folder a run of this configuration, or checks that it is one.
+
+    Returns:
+        Whether the folder was such a run before.
+
+    Raises:
+        UserError: where the folder is another run (with what differs) or holds something else.
+    """
+    if not (folder / "config.json").exists():
+        if any(p.name != ".lock" and not p.name.endswith(".partial") for p in folder.iterdir()):
+            raise UserError(f"{folder} is not empty and no run folder: choose a new --out")
+        write_json(folder / "config.json", {"kind": kind, "config": config, "versions": versions()})
+        return False
+    stored = read_config(folder)
+    changed = differences({"kind": stored.get("kind"), **stored.get("config", {})}, {"kind": kind, **_plain(config)})
+    if changed:
+        raise UserError(f"{folder} holds another run ({'; '.join(changed)}): choose a new --out, or the same options")
+    return True
+
+
+def _plain(config: dict[str, Any]) -> dict[str, Any]:
+    """As JSON gives it back: tuples are lists."""
+    return json.loads(json.dumps(config))
+
+
+class Log:
+    """``log.jsonl`` and TensorBoard events of a run, continued where a checkpoint left off."""
+
+    def __init__(self, folder: Path, start: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.path = folder / "log.jsonl"
+        # Lines after the checkpoint will be written again; a line that a crash cut short goes too.
+        kept = [line for line in read_log(self.path) if line["step"] <= start]
+        write_atomically(self.path, "".join(json.dumps(line) + "\n" for line in kept).encode())
+        self._stream = open(self.path, "a")  # noqa: SIM115 (closed by close)
+        self._board = SummaryWriter(str(folder), purge_step=start + 1)
+
+    def write(self, step: int, **values: float) -> None:
+        self._stream.write(json.dumps({"step": step, **values}) + "\n")
+        self._stream.flush()
+        for key, value in values.items():
+            self._board.add_scalar(key, value, step)
+
+    def close(self) -> None:
+        self._stream.close()
+        self._board.close()
+
+
+def read_log(path: Path) -> list[dict[str, float]]:
+    """The whole lines of a log, in order."""
+    lines = []
+    for text in path.read_text().splitlines() if path.exists() else []:
+        try:
+            lines.append(json.loads(text))
+        except ValueError:
+            break
+    return lines
+
+
+def load_run(folder: str | Path) -> tuple[TrainConfig, Supernet]:
+    """A finished run's configuration and its trained supernet, on the CPU.
+
+    Raises:
+        UserError: for a folder that is no run, or one that is not finished.
+    """
+    from safetensors.torch import load_file
+
+    folder = Path(folder)
+    stored = read_config(folder)
+    if stored.get("kind") != "supernet":
+        raise UserError(f"{folder} holds a {stored.get('kind')} run: name a folder that nshot train made")
+    config = from_dict(stored["config"])
+    if not (folder / WEIGHTS).exists():
+        raise UserError(f"run {folder} is not finished: continue it with the same nshot train command")
+    supernet = config.space.supernet()
+    try:
+        supernet.load_state_dict(load_file(folder / WEIGHTS))
+    except (OSError, RuntimeError, ValueError) as error:
+        message = str(error).partition("\n")[0]
+        raise UserError(f"{folder / WEIGHTS} cannot be read ({message}): train the run again") from None
+    return config, supernet.to(memory_format=torch.channels_last)

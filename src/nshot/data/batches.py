@@ -9,6 +9,7 @@ from nshot.seeding import torch_generator
 from .augment import crop_flip, pad
 from .sources import Images
 
+
 class Normalise:
     """uint8 (B, H, W, 3) to float (B, 3, H, W), channels-last in memory, zero mean and unit variance a channel."""
 

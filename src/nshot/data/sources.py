@@ -114,8 +114,10 @@ def _split(split: str, count: int, root: Path) -> tuple[np.ndarray, np.ndarray]:
         lists = json.loads(path.read_text())
         train, valid = (np.array(lists[part], dtype=np.int64) for part in ("train", "valid"))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"split {split!r}: needs 'half' or a JSON file under {root} with lists 'train' and 'valid' "
-                        f"({type(error).__name__}: {error})") from None
+        raise UserError(
+            f"split {split!r}: needs 'half' or a JSON file under {root} with lists 'train' and 'valid' "
+            f"({type(error).__name__}: {error})"
+        ) from None
     both = np.concatenate([train, valid])
     if len(np.unique(both)) != len(both) or both.min(initial=0) < 0 or both.max(initial=0) >= count:
         raise UserError(f"split {split!r}: its indices must be distinct and from 0 to {count - 1}")
@@ -152,7 +154,8 @@ def _cifar(
 ) -> Source:
     """CIFAR from ``root/name/{train,test}-*.parquet``, else ``root/folder`` (or ``root/name/folder``)."""
     if sorted((root / name).glob("train-*.parquet")):
-        return Source(classes, *(read_parquet(root / name, part, columns, classes) for part in ("train", "test")))
+        learn, test = (read_parquet(root / name, part, columns, classes) for part in ("train", "test"))
+        return Source(classes, learn, test)
     homes = [home for home in (root, root / name) if (home / folder).is_dir()]
     if not homes and download:
         import torchvision
@@ -166,9 +169,13 @@ def _cifar(
             "set --data-root or NSHOT_DATA, or add --download"
         )
     home = homes[0] / folder
-    train = ["train"] if name == "cifar100" else [f"data_batch_{i}" for i in range(1, 6)]
-    return Source(classes, *(_read_batches(home, files, key) for files in (train, ["test"]
-                                                                          if name == "cifar100" else ["test_batch"])))
+    if name == "cifar10":
+        return Source(
+            classes,
+            _read_batches(home, [f"data_batch_{i}" for i in range(1, 6)], key),
+            _read_batches(home, ["test_batch"], key),
+        )
+    return Source(classes, _read_batches(home, ["train"], key), _read_batches(home, ["test"], key))
 
 
 class _ArraysOnly(pickle.Unpickler):
@@ -211,8 +218,9 @@ def read_parquet(folder: Path, part: str, label_columns: tuple[str, ...], classe
         image = next((c for c in ("img", "image") if c in names), None)
         label = next((c for c in label_columns if c in names), None)
         if image is None or label is None:
+            labels_wanted = " or ".join(label_columns)
             raise UserError(
-                f"data file {file} has columns {', '.join(names)}: expected img or image, and {' or '.join(label_columns)}"
+                f"data file {file} has columns {', '.join(names)}: expected img or image, and {labels_wanted}"
             )
         try:
             pixels += [_decode(entry["bytes"]) for entry in table.column(image).to_pylist()]

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -99,7 +100,7 @@ class ComplexityAwareLR(LRScheduler):
     def step(self, complexity: float | None = None) -> None:
         """Sets the learning rate of the next training step, which trains a subnet of this complexity."""
         if complexity is None:
-            raise TypeError("step() needs the complexity of the subnet that is trained: calr.step(space.params(subnet))")
+            raise TypeError("step() needs the complexity of the subnet to train: calr.step(space.params(subnet))")
         if self.last_epoch + 1 > self.total_steps:
             raise ValueError(f"step {self.last_epoch + 1} is past total_steps {self.total_steps}")
         self.decay = decay_ratio(complexity, self.complexity_range, self.gamma, self.g)
@@ -109,6 +110,6 @@ class ComplexityAwareLR(LRScheduler):
         for group, lr in zip(self.optimizer.param_groups, self._last_lr, strict=True):
             group["lr"] = lr
 
-    def get_lr(self) -> list[float]:
+    def get_lr(self) -> list[float | Tensor]:
         """The learning rate of the current step, one a parameter group."""
         return [learning_rate(float(lr0), self.last_epoch, self.total_steps, self.decay) for lr0 in self.base_lrs]

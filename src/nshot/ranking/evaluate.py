@@ -42,8 +42,8 @@ def evaluate(
     """Scores of every subnet on every image; subnets with one canonical form are evaluated once.
 
     Args:
-        supernet: ``supernet(x, subnet)`` gives logits. Batch norms that keep no running statistics use each batch's own,
-            so the batches (their size, their order) are part of the measure.
+        supernet: ``supernet(x, subnet)`` gives logits. Batch norms without running statistics use each batch's own, so
+            the batches (their size, their order) are part of the measure.
         subnets: what to score.
         batches: images and labels, as `nshot.data.batches.heldout_batches` makes them.
         canonical: the space's.

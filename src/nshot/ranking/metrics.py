@@ -51,7 +51,7 @@ def bootstrap_interval(
         Lower and upper bound. They say how much the finite number of images blurs the metric of *this* supernet; the
         spread over seeds of training is another matter.
     """
-    subnets, images = per_image.shape
+    images = per_image.shape[1]
     # Up to 2,500 blocks of successive images keep the product below small; with more images a block has several.
     starts = np.arange(0, images, -(-images // 2500))
     blocks = np.add.reduceat(per_image.astype(np.float32), starts, axis=1)

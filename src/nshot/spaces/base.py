@@ -37,6 +37,8 @@ class Space(ABC):
 
     name: ClassVar[str]
 
+    resolution: int = 32
+    """Height and width of the images."""
     # Not sizes: the data set says the one, `restrict` the other. Hidden from the command line for that reason.
     num_classes: Annotated[int, Suppress] = 10
     kept: Annotated[tuple[tuple[int, tuple[int, ...]], ...], Suppress] = ()
@@ -191,8 +193,8 @@ class Supernet(nn.Module, ABC):
 def extract(supernet: Supernet, subnet: Sequence[int]) -> nn.Module:
     """The subnet as a stand-alone module with a copy of the supernet's weights: ``network(x)``.
 
-    Its outputs equal ``supernet(x, subnet)`` bit for bit. It normalises as the supernet does: a supernet without running
-    statistics gives a network that uses each batch's own.
+    Its outputs equal ``supernet(x, subnet)`` bit for bit. It normalises as the supernet does: a supernet without
+    running statistics gives a network that uses each batch's own.
 
     Raises:
         UserError: for a subnet that is not in the supernet's space.

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
-from typing import ClassVar
+from functools import cache, cached_property
+from itertools import pairwise
+from typing import ClassVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +22,7 @@ NONE = OPS.index("none")
 KERNELS = {"nor_conv_1x1": 1, "nor_conv_3x3": 3}
 
 
-@lru_cache(maxsize=None)
+@cache
 def live_edges(subnet: Subnet) -> Subnet:
     """The subnet with ``none`` on every edge that the input does not reach or that does not reach the output.
 
@@ -76,7 +77,7 @@ class NASBench201(Space):
         """Parameters and multiply-accumulates of stem, reductions and classifier."""
         first, last = self.stages[0], self.stages[-1]
         convs = [(3 * first[0] * 9, first[1])]
-        for (c_in, _), (c, pixels) in zip(self.stages, self.stages[1:], strict=False):
+        for (c_in, _), (c, pixels) in pairwise(self.stages):
             convs += [(c_in * c * 9, pixels), (c * c * 9, pixels), (c_in * c, pixels)]
         classifier = last[0] * self.num_classes
         return sum(p for p, _ in convs) + classifier, sum(p * pixels for p, pixels in convs) + classifier
@@ -124,7 +125,7 @@ class NASBench201(Space):
         right_shape = [len(node) for node in nodes] == list(range(1, NODES))
         if not right_shape or [source for _, _, source in edges] != [str(source) for _, source in EDGES]:
             raise UserError(
-                f"{text!r} is no nasbench201 subnet: expected |op~0|+|op~0|op~1|+|op~0|op~1|op~2| or an index 0 to 15624"
+                f"{text!r} is no nasbench201 subnet: expected |op~0|+|op~0|op~1|+|op~0|op~1|op~2|, or an index"
             )
         for op, _, _ in edges:
             if op not in OPS:
@@ -179,7 +180,7 @@ class Cell(nn.Module):
             if OPS[op] in KERNELS:
                 if source not in activated:
                     activated[source] = F.relu(value)
-                value = edge[OPS[op]](activated[source])
+                value = cast(nn.ModuleDict, edge)[OPS[op]](activated[source])
             elif OPS[op] == "avg_pool_3x3":
                 value = average_pool(value)
             nodes[target] = nodes[target] + value if target in nodes else value
@@ -195,12 +196,8 @@ class Backbone(nn.Module):
         super().__init__()
         channels = [c for c, _ in space.stages]
         self.stem = ConvNorm(3, channels[0], 3, norm)
-        self.stages = nn.ModuleList(
-            nn.ModuleList(Cell(c, options, norm) for _ in range(space.cells)) for c in channels
-        )
-        self.reductions = nn.ModuleList(
-            Reduction(c_in, c, norm) for c_in, c in zip(channels, channels[1:], strict=False)
-        )
+        self.stages = nn.ModuleList(nn.ModuleList(Cell(c, options, norm) for _ in range(space.cells)) for c in channels)
+        self.reductions = nn.ModuleList(Reduction(c_in, c, norm) for c_in, c in pairwise(channels))
         self.last_norm = norm(channels[-1])
         self.classifier = nn.Linear(channels[-1], num_classes, bias=bias)
 
@@ -210,14 +207,14 @@ class Backbone(nn.Module):
         for i, stage in enumerate(self.stages):
             if i > 0:
                 x = self.reductions[i - 1](x)
-            for cell in stage:
+            for cell in cast(nn.ModuleList, stage):
                 x = cell(x, live)
         x = F.relu(self.last_norm(x)).mean((2, 3))
         return self.classifier(x)
 
 
 class NASBench201Supernet(Backbone, Supernet):
-    """All operations of all edges, batch norms of the batch; the classifier has no bias, so C(α) counts every weight."""
+    """All operations of all edges, batch norms of the batch. No bias anywhere: C(α) counts every weight."""
 
     def __init__(self, space: NASBench201, num_classes: int) -> None:
         super().__init__(space, [d.allowed for d in space.decisions], num_classes, batch_norm_of_batch, bias=False)

@@ -18,7 +18,7 @@ def strategy(name: str, space: Space, *, total_steps: int, seed: int = 0, **opti
         UserError: for an unknown name, option or value.
     """
     method = strategies[name]
-    return method(space, total_steps=total_steps, seed=seed, options=method.Options.of(**options))
+    return method(space, total_steps=total_steps, seed=seed, options=method.options_type.of(**options))
 
 
 def list_strategies() -> list[str]:

@@ -13,7 +13,6 @@ from nshot.errors import UserError
 from nshot.registry import Registry
 from nshot.seeding import generator
 from nshot.spaces import Space, Subnet
-from nshot.spaces.base import Complexity
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ class Strategy(ABC):
     """
 
     name: ClassVar[str]
-    Options: ClassVar[type[Options]] = Options
+    options_type: ClassVar[type[Options]] = Options
 
     def __init__(self, space: Space, *, total_steps: int, seed: int = 0, options: Options | None = None) -> None:
         if total_steps < 1:
@@ -95,7 +94,7 @@ class Strategy(ABC):
         self.space = space
         self.total_steps = total_steps
         self.seed = seed
-        self.options = options or self.Options()
+        self.options = options or self.options_type()
         self.cost, self.cost_range = space.complexity(self.options.complexity)
         self.ms_decision = self._ms_decision()
 

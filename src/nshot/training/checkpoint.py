@@ -59,7 +59,7 @@ def load_newest(folder: Path) -> tuple[int, dict[str, Any] | None, list[str]]:
     Raises:
         UserError: where there are checkpoints but none is intact.
     """
-    corrupt = []
+    corrupt: list[str] = []
     for path in checkpoints(folder):
         data = path.read_bytes()
         match = _NAME.fullmatch(path.name)

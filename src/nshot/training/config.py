@@ -2,7 +2,9 @@
 
 import dataclasses
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from tyro.conf import Suppress
 
 from nshot.errors import UserError
 from nshot.spaces import Space, space
@@ -16,7 +18,7 @@ from .supernet import Idle
 class TrainConfig:
     """Everything that determines a run. Defaults: section A of the supplement, SPOS on NAS-Bench-201 and CIFAR-10."""
 
-    strategy: str = "spos"
+    strategy: Annotated[str, Suppress] = "spos"
     space: Space = field(default_factory=NASBench201)
     options: Options = field(default_factory=Options)
 
@@ -73,7 +75,7 @@ def from_dict(values: dict[str, Any]) -> TrainConfig:
         raise UserError(f"configuration has unknown entries {', '.join(unknown)}: another version of nshot wrote it")
     method = strategies[values["strategy"]]
     return TrainConfig(
-        **{**values, "space": space_from_dict(values["space"]), "options": method.Options.of(**values["options"])}
+        **{**values, "space": space_from_dict(values["space"]), "options": method.options_type.of(**values["options"])}
     )
 
 
@@ -105,7 +107,7 @@ def preset(name: str, strategy: str = "spos") -> TrainConfig:
     Raises:
         UserError: for an unknown preset or strategy.
     """
-    options = strategies[strategy].Options()
+    options = strategies[strategy].options_type()
     if name == "paper":
         return TrainConfig(strategy=strategy, options=options)
     if name == "proxy":
@@ -114,7 +116,13 @@ def preset(name: str, strategy: str = "spos") -> TrainConfig:
     if name == "smoke":
         sizes = space("nasbench201", channels=4, cells=1, resolution=8)
         return TrainConfig(
-            strategy=strategy, space=sizes, options=options, dataset="digits", epochs=10, batch_size=32,
-            log_every=20, checkpoint_every=100,
+            strategy=strategy,
+            space=sizes,
+            options=options,
+            dataset="digits",
+            epochs=10,
+            batch_size=32,
+            log_every=20,
+            checkpoint_every=100,
         )
     raise UserError(f"unknown preset {name!r}: choose one of {', '.join(PRESETS)}")

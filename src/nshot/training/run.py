@@ -33,7 +33,7 @@ def locked(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise UserError(f"run folder {folder} is being written by another process: wait for it, or use another --out")
+            raise UserError(f"run folder {folder} is being written by another process: use another --out") from None
         yield
 
 

@@ -1,0 +1,1 @@
+"""Benchmarks: tables of true (stand-alone) accuracies; reading, building and importing them."""

@@ -1,0 +1,153 @@
+"""Builds a benchmark: trains many stand-alone subnets in parallel processes, resumable, and averages seeds."""
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nshot.data.sources import Dataset, load
+from nshot.errors import UserError
+from nshot.seeding import generator
+from nshot.spaces import Space, Subnet
+from nshot.spaces.nasbench201 import NASBench201
+from nshot.training.alone import Recipe, train_alone
+from nshot.training.progress import Progress
+from nshot.training.run import claim, locked, read_log, versions
+
+from .table import write_benchmark
+
+RESULTS = "results.jsonl"
+
+
+@dataclass(frozen=True)
+class BuildConfig:
+    """A benchmark to build. The defaults made the embedded one."""
+
+    space: Space = field(default_factory=lambda: NASBench201(channels=4, cells=1, resolution=8))
+    recipe: Recipe = field(default_factory=lambda: Recipe(epochs=10, batch_size=64, lr=0.1))
+    dataset: str = "digits"
+    """digits, cifar10 or cifar100."""
+    split: str = "half"
+    """Search split: half, or a JSON file under the data root with lists train and valid."""
+    subnets: int = 600
+    """How many subnets, drawn at random among those that compute distinct functions."""
+    seeds: int = 6
+    """Trainings of each subnet."""
+
+    def __post_init__(self) -> None:
+        for name in ("subnets", "seeds"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} {getattr(self, name)}: must be at least 1")
+
+
+def build(
+    config: BuildConfig,
+    out: str | Path,
+    *,
+    root: str | Path | None = None,
+    jobs: int | None = None,
+    say: Callable[[str], None] = print,
+) -> Path:
+    """Trains every (subnet, seed) that the folder has no result of, and writes ``benchmark.parquet`` there.
+
+    Args:
+        config: what to build.
+        out: work folder; a killed build continues in it.
+        root: data root.
+        jobs: processes, each with one thread; default: the cores.
+        say: takes lines for the user.
+
+    Returns:
+        The table: for each part (valid, test) the mean over seeds, and each seed's own in ``<dataset>_<part>_seed<i>``.
+
+    Raises:
+        UserError: for wrong values, or a folder that holds another build.
+    """
+    jobs = os.cpu_count() or 1 if jobs is None else jobs
+    if jobs < 1:
+        raise UserError(f"jobs {jobs}: must be at least 1")
+    data = load(config.dataset, root=root, split=config.split, resolution=config.space.resolution)
+    space = dataclasses.replace(config.space, num_classes=data.classes)
+    subnets = distinct_subnets(space, config.subnets)
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder):
+        claim(folder, "benchmark", _to_dict(config))
+        done = {(line["subnet"], line["seed"]): line for line in read_log(folder / RESULTS)}
+        tasks = [(i, seed) for seed in range(config.seeds) for i in range(len(subnets)) if (i, seed) not in done]
+        say(f"{len(done)} of {len(subnets) * config.seeds} trainings are done, {len(tasks)} to do in {jobs} processes")
+        with (
+            open(folder / RESULTS, "a") as log,
+            Progress("build", len(subnets) * config.seeds, len(done), noun="trainings") as progress,
+        ):
+            for result in _run(tasks, subnets, space, config, data, jobs):
+                log.write(json.dumps(result) + "\n")
+                log.flush()
+                done[result["subnet"], result["seed"]] = result
+                progress.advance()
+                progress.show()
+        table = folder / "benchmark.parquet"
+        columns = {}
+        for part in ("valid", "test"):
+            seeds = [np.array([done[i, seed][part] for i in range(len(subnets))]) for seed in range(config.seeds)]
+            columns[f"{config.dataset}_{part}"] = np.mean(seeds, axis=0)
+            columns |= {f"{config.dataset}_{part}_seed{seed}": values for seed, values in enumerate(seeds)}
+        write_benchmark(table, space, subnets, columns, {**_to_dict(config), "versions": versions()})
+    return table
+
+
+def distinct_subnets(space: Space, count: int, seed: int = 0) -> list[Subnet]:
+    """Random subnets that compute distinct functions, in canonical form. Raises UserError where there are too few."""
+    rng = generator(seed, "benchmark subnets")
+    found: dict[Subnet, None] = {}
+    for _ in range(100 * count):
+        found.setdefault(space.canonical(space.sample(rng)))
+        if len(found) == count:
+            return list(found)
+    raise UserError(f"subnets {count}: only {len(found)} distinct ones were found in space {space.name}")
+
+
+def _to_dict(config: BuildConfig) -> dict[str, Any]:
+    values = dataclasses.asdict(config)
+    return {**values, "space": {"name": config.space.name, **config.space.sizes()}}
+
+
+def _run(
+    tasks: list[tuple[int, int]], subnets: list[Subnet], space: Space, config: BuildConfig, data: Dataset, jobs: int
+) -> Iterator[dict[str, Any]]:
+    """Results as they come, from worker processes of one thread each."""
+    # The threads are said before the children start: OpenMP reads the variable when torch is imported.
+    before = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = "1"
+    try:
+        with ProcessPoolExecutor(jobs, get_context("spawn"), _start, (space, config.recipe, data)) as pool:
+            futures = [pool.submit(_train_one, i, subnets[i], seed) for i, seed in tasks]
+            for future in as_completed(futures):
+                yield future.result()
+    finally:
+        if before is None:
+            del os.environ["OMP_NUM_THREADS"]
+        else:
+            os.environ["OMP_NUM_THREADS"] = before
+
+
+_worker: dict[str, Any] = {}  # what a worker process keeps between trainings
+
+
+def _start(space: Space, recipe: Recipe, data: Dataset) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    _worker.update(space=space, recipe=recipe, data=data)
+
+
+def _train_one(index: int, subnet: Subnet, seed: int) -> dict[str, Any]:
+    valid, test = train_alone(_worker["space"], subnet, _worker["data"], _worker["recipe"], seed)
+    return {"subnet": index, "seed": seed, "valid": valid, "test": test}

@@ -1,0 +1,103 @@
+"""A benchmark is a parquet table ``arch, params, <dataset>_valid, <dataset>_test``: true accuracies in percent."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nshot.data.sources import data_root
+from nshot.errors import UserError
+from nshot.spaces import Space, Subnet
+
+EMBEDDED = Path(__file__).with_name("digits.parquet")
+METADATA = b"nshot"
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """True accuracies of subnets of one space.
+
+    ``columns`` maps each ``<dataset>_<part>`` to accuracies in percent, in the order of ``subnets``. ``metadata`` is
+    what the table says of itself (space, recipe, seeds), empty for tables that nshot did not write.
+    """
+
+    name: str
+    subnets: list[Subnet]
+    columns: dict[str, np.ndarray]
+    metadata: dict[str, Any]
+
+    def truth(self, column: str, subnets: Sequence[Subnet]) -> np.ndarray:
+        """True accuracies of these subnets. Raises UserError for an unknown column, or subnets that are not listed."""
+        if column not in self.columns:
+            raise UserError(f"benchmark {self.name} has no column {column!r}: choose one of {', '.join(self.columns)}")
+        rows = {subnet: row for row, subnet in enumerate(self.subnets)}
+        missing = [subnet for subnet in subnets if subnet not in rows]
+        if missing:
+            raise UserError(f"benchmark {self.name} lacks {len(missing)} of the subnets, such as {missing[0]}")
+        return self.columns[column][[rows[subnet] for subnet in subnets]]
+
+
+def benchmark_path(name: str, root: str | Path | None = None) -> Path:
+    """Where a benchmark lies: ``digits`` is embedded, ``nasbench201`` lies under the data root, else it is a path."""
+    if name == "digits":
+        return EMBEDDED
+    if name == "nasbench201":
+        return data_root(root) / "nasbench201" / "table.parquet"
+    return Path(name)
+
+
+def read_benchmark(name: str, space: Space, root: str | Path | None = None) -> Benchmark:
+    """The benchmark of that name or file, for subnets of ``space``.
+
+    Raises:
+        UserError: for a file that is missing, broken, without the columns, or of another space.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = benchmark_path(name, root)
+    if not path.exists():
+        raise UserError(f"benchmark {name!r} not found at {path}: name digits, a file, or nasbench201 with a data root")
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowException) as error:
+        message = str(error).partition("\n")[0]
+        raise UserError(f"benchmark {path} cannot be read ({message}): it must be a parquet file") from None
+    names = [c for c in table.column_names if c.endswith(("_valid", "_test"))]
+    if "arch" not in table.column_names or not names:
+        raise UserError(
+            f"benchmark {path} has columns {', '.join(table.column_names)}: expected arch and <dataset>_valid or _test"
+        )
+    metadata = json.loads((table.schema.metadata or {}).get(METADATA, b"{}"))
+    described = metadata.get("space", {}).get("name", space.name)
+    if described != space.name:
+        raise UserError(f"benchmark {path} is of space {described}, not {space.name}: name one of {space.name}")
+    try:
+        subnets = [space.parse(arch) for arch in table.column("arch").to_pylist()]
+    except UserError as error:
+        raise UserError(f"benchmark {path} is not of space {space.name}: {error}") from None
+    columns = {c: table.column(c).to_numpy().astype(np.float64) for c in names}
+    return Benchmark(name, subnets, columns, metadata)
+
+
+def write_benchmark(
+    path: Path, space: Space, subnets: Sequence[Subnet], columns: dict[str, np.ndarray], metadata: dict[str, Any]
+) -> None:
+    """Writes the table atomically: ``arch``, ``params`` (of the stand-alone network) and the accuracies, in float32."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.table(
+        {
+            "arch": [space.format(subnet) for subnet in subnets],
+            "params": [space.network_params(subnet) for subnet in subnets],
+            **{name: values.astype(np.float32) for name, values in columns.items()},
+        }
+    )
+    partial = path.with_name(f".{path.name}.partial")
+    described = table.replace_schema_metadata({METADATA: json.dumps(metadata).encode()})
+    pq.write_table(described, partial, compression="zstd")
+    partial.replace(path)

@@ -1,0 +1,255 @@
+"""The command line: one command a user task, its flags generated from the configuration dataclasses."""
+
+import dataclasses
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from nshot.errors import UserError
+from nshot.flags import Download, Where, parse, positional, take, take_space
+
+# Nothing that imports torch may be imported here: `nshot --help` must answer at once.
+
+
+def quickstart(args: list[str]) -> None:
+    """the whole job on embedded data, in under two minutes"""
+
+    @dataclass(frozen=True)
+    class Quickstart:
+        out: Path = Path("runs/quickstart")
+        """Folder for runs and pictures."""
+        seed: int = 0
+
+    command = parse(Quickstart, args, "quickstart", "SPOS and SPOS + CaLR + MS on digits: train, rank, pick, retrain.")
+    from nshot.quickstart import quickstart
+
+    quickstart(command.out, command.seed)
+
+
+def train(args: list[str]) -> None:
+    """train a supernet: nshot train STRATEGY --out RUN [--preset P] [--space S] [options]"""
+    from nshot.data.sources import load
+    from nshot.spaces import list_spaces
+    from nshot.strategies import list_strategies
+    from nshot.training.config import PRESETS, TrainConfig, preset
+    from nshot.training.train import train
+
+    preset_name = take(args, "--preset") or "paper"
+    strategy = args.pop(0) if args and not args[0].startswith("-") else "spos"
+    default = take_space(args, preset(preset_name, strategy))
+
+    @dataclass(frozen=True)
+    class Train(Where, Download):
+        out: Path
+        """Run folder; an unfinished run of the same options there is continued."""
+        config: TrainConfig = field(default_factory=lambda: default)
+
+    what = (
+        f"Train a supernet by {strategy}, from the preset {preset_name}; options override it. Strategies: "
+        f"{', '.join(list_strategies())}. Presets (--preset): {', '.join(PRESETS)}. Spaces (--space): "
+        f"{', '.join(list_spaces())}."
+    )
+    command = parse(Train, args, f"train {strategy}", what)
+    config = command.config
+    size = config.space.resolution
+    data = load(config.dataset, root=command.data_root, split=config.split, download=command.download, resolution=size)
+    config = dataclasses.replace(config, space=dataclasses.replace(config.space, num_classes=data.classes))
+    train(config, data, command.out, device=command.device)
+    known = "digits" if config.dataset == "digits" else "nasbench201"
+    print(f"trained: {command.out}; rank it with: nshot rank {command.out} --benchmark {known}")
+
+
+def rank(args: list[str]) -> None:
+    """rank a run's subnets against a benchmark: nshot rank RUN --benchmark B [options]"""
+    from nshot.benchmarks.rank import rank_run
+    from nshot.report.plots import scatter
+    from nshot.report.tables import print_ranking
+
+    @dataclass(frozen=True)
+    class Rank(Where):
+        benchmark: str
+        """digits (embedded), nasbench201 (under the data root), or a parquet file."""
+        subnets: Path | None = None
+        """JSON list of the subnets to rank (indices or notation): a path, or one under the data root."""
+        sample: int = 1000
+        """Without --subnets: how many random subnets of the benchmark; 0 for all."""
+        column: str | None = None
+        """The benchmark's column of true accuracies; default: <dataset>_test."""
+        images: int | None = None
+        """Use only the first so many validation images; default: all."""
+        name: str = "ranking"
+        """Names the files written to the run folder."""
+
+    run = Path(positional(args, "rank", "RUN: a folder that nshot train made"))
+    command = parse(Rank, args, "rank RUN", "Rank a run's subnets against a benchmark of true accuracies.")
+    ranking, truth = rank_run(
+        run,
+        command.benchmark,
+        subnets=command.subnets,
+        sample=command.sample,
+        column=command.column,
+        images=command.images,
+        name=command.name,
+        root=command.data_root,
+        device=command.device,
+    )
+    picture = scatter(run / f"{command.name}.png", {run.name: ranking}, truth)
+    print_ranking({run.name: ranking}, truth)
+    print(f"written: {run / command.name}.parquet, .json and {picture.name}")
+
+
+def search(args: list[str]) -> None:
+    """pick a run's best subnet under limits: nshot search RUN [--max-params 1.2M] [options]"""
+    from nshot.report.tables import print_search
+    from nshot.search.limits import Limits
+    from nshot.search.pick import search_run
+
+    @dataclass(frozen=True)
+    class Search(Where):
+        sample: int = 1000
+        """How many random subnets to score, all within the limits."""
+        subnets: Path | None = None
+        """Instead: a JSON list of subnets, all of which are scored that keep to the limits."""
+        max_params: str | None = None
+        """Most parameters of the stand-alone network, such as 1.2M."""
+        min_params: str | None = None
+        """Fewest parameters of the stand-alone network."""
+        max_flops: str | None = None
+        """Most multiply-accumulates of one image, such as 60M."""
+        by: Literal["accuracy", "loss"] = "accuracy"
+        """The score on held-out images; ties of one are broken by the other."""
+        images: int | None = None
+        """Use only the first so many validation images; default: all."""
+        seed: int = 0
+        """Of the random sample."""
+
+    run = Path(positional(args, "search", "RUN: a folder that nshot train made"))
+    command = parse(Search, args, "search RUN", "Pick the best subnet of a trained supernet, under limits.")
+    result = search_run(
+        run,
+        Limits.of(command.max_params, command.max_flops, command.min_params),
+        subnets=command.subnets,
+        sample=command.sample,
+        by=command.by,
+        seed=command.seed,
+        images=command.images,
+        root=command.data_root,
+        device=command.device,
+    )
+    print_search(result)
+    found = run / "search.json"
+    print(f"written: {found}; retrain the best with: nshot retrain {found} --out NEW_FOLDER")
+
+
+def retrain(args: list[str]) -> None:
+    """retrain a subnet from scratch and test it: nshot retrain SUBNET|search.json --out FOLDER [options]"""
+    from nshot.data.sources import load
+    from nshot.training.retrain import RetrainConfig, read_choice, retrain
+
+    choice = positional(args, "retrain", "SUBNET: its notation, its index, or a search.json")
+    default, subnet_text = read_choice(choice)
+    default = take_space(args, default)
+
+    @dataclass(frozen=True)
+    class Retrain(Where, Download):
+        out: Path
+        """Run folder; an unfinished retraining of the same options there is continued."""
+        config: RetrainConfig = field(default_factory=lambda: default)
+
+    what = "Retrain a subnet from scratch on all training images and test it. SUBNET: notation, index or search.json."
+    command = parse(Retrain, args, "retrain SUBNET", what)
+    config = command.config
+    subnet = config.space.parse(subnet_text)
+    size = config.space.resolution
+    data = load(config.dataset, root=command.data_root, download=command.download, resolution=size)
+    result = retrain(config, subnet, data, command.out, device=command.device)
+    print(f"{result['arch']}: {result['params']:,} parameters, test accuracy {result['test_accuracy']:.2f} %")
+    print(f"written: {command.out / 'network.safetensors'} and result.json")
+
+
+def benchmark(args: list[str]) -> None:
+    """build a benchmark, or import an official one: nshot benchmark build|import [options]"""
+    verbs = {"build": _benchmark_build, "import": _benchmark_import}
+    verb = args.pop(0) if args else "--help"
+    if verb in ("-h", "--help"):
+        print("usage: nshot benchmark build --out FOLDER [options]")
+        print("       nshot benchmark import FILE --out TABLE.parquet")
+    elif verb in verbs:
+        verbs[verb](args)
+    else:
+        raise UserError(f"unknown benchmark command {verb!r}: choose one of {', '.join(verbs)}")
+
+
+def _benchmark_build(args: list[str]) -> None:
+    from nshot.benchmarks.build import BuildConfig, build
+
+    default = take_space(args, BuildConfig())
+
+    @dataclass(frozen=True)
+    class Build:
+        out: Path
+        """Work folder; a killed build of the same options continues there."""
+        config: BuildConfig = field(default_factory=lambda: default)
+        jobs: int | None = None
+        """Processes, one thread each; default: the cores."""
+        data_root: Path | None = None
+        """Where data sets lie; default: NSHOT_DATA, else ./data."""
+
+    command = parse(Build, args, "benchmark build", "Train many stand-alone subnets and write a table of accuracies.")
+    table = build(command.config, command.out, root=command.data_root, jobs=command.jobs)
+    print(f"written: {table}")
+
+
+def _benchmark_import(args: list[str]) -> None:
+    from nshot.benchmarks.nats import import_official
+
+    @dataclass(frozen=True)
+    class Import:
+        out: Path
+        """The parquet table to write."""
+
+    file = positional(args, "benchmark import", "FILE: an official NAS-Bench-201 .pth, or a NATS-Bench file or folder")
+    command = parse(Import, args, "benchmark import FILE", "Import official NAS-Bench-201 / NATS-Bench results.")
+    print(f"written: {import_official(Path(file), command.out)}")
+
+
+COMMANDS: dict[str, Callable[[list[str]], None]] = {
+    "quickstart": quickstart,
+    "train": train,
+    "rank": rank,
+    "search": search,
+    "retrain": retrain,
+    "benchmark": benchmark,
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs a command; a user's error is one line on stderr and exit status 2."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    if not args or args[0] in ("-h", "--help"):
+        print("usage: nshot COMMAND [options]    (nshot COMMAND --help for a command's options)\n")
+        for name, command in COMMANDS.items():
+            print(f"  {name:11} {(command.__doc__ or '').strip()}")
+        return 0
+    if args[0] == "--version":
+        from importlib.metadata import version
+
+        print(f"nshot {version('nshot')}")
+        return 0
+    try:
+        if args[0] not in COMMANDS:
+            raise UserError(f"unknown command {args[0]!r}: choose one of {', '.join(COMMANDS)}")
+        COMMANDS[args[0]](args[1:])
+    except UserError as error:
+        print(f"nshot: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("nshot: interrupted; the same command continues", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,76 @@
+"""Command-line flags from dataclasses: what the commands of cli.py share."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from nshot.errors import UserError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Where:
+    """Flags that do not change what is computed, and so are no part of a run's configuration."""
+
+    data_root: Path | None = None
+    """Where data sets and benchmarks lie; default: NSHOT_DATA, else ./data."""
+    device: str = "auto"
+    """auto, cpu, cuda or mps."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Download:
+    download: bool = False
+    """Fetch the data set with torchvision where it is absent."""
+
+
+def parse(command: type[T], args: list[str], name: str, description: str) -> T:
+    """The command's dataclass from its arguments; nested dataclasses become flags without a prefix.
+
+    A wrong flag ends the process with status 2 and the allowed values; ``--help`` with status 0.
+    """
+    import tyro
+
+    flat = (tyro.conf.OmitArgPrefixes,)
+    return tyro.cli(command, args=args, prog=f"nshot {name}", description=description, config=flat)
+
+
+def take(args: list[str], flag: str) -> str | None:
+    """Removes a flag and its value from the arguments: one that decides which other flags there are."""
+    for i, arg in enumerate(args):
+        if arg == flag:
+            if i + 1 == len(args):
+                raise UserError(f"{flag} needs a value")
+            value = args[i + 1]
+            del args[i : i + 2]
+            return value
+        if arg.startswith(f"{flag}="):
+            del args[i]
+            return arg.partition("=")[2]
+    return None
+
+
+def take_space(args: list[str], default: T) -> T:
+    """The default configuration, with the space of ``--space`` where that names another one than its own."""
+    from nshot.spaces import space
+
+    name = take(args, "--space")
+    current: Any = default
+    if name is None or name == current.space.name:
+        return default
+    return dataclasses.replace(current, space=space(name))
+
+
+def positional(args: list[str], command: str, what: str) -> str:
+    """Removes and returns the first argument; empty where help is asked for instead.
+
+    Raises:
+        UserError: where it is missing.
+    """
+    if args and not args[0].startswith("-"):
+        return args.pop(0)
+    if {"-h", "--help"} & set(args):
+        return ""
+    raise UserError(f"nshot {command} needs {what}")

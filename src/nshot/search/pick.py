@@ -1,0 +1,101 @@
+"""Picks the best subnet of a trained supernet among proposed ones, by accuracy or by loss on held-out images."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from nshot.benchmarks.rank import score_run
+from nshot.errors import UserError
+from nshot.spaces import Subnet
+from nshot.spaces.lists import subnets_from_file
+from nshot.training.config import TrainConfig
+from nshot.training.run import load_run, write_json
+
+from .limits import Limits
+from .propose import random_subnets, within
+
+Score = Literal["accuracy", "loss"]
+
+
+def search_run(
+    run: Path,
+    limits: Limits,
+    *,
+    subnets: Path | None = None,
+    sample: int = 1000,
+    by: Score = "accuracy",
+    seed: int = 0,
+    images: int | None = None,
+    root: str | Path | None = None,
+    device: str = "auto",
+) -> dict[str, Any]:
+    """Picks among the subnets of a JSON list, or among ``sample`` random ones, those that keep to the limits.
+
+    Returns:
+        As `pick`.
+
+    Raises:
+        UserError: for a run, list or number that cannot be used, and limits that no subnet keeps to.
+    """
+    if sample < 1:
+        raise UserError(f"sample {sample}: must be at least 1")
+    config, _ = load_run(run)
+    if subnets is not None:
+        candidates = within(config.space, subnets_from_file(subnets, config.space), limits)
+    else:
+        candidates = random_subnets(config.space, sample, limits, seed)
+    return pick(run, config, candidates, limits, by=by, root=root, images=images, device=device)
+
+
+def pick(
+    run: Path,
+    config: TrainConfig,
+    subnets: Sequence[Subnet],
+    limits: Limits,
+    *,
+    by: Score = "accuracy",
+    **scoring: Any,
+) -> dict[str, Any]:
+    """Scores the subnets with the run's supernet and writes the ten best to ``search.json`` in the run folder.
+
+    Args:
+        run: a finished run.
+        config: its configuration.
+        subnets: the candidates, all within the limits.
+        limits: what they kept to, for the record.
+        by: the score; ties of one are broken by the other.
+        scoring: as `score_run` takes it.
+
+    Returns:
+        What search.json holds: ``best`` and the ten best, each with arch, costs, accuracy and loss.
+    """
+    scores = score_run(run, subnets, **scoring)
+    keys = (-scores.accuracy, scores.mean_loss)
+    order = np.lexsort(keys[::-1] if by == "accuracy" else keys)
+    space = config.space
+    top = [
+        {
+            "arch": space.format(subnets[i]),
+            "subnet": list(subnets[i]),
+            "accuracy": float(scores.accuracy[i]),
+            "loss": float(scores.mean_loss[i]),
+            "params": space.network_params(subnets[i]),
+            "flops": space.flops(subnets[i]),
+        }
+        for i in order[:10]
+    ]
+    result = {
+        "space": {"name": space.name, **space.sizes()},
+        "dataset": config.dataset,
+        "by": by,
+        "limits": dataclasses.asdict(limits),
+        "candidates": len(subnets),
+        "images": scores.correct.shape[1],
+        "best": top[0],
+        "top": top,
+    }
+    write_json(run / "search.json", result)
+    return result

@@ -1,0 +1,49 @@
+"""Who proposes subnets: a list, or a random sample; both keep to the limits."""
+
+from collections.abc import Sequence
+
+from nshot.errors import UserError
+from nshot.seeding import generator
+from nshot.spaces import Space, Subnet
+
+from .limits import Limits
+
+TRIES = 1000  # draws a wanted subnet before limits count as unsatisfiable
+
+
+def random_subnets(space: Space, count: int, limits: Limits | None = None, seed: int = 0) -> list[Subnet]:
+    """Up to ``count`` distinct random subnets within the limits, fewer where the space has no more.
+
+    Raises:
+        UserError: where none can be found, with the costs that the space has.
+    """
+    limits = limits or Limits()
+    rng = generator(seed, "search")
+    found: dict[Subnet, None] = {}
+    for draws in range(TRIES * max(1, count)):
+        subnet = space.sample(rng)
+        if limits.allow(space, subnet):
+            found.setdefault(subnet)
+        if len(found) == min(count, space.size) or (draws >= TRIES and draws > 50 * len(found) + 20 * count):
+            break
+    if not found:
+        raise unsatisfiable(space, limits)
+    return list(found)
+
+
+def within(space: Space, subnets: Sequence[Subnet], limits: Limits) -> list[Subnet]:
+    """Those subnets that keep to the limits; raises UserError where none does."""
+    allowed = [subnet for subnet in subnets if limits.allow(space, subnet)]
+    if not allowed:
+        raise unsatisfiable(space, limits)
+    return allowed
+
+
+def unsatisfiable(space: Space, limits: Limits) -> UserError:
+    """The error that says what the limits were and what the space has."""
+    extra = space.network_params(next(space.subnets())) - space.params(next(space.subnets()))
+    (low, high), (few, many) = space.params_range, space.flops_range
+    return UserError(
+        f"no subnet keeps to {limits}: space {space.name} of these sizes has from about {low + extra:,} to {high:,} "
+        f"parameters and {few:,} to {many:,} FLOPs"
+    )

@@ -1,0 +1,129 @@
+"""Runs training steps in a run folder: resumes by itself, logs, saves checkpoints, loses nothing to a crash."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from nshot.errors import UserError
+
+from . import checkpoint
+from .progress import Progress
+from .run import Log, claim, locked
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a run trains: the module whose weights count, its optimizer, and the steps from a given one on."""
+
+    module: nn.Module
+    optimizer: Optimizer
+    steps: Callable[[int], Iterator[tuple[int, Tensor]]]
+    total_steps: int
+    batch_size: int
+    device: torch.device
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder and what identifies it.
+
+    Args:
+        folder: the run folder.
+        kind: ``supernet`` or ``retrain``.
+        config: JSON-able, everything that determines the run.
+        result: name of the file whose existence says that the run is finished.
+        log_every: steps between lines of the log.
+        checkpoint_every: steps between checkpoints.
+    """
+
+    folder: Path
+    kind: str
+    config: dict[str, Any]
+    result: str
+    log_every: int
+    checkpoint_every: int
+
+
+def execute(run: Run, make: Callable[[], Job], finish: Callable[[Job], None], say: Say = print) -> None:
+    """Trains the job that ``make`` builds, from the newest intact checkpoint on, then calls ``finish``.
+
+    ``finish`` must write ``run.result``. A finished run is left alone, and so is a folder that holds another run.
+
+    Raises:
+        UserError: for a folder that is another run or that another process writes, and a loss that is not finite.
+    """
+    run.folder.mkdir(parents=True, exist_ok=True)
+    with locked(run.folder):
+        resumed = claim(run.folder, run.kind, run.config)
+        if (run.folder / run.result).exists():
+            say(f"{run.folder} is finished already: nothing to do")
+            return
+        job = make()
+        losses = torch.zeros(run.log_every, device=job.device)  # read off the device only when logged
+        start = _restore(run.folder, job, losses, say)
+        if resumed:
+            say(f"resuming {run.folder} at step {start} of {job.total_steps}")
+        log = Log(run.folder, start)
+        with Progress(run.kind, job.total_steps, start, unit=job.batch_size) as progress:
+            for step, loss in job.steps(start):
+                done, slot = step + 1, step % run.log_every
+                losses[slot] = loss
+                progress.advance()
+                if slot == run.log_every - 1 or done == job.total_steps:
+                    mean = _finite(float(losses[: slot + 1].double().mean()), done)
+                    log.write(done, loss=mean, lr=job.optimizer.param_groups[0]["lr"], images_per_second=progress.rate)
+                    progress.show(loss=mean)
+                if done % run.checkpoint_every == 0:
+                    _save(run.folder, done, job, losses)
+        log.close()
+        finish(job)
+
+
+def _restore(folder: Path, job: Job, losses: Tensor, say: Say) -> int:
+    """Loads the newest intact checkpoint, if any, and returns the step to go on with."""
+    start, state, corrupt = checkpoint.load_newest(folder)
+    for name in corrupt:
+        say(f"checkpoint {name} is corrupt: falling back to the older one")
+    if state is not None:
+        job.module.load_state_dict(state["model"])
+        job.optimizer.load_state_dict(state["optimizer"])
+        losses.copy_(state["losses"])
+    return start
+
+
+def _save(folder: Path, step: int, job: Job, losses: Tensor) -> None:
+    state = {"model": job.module.state_dict(), "optimizer": job.optimizer.state_dict(), "losses": losses}
+    checkpoint.save(folder, step, state)
+
+
+def _finite(loss: float, step: int) -> float:
+    if not math.isfinite(loss):
+        raise UserError(f"the loss is {loss} by step {step}: lower --lr, or set --clip")
+    return loss
+
+
+def fabric(device: str, precision: str = "32-true") -> Any:
+    """Lightning Fabric on one device. Raises UserError where the device or the precision is not to be had."""
+    from lightning.fabric import Fabric
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+    try:
+        return Fabric(accelerator=device, devices=1, precision=precision)  # type: ignore[arg-type]
+    except (MisconfigurationException, ValueError, RuntimeError) as error:
+        message = str(error).partition("\n")[0]
+        raise UserError(f"device {device!r} with precision {precision!r}: {message}") from None
+
+
+def save_weights(path: Path, module: nn.Module) -> None:
+    """Writes a module's weights as safetensors, atomically."""
+    from safetensors.torch import save
+
+    checkpoint.write_atomically(path, save({k: v.contiguous().cpu() for k, v in module.state_dict().items()}))

@@ -1,0 +1,194 @@
+"""The training loop against loops written by hand in plain torch."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import nshot
+from nshot import SeparatedMomentum
+from nshot.spaces import Subnet, Supernet
+from nshot.strategies import Plan
+from nshot.training.supernet import Idle, train_steps
+
+STEPS, LR, CLIP = 12, 0.1, 0.5
+SPACE = nshot.space("nasbench201", channels=4, cells=1, resolution=8)
+
+
+def new_supernet() -> Supernet:
+    torch.manual_seed(0)
+    return SPACE.supernet()
+
+
+def sgd(model: nn.Module) -> torch.optim.SGD:
+    return torch.optim.SGD(model.parameters(), lr=123.0, momentum=0.9, nesterov=True, weight_decay=5e-4)
+
+
+def batches(step: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1000 + step)
+    return torch.randn(8, 3, 8, 8, generator=generator), torch.randint(10, (8,), generator=generator)
+
+
+def spos(ms: str | None = None) -> Callable[[int], Plan]:
+    return nshot.strategy("spos", SPACE, total_steps=STEPS, seed=1, schedule="calr", ms=ms).plan
+
+
+def two_paths(step: int) -> Plan:
+    paths = (spos()(step).paths[0], spos()(step + 1).paths[0])
+    return Plan(paths=paths, weights=(0.3, 0.7), lr=1 - step / STEPS, cluster=0)
+
+
+def train(plan: Callable[[int], Plan], idle: Idle, clusters: int = 1, clip: float | None = CLIP) -> Supernet:
+    model = new_supernet()
+    optimizer = SeparatedMomentum(sgd(model), clusters)
+    for _ in train_steps(model, optimizer, plan, batches, start=0, total_steps=STEPS, lr=LR, clip=clip, idle=idle):
+        pass
+    return model
+
+
+def by_hand(plan: Callable[[int], Plan], idle: Idle, clusters: int = 1, clip: float | None = CLIP) -> Supernet:
+    """One torch SGD a cluster, all over the same weights."""
+    model = new_supernet()
+    optimizers = [sgd(model) for _ in range(clusters)]
+    if idle == "drift":
+        for parameter in model.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+    for step in range(STEPS):
+        todo = plan(step)
+        x, y = batches(step)
+        loss = sum(w * F.cross_entropy(model(x, path), y) for w, path in zip(todo.weights, todo.paths, strict=True))
+        loss.backward()
+        if clip is not None:
+            nn.utils.clip_grad_norm_(model.parameters(), clip)
+        optimizer = optimizers[todo.cluster]
+        optimizer.param_groups[0]["lr"] = LR * todo.lr
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=idle == "rest")
+    return model
+
+
+def largest_difference(a: nn.Module, b: nn.Module) -> float:
+    return max((p - q).abs().max().item() for p, q in zip(a.parameters(), b.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("idle", ["drift", "rest"])
+@pytest.mark.parametrize("clip", [None, CLIP])
+def test_equals_a_loop_by_hand(idle: Idle, clip: float | None) -> None:
+    assert largest_difference(train(spos(), idle, clip=clip), by_hand(spos(), idle, clip=clip)) == 0
+
+
+@pytest.mark.parametrize("idle", ["drift", "rest"])
+def test_ms_equals_one_sgd_a_cluster(idle: Idle) -> None:
+    plan = spos(ms="2<-0")
+    assert len({plan(step).cluster for step in range(STEPS)}) > 2
+    trained = train(plan, idle, clusters=5)
+    assert largest_difference(trained, by_hand(plan, idle, clusters=5)) == 0
+    assert largest_difference(trained, train(spos(), idle)) > 1e-4  # and MS does something
+
+
+def test_options_do_something() -> None:
+    """Clipping and the idle mode change the weights, so the equalities above test them."""
+    drift = train(spos(), "drift")
+    assert largest_difference(drift, train(spos(), "rest")) > 1e-4
+    assert largest_difference(drift, train(spos(), "drift", clip=None)) > 1e-4
+    assert largest_difference(drift, new_supernet()) > 1e-3
+
+
+@pytest.mark.parametrize("idle", ["drift", "rest"])
+def test_two_paths_sum_their_weighted_gradients(idle: Idle) -> None:
+    assert all(len(set(two_paths(step).paths)) == 2 for step in range(STEPS))
+    assert largest_difference(train(two_paths, idle), by_hand(two_paths, idle)) < 1e-6
+
+
+def moved_by_one_later_step(idle: Idle) -> tuple[set[str], set[str]]:
+    """Convolutions on edges that two steps move: the first trains all-3x3, the second all-1x1."""
+    paths: list[Subnet] = [(3,) * 6, (2,) * 6]
+    model = new_supernet()
+    optimizer = SeparatedMomentum(sgd(model), clusters=1)
+    moved: list[set[str]] = []
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    for _ in train_steps(
+        model,
+        optimizer,
+        lambda step: Plan(paths=(paths[step],), weights=(1.0,), lr=1.0, cluster=0),
+        batches,
+        start=0,
+        total_steps=2,
+        lr=LR,
+        idle=idle,
+    ):
+        now = {name: p.detach().clone() for name, p in model.named_parameters()}
+        moved.append({name.split(".")[5] for name in now if ".edges." in name and not now[name].equal(before[name])})
+        before = now
+    return moved[0], moved[1]
+
+
+def test_rest_moves_the_path_alone() -> None:
+    assert moved_by_one_later_step("rest") == ({"nor_conv_3x3"}, {"nor_conv_1x1"})
+
+
+def test_drift_moves_all_weights() -> None:
+    both = {"nor_conv_1x1", "nor_conv_3x3"}
+    assert moved_by_one_later_step("drift") == (both, both)
+
+
+@pytest.mark.parametrize("idle", ["drift", "rest"])
+def test_a_later_start_continues_the_same_sequence(idle: Idle) -> None:
+    plan, middle = spos(ms="2<-0"), 5
+    whole = train(plan, idle, clusters=5)
+    model = new_supernet()
+    optimizer = SeparatedMomentum(sgd(model), clusters=5)
+    loop = train_steps(model, optimizer, plan, batches, start=0, total_steps=STEPS, lr=LR, clip=CLIP, idle=idle)
+    for step, _ in loop:
+        if step == middle - 1:
+            break
+    weights, state = model.state_dict(), optimizer.state_dict()
+
+    resumed = SPACE.supernet()
+    resumed.load_state_dict(weights)
+    optimizer = SeparatedMomentum(sgd(resumed), clusters=5)
+    optimizer.load_state_dict(state)
+    loop = train_steps(resumed, optimizer, plan, batches, start=middle, total_steps=STEPS, lr=LR, clip=CLIP, idle=idle)
+    assert [step for step, _ in loop] == list(range(middle, STEPS))
+    assert largest_difference(resumed, whole) == 0
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("plan", [spos(), two_paths])
+def test_yields_the_loss_of_the_batch(plan: Callable[[int], Plan], smoothing: float) -> None:
+    model = new_supernet()
+    optimizer = SeparatedMomentum(sgd(model), clusters=1)
+    loop = train_steps(model, optimizer, plan, batches, start=0, total_steps=STEPS, lr=LR, label_smoothing=smoothing)
+    for step in range(STEPS):
+        x, y = batches(step)
+        with torch.no_grad():  # before the step: the generator has not been asked yet
+            probabilities = [model(x, path).log_softmax(1) for path in plan(step).paths]
+        target = F.one_hot(y, 10) * (1 - smoothing) + smoothing / 10
+        expected = sum(-(target * p).sum(1).mean() for p in probabilities) / len(probabilities)
+        done, loss = next(loop)
+        assert done == step
+        assert not loss.requires_grad
+        assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    assert next(loop, None) is None
+
+
+def test_backward_is_the_callers() -> None:
+    """A wrapper's backward sees each path's weighted loss; here it doubles the gradient."""
+    model, seen = new_supernet(), []
+
+    def backward(loss: Tensor) -> None:
+        seen.append(loss.item())
+        (2 * loss).backward()
+
+    optimizer = SeparatedMomentum(torch.optim.SGD(model.parameters(), lr=1.0), clusters=1)
+    before = model.classifier.weight.detach().clone()
+    _, loss = next(train_steps(model, optimizer, two_paths, batches, start=0, total_steps=1, lr=LR, backward=backward))
+    fresh, (x, y) = new_supernet(), batches(0)
+    losses = [F.cross_entropy(fresh(x, path), y) for path in two_paths(0).paths]
+    (0.3 * losses[0] + 0.7 * losses[1]).backward()
+    assert seen == pytest.approx([0.3 * losses[0].item(), 0.7 * losses[1].item()])
+    assert loss.item() == pytest.approx((losses[0].item() + losses[1].item()) / 2)
+    step = before - model.classifier.weight.detach()
+    assert torch.allclose(step, LR * 2 * fresh.classifier.weight.grad, atol=1e-6)

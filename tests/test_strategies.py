@@ -1,0 +1,308 @@
+"""Strategies: plans are pure functions of the step; SPOS's paths, schedules, controls and clusters."""
+
+import itertools
+import math
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import nshot
+from nshot import UserError
+from nshot.spaces import Space, Subnet
+from nshot.strategies import Plan, Strategy
+
+STEPS = 400
+C_MIN, C_MAX = 72_752, 1_524_272
+SETTINGS: list[dict[str, Any]] = [
+    {},
+    {"schedule": "calr"},
+    {"schedule": "calr", "gamma": 3, "g": "linear", "complexity": "flops"},
+    {"schedule": "power", "power": 2.18},
+    {"schedule": "shuffled"},
+    {"schedule": "constant", "ms": "first"},
+    {"schedule": "calr", "ms": "random", "sampling": "proportional"},
+]
+
+every_strategy = pytest.mark.parametrize("name", nshot.list_strategies())
+every_setting = pytest.mark.parametrize("options", SETTINGS, ids=lambda o: "-".join(map(str, o.values())) or "default")
+
+
+@pytest.fixture(scope="module")
+def space() -> Space:
+    return nshot.space("nasbench201")
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Space:
+    """Twelve subnets, of three options on one edge, two on another, two on a third."""
+    space = nshot.space("nasbench201").restrict("1<-0", "none", "nor_conv_1x1", "nor_conv_3x3")
+    space = space.restrict("2<-0", "skip_connect", "nor_conv_3x3").restrict("3<-1", "avg_pool_3x3", "nor_conv_1x1")
+    for decision in ("2<-1", "3<-0", "3<-2"):
+        space = space.restrict(decision, "skip_connect")
+    return space
+
+
+def make(name: str, space: Space, *, total_steps: int = STEPS, seed: int = 0, **options: Any) -> Strategy:
+    return nshot.strategy(name, space, total_steps=total_steps, seed=seed, **options)
+
+
+def params(subnet: Subnet) -> int:
+    return C_MIN + 26_880 * subnet.count(2) + 241_920 * subnet.count(3)
+
+
+def gamma_eq_4(complexity: float, low: float = C_MIN, high: float = C_MAX, gamma: float = 4) -> float:
+    omega = -(gamma - 1 / gamma) / (math.log(high) - math.log(low))
+    return omega * math.log(complexity) + 1 / gamma - omega * math.log(high)
+
+
+def gamma_of(plan: Plan, step: int) -> float:
+    """The decay ratio that a plan's learning rate reveals."""
+    return math.log(plan.lr) / math.log(1 - step / STEPS)
+
+
+# What every strategy keeps
+
+
+@every_strategy
+@every_setting
+def test_plan_is_a_pure_function_of_the_step(name: str, options: dict[str, Any], space: Space) -> None:
+    strategy = make(name, space, **options)
+    steps = range(0, STEPS, 20)
+    plans = {step: strategy.plan(step) for step in steps}
+    np.random.seed(7)
+    torch.manual_seed(7)
+    again = make(name, nshot.space("nasbench201"), **options)
+    assert {step: again.plan(step) for step in reversed(steps)} == plans
+    assert {step: strategy.plan(step) for step in reversed(steps)} == plans
+    state = torch.random.get_rng_state(), np.random.get_state()[1].tolist()
+    strategy.plan(5)
+    assert torch.equal(torch.random.get_rng_state(), state[0])
+    assert np.random.get_state()[1].tolist() == state[1]
+
+
+@every_strategy
+@every_setting
+def test_seeds_and_steps_differ(name: str, options: dict[str, Any], space: Space) -> None:
+    plans = [make(name, space, seed=seed, **options).plan(step).paths for seed in range(5) for step in range(20)]
+    assert len(set(plans)) > 90
+
+
+@every_strategy
+@every_setting
+def test_plans_are_well_formed(name: str, options: dict[str, Any], space: Space) -> None:
+    restricted = space.restrict("3<-2", "nor_conv_3x3", "none").restrict("1<-0", "nor_conv_1x1")
+    for where in (space, restricted):
+        strategy = make(name, where, **options)
+        for step in range(STEPS):
+            plan = strategy.plan(step)
+            assert len(plan.paths) == len(plan.weights) >= 1
+            for path in plan.paths:
+                assert all(option in d.allowed for option, d in zip(path, where.decisions, strict=True))
+                assert all(type(option) is int for option in path)
+            assert all(weight > 0 for weight in plan.weights)
+            assert 0 <= plan.lr <= 1
+            assert 0 <= plan.cluster < strategy.clusters
+
+
+@every_strategy
+@pytest.mark.parametrize("ms", ["first", "last", "random", "2<-1"])
+def test_cluster_is_the_option_of_the_ms_decision(name: str, ms: str, space: Space) -> None:
+    strategy = make(name, space, ms=ms)
+    index = {"first": 0, "last": 5, "2<-1": 2}.get(ms, strategy.ms_decision)
+    plans = [strategy.plan(step) for step in range(100)]
+    assert all({path[index] for path in plan.paths} == {plan.cluster} for plan in plans)
+    assert {plan.cluster for plan in plans} == set(range(5))
+    assert strategy.clusters == 5
+
+
+@every_strategy
+def test_one_cluster_without_ms(name: str, space: Space) -> None:
+    strategy = make(name, space)
+    assert strategy.clusters == 1
+    assert {strategy.plan(step).cluster for step in range(50)} == {0}
+
+
+@every_strategy
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"gamma": 3.0}, "gamma 3.0 has no effect"),
+        ({"schedule": "power", "gamma": 3.0}, "gamma 3.0 has no effect"),
+        ({"g": "exp"}, "g exp has no effect"),
+        ({"power": 2.0}, "power 2.0 has no effect"),
+        ({"schedule": "calr", "power": 2.0}, "power 2.0 has no effect"),
+        ({"complexity": "flops"}, "complexity flops has no effect"),
+        ({"schedule": "power", "power": 0}, "power 0"),
+        ({"schedule": "power", "power": math.nan}, "power nan"),
+        ({"schedule": "calr", "gamma": 0.25}, "gamma 0.25.*did you mean 4"),
+        ({"schedule": "calr", "g": "sqrt"}, "unknown g 'sqrt'"),
+        ({"ms": "9<-8"}, "unknown decision '9<-8'.*1<-0"),
+        ({"gama": 4}, "unknown option 'gama'.*gamma"),
+        ({"schedule": "clar"}, "clar.*calr"),
+        ({"sampling": "proportionate"}, "proportionate.*proportional"),
+        ({"schedule": "calr", "complexity": "latency"}, "latency.*flops"),
+    ],
+)
+def test_options_without_effect_or_meaning(name: str, options: dict[str, Any], message: str, space: Space) -> None:
+    with pytest.raises(UserError, match=message):
+        make(name, space, **options)
+
+
+@every_strategy
+def test_no_steps(name: str, space: Space) -> None:
+    with pytest.raises(UserError, match="total_steps 0"):
+        make(name, space, total_steps=0)
+
+
+def test_unknown_strategy(space: Space) -> None:
+    with pytest.raises(UserError, match=r"unknown strategy 'spso'.*spos"):
+        make("spso", space)
+
+
+# Schedules
+
+
+def test_calr_is_eqs_3_and_4(space: Space) -> None:
+    strategy = make("spos", space, schedule="calr")
+    for step in range(STEPS):
+        plan = strategy.plan(step)
+        assert plan.weights == (1,)
+        expected = (1 - step / STEPS) ** gamma_eq_4(params(plan.paths[0]))
+        assert plan.lr == pytest.approx(expected, rel=1e-9)
+
+
+def test_calr_takes_the_range_of_a_restricted_space(tiny: Space) -> None:
+    strategy = make("spos", tiny, schedule="calr", gamma=3)
+    low, high = C_MIN, C_MIN + 2 * 241_920 + 26_880
+    for step in range(STEPS):
+        plan = strategy.plan(step)
+        expected = (1 - step / STEPS) ** gamma_eq_4(params(plan.paths[0]), low, high, gamma=3)
+        assert plan.lr == pytest.approx(expected, rel=1e-9)
+
+
+def test_calr_by_flops_and_linear_g(tiny: Space) -> None:
+    """A straight line between the ends, and FLOPs instead of parameters."""
+    strategy = make("spos", tiny, schedule="calr", complexity="flops", g="linear")
+    flops = {s: tiny.flops(s) for s in itertools.product(*(d.allowed for d in tiny.decisions))}
+    low, high = min(flops.values()), max(flops.values())
+    for step in range(1, STEPS, 5):
+        plan = strategy.plan(step)
+        share = (flops[plan.paths[0]] - low) / (high - low)
+        assert gamma_of(plan, step) == pytest.approx(4 + share * (1 / 4 - 4), rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("options", "closed_form"),
+    [
+        ({}, lambda share: math.cos(math.pi * share / 2) ** 2),
+        ({"schedule": "constant"}, lambda share: 1),
+        ({"schedule": "power"}, lambda share: (1 - share) ** 2.18),
+        ({"schedule": "power", "power": 1}, lambda share: 1 - share),
+    ],
+)
+def test_schedules_blind_to_the_subnet(options: dict[str, Any], closed_form: Any, space: Space) -> None:
+    strategy = make("spos", space, **options)
+    for step in range(STEPS):
+        assert strategy.plan(step).lr == pytest.approx(closed_form(step / STEPS), rel=1e-9, abs=1e-12)
+
+
+def test_shuffled_gives_each_subnet_one_gamma_of_the_space(tiny: Space) -> None:
+    strategy = make("spos", tiny, schedule="shuffled")
+    subnets = list(itertools.product(*(d.allowed for d in tiny.decisions)))
+    low, high = C_MIN, C_MIN + 2 * 241_920 + 26_880
+    possible = [gamma_eq_4(params(subnet), low, high) for subnet in subnets]
+    seen: dict[Subnet, float] = {}
+    for step in range(1, STEPS):
+        plan = strategy.plan(step)
+        gamma = gamma_of(plan, step)
+        assert gamma == pytest.approx(seen.setdefault(plan.paths[0], gamma), rel=1e-9)
+        assert min(abs(gamma - other) for other in possible) < 1e-9
+    assert seen.keys() == set(subnets)
+    assert any(abs(gamma - gamma_eq_4(params(subnet), low, high)) > 0.1 for subnet, gamma in seen.items())
+
+
+def test_shuffled_gamma_is_unrelated_to_complexity(space: Space) -> None:
+    shuffled, calr = (make("spos", space, schedule=schedule) for schedule in ("shuffled", "calr"))
+    steps = range(1, STEPS)
+    complexity = [math.log(params(shuffled.plan(step).paths[0])) for step in steps]
+    gamma = {s.options.schedule: [gamma_of(s.plan(step), step) for step in steps] for s in (shuffled, calr)}
+    assert np.corrcoef(complexity, gamma["calr"])[0, 1] == pytest.approx(-1)
+    assert abs(np.corrcoef(complexity, gamma["shuffled"])[0, 1]) < 0.15  # three standard deviations
+    assert np.mean(gamma["shuffled"]) == pytest.approx(2.18, abs=0.15)  # the same decay on average
+
+
+def test_shuffled_depends_on_the_seed(space: Space) -> None:
+    subnet = (1, 3, 2, 0, 4, 3)
+    gammas = {make("spos", space, schedule="shuffled", seed=seed).decay(subnet) for seed in range(20)}
+    assert len(gammas) > 5
+
+
+# Sampling
+
+
+def test_uniform_sampling(tiny: Space) -> None:
+    strategy = make("spos", tiny)
+    counts = Counter(strategy.plan(step).paths[0] for step in range(6000))
+    assert len(counts) == 12
+    chi_square = sum((count - 500) ** 2 / 500 for count in counts.values())
+    assert chi_square < 31.3  # p = 0.001 with 11 degrees of freedom
+
+
+@pytest.mark.parametrize("measure", ["params", "flops"])
+def test_proportional_sampling(measure: str, tiny: Space) -> None:
+    strategy = make("spos", tiny, sampling="proportional", complexity=measure)
+    subnets = list(itertools.product(*(d.allowed for d in tiny.decisions)))
+    cost = {subnet: getattr(tiny, measure)(subnet) for subnet in subnets}
+    counts = Counter(strategy.plan(step).paths[0] for step in range(6000))
+    expected = sum(c * c for c in cost.values()) / sum(cost.values())
+    uniform = sum(cost.values()) / len(cost)
+    mean = sum(cost[subnet] * count for subnet, count in counts.items()) / 6000
+    assert mean == pytest.approx(expected, rel=0.02)
+    assert abs(uniform / expected - 1) > 0.1  # the two are told apart
+    chi_square = sum(
+        (counts[subnet] - share) ** 2 / share
+        for subnet, share in ((subnet, 6000 * c / sum(cost.values())) for subnet, c in cost.items())
+    )
+    assert chi_square < 31.3
+
+
+# Momentum separation
+
+
+def test_ms_by_place_skips_closed_decisions(tiny: Space) -> None:
+    names = [decision.name for decision in tiny.decisions]
+    assert names[make("spos", tiny, ms="first").ms_decision] == "1<-0"
+    assert names[make("spos", tiny, ms="last").ms_decision] == "3<-1"
+
+
+def test_ms_random_is_an_open_decision_of_the_seed_alone(tiny: Space) -> None:
+    chosen = [make("spos", tiny, ms="random", seed=seed).ms_decision for seed in range(40)]
+    assert {tiny.decisions[i].name for i in chosen} == {"1<-0", "2<-0", "3<-1"}
+    others = [
+        make("spos", tiny, ms="random", seed=seed, total_steps=7, schedule="calr", sampling="proportional").ms_decision
+        for seed in range(40)
+    ]
+    assert others == chosen
+
+
+def test_ms_does_not_change_the_paths(space: Space) -> None:
+    with_ms, without = make("spos", space, ms="random"), make("spos", space)
+    assert [with_ms.plan(i).paths for i in range(50)] == [without.plan(i).paths for i in range(50)]
+
+
+@pytest.mark.parametrize("ms", ["first", "last", "random"])
+def test_ms_in_a_space_without_choice(ms: str, space: Space) -> None:
+    for decision in space.decisions:
+        space = space.restrict(decision.name, "skip_connect")
+    with pytest.raises(UserError, match=f"ms '{ms}'.*no decision"):
+        make("spos", space, ms=ms)
+
+
+def test_calr_in_a_space_of_one_complexity(space: Space) -> None:
+    for decision in space.decisions:
+        space = space.restrict(decision.name, "skip_connect", "avg_pool_3x3")
+    with pytest.raises(UserError, match="72752"):
+        make("spos", space, schedule="calr")

@@ -229,12 +229,14 @@ def test_scheduler_may_hold_either_optimizer(holds_wrapped: bool) -> None:
     assert separated.param_groups[0]["lr"] == wrapped.param_groups[0]["lr"] == pytest.approx(0, abs=1e-12)
 
 
-def test_groups_are_still_shared_after_loading() -> None:
+@pytest.mark.parametrize("holds_wrapped", [True, False])
+def test_groups_are_still_shared_after_loading(holds_wrapped: bool) -> None:
     weights = parameters()
     wrapped = SGD(weights, lr=0.1)
     separated = SeparatedMomentum(wrapped, clusters=2)
-    separated.load_state_dict(separated.state_dict())
-    wrapped.param_groups[0]["lr"] = 0.25
+    separated.load_state_dict(SeparatedMomentum(SGD(parameters(), lr=0.7), clusters=2).state_dict())
+    assert [optimizer.param_groups[0]["lr"] for optimizer in (wrapped, separated)] == [0.7, 0.7]
+    (wrapped if holds_wrapped else separated).param_groups[0]["lr"] = 0.25
     before = weights[0].detach().clone()
     put(weights, [torch.ones_like(w) for w in weights], "rest")
     separated.step(cluster=1)

@@ -143,6 +143,7 @@ def test_extracted_network_computes_the_same_bits(space: Space, memory_format: t
         with torch.no_grad():
             expected = supernet(x, subnet)
             assert torch.equal(network(x), expected)
+        assert all(p.is_contiguous(memory_format=memory_format) for p in network.parameters() if p.dim() == 4)
         assert expected.shape == (4, space.num_classes)
         logits.add(tuple(expected.flatten().tolist()))
     assert len(logits) > 25  # and different subnets compute different things

@@ -77,7 +77,6 @@ def build(
     space = dataclasses.replace(config.space, num_classes=data.classes)
     subnets = distinct_subnets(space, config.subnets)
     folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
     with locked(folder):
         claim(folder, "benchmark", _to_dict(config))
         done = {(line["subnet"], line["seed"]): line for line in read_log(folder / RESULTS)}

@@ -28,13 +28,28 @@ def versions() -> dict[str, str]:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Holds the folder for this process; raises UserError where another process holds it."""
+    """Makes the folder where needed and holds it for this process.
+
+    Raises:
+        UserError: where another process holds it, or it holds files but no run; then nothing is written.
+    """
+    if folder.is_dir() and not (folder / "config.json").exists() and any(not _ours(p) for p in folder.iterdir()):
+        raise UserError(f"{folder} is not empty and no run folder: choose a new --out")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"folder {folder} cannot be made ({error.strerror}): choose another --out") from None
     with open(folder / ".lock", "a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise UserError(f"run folder {folder} is being written by another process: use another --out") from None
         yield
+
+
+def _ours(path: Path) -> bool:
+    """Whether a crash before the first config.json can have left this."""
+    return path.name == ".lock" or path.name.endswith(".partial")
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -59,11 +74,9 @@ def claim(folder: Path, kind: str, config: dict[str, Any]) -> bool:
         Whether the folder was such a run before.
 
     Raises:
-        UserError: where the folder is another run (with what differs) or holds something else.
+        UserError: where the folder is another run, with what differs.
     """
     if not (folder / "config.json").exists():
-        if any(p.name != ".lock" and not p.name.endswith(".partial") for p in folder.iterdir()):
-            raise UserError(f"{folder} is not empty and no run folder: choose a new --out")
         write_json(folder / "config.json", {"kind": kind, "config": config, "versions": versions()})
         return False
     stored = read_config(folder)
@@ -119,6 +132,7 @@ def load_run(folder: str | Path) -> tuple[TrainConfig, Supernet]:
     Raises:
         UserError: for a folder that is no run, or one that is not finished.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     folder = Path(folder)
@@ -131,7 +145,7 @@ def load_run(folder: str | Path) -> tuple[TrainConfig, Supernet]:
     supernet = config.space.supernet()
     try:
         supernet.load_state_dict(load_file(folder / WEIGHTS))
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, SafetensorError) as error:
         message = str(error).partition("\n")[0]
         raise UserError(f"{folder / WEIGHTS} cannot be read ({message}): train the run again") from None
     return config, supernet.to(memory_format=torch.channels_last)

@@ -60,7 +60,6 @@ def execute(run: Run, make: Callable[[], Job], finish: Callable[[Job], None], sa
     Raises:
         UserError: for a folder that is another run or that another process writes, and a loss that is not finite.
     """
-    run.folder.mkdir(parents=True, exist_ok=True)
     with locked(run.folder):
         resumed = claim(run.folder, run.kind, run.config)
         if (run.folder / run.result).exists():

@@ -1,0 +1,275 @@
+"""Run folders: a crash loses nothing, a resumed run is bit-identical, a folder is never mistaken for another run."""
+
+import dataclasses
+import json
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import nshot.training.checkpoint as checkpoint
+import nshot.training.train as train_module
+from nshot import UserError
+from nshot.data.batches import TrainBatches
+from nshot.data.sources import load
+from nshot.dynamic import SeparatedMomentum
+from nshot.strategies import Options, strategy
+from nshot.training.config import TrainConfig, from_dict, preset, to_dict
+from nshot.training.run import load_run, locked, read_log
+from nshot.training.supernet import train_steps
+from nshot.training.train import train
+
+EPOCHS, STEPS = 4, 72  # 599 digits in batches of 32: 18 steps an epoch
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load("digits", resolution=8)
+
+
+@pytest.fixture(scope="module")
+def config() -> TrainConfig:
+    options = Options(schedule="calr", ms="first")
+    return dataclasses.replace(preset("smoke"), epochs=EPOCHS, options=options, log_every=7, checkpoint_every=10)
+
+
+@pytest.fixture(scope="module")
+def whole(config, digits, tmp_path_factory) -> Path:
+    """An uninterrupted run."""
+    return train(config, digits, tmp_path_factory.mktemp("whole") / "run", device="cpu", say=lambda line: None)
+
+
+def outcome(run: Path):
+    losses = [(line["step"], line["loss"], line["lr"]) for line in read_log(run / "log.jsonl")]
+    return losses, load_file(run / "supernet.safetensors")
+
+
+def assert_identical(run: Path, other: Path) -> None:
+    (losses, weights), (other_losses, other_weights) = outcome(run), outcome(other)
+    assert losses == other_losses
+    assert weights.keys() == other_weights.keys()
+    assert all(torch.equal(weights[key], other_weights[key]) for key in weights)
+
+
+def train_until_killed(config, digits, out, kill_at, during) -> None:
+    """In a child process: SIGKILL at a step, or while the checkpoint of that step is being written."""
+    steps, replace = train_module.train_steps, os.replace
+
+    def die() -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def dying_steps(*args, **kwargs):
+        for step, loss in steps(*args, **kwargs):
+            if during == "step" and step == kill_at:
+                die()
+            yield step, loss
+
+    def dying_replace(source, target):
+        if Path(target).name.startswith(f"step-{kill_at:08d}"):
+            die()
+        replace(source, target)
+
+    train_module.train_steps = dying_steps
+    if during == "checkpoint":
+        os.replace = dying_replace
+    train(config, digits, out, device="cpu", say=lambda line: None)
+    os._exit(3)  # it should not have lived this long
+
+
+def kill(config, digits, out, kill_at, during="step") -> None:
+    # fork: the child starts with torch already imported
+    child = multiprocessing.get_context("fork").Process(
+        target=train_until_killed, args=(config, digits, out, kill_at, during)
+    )
+    child.start()
+    child.join(60)
+    assert child.exitcode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("kill_at", random.Random(0).sample(range(1, STEPS), 5))
+def test_a_run_killed_at_a_random_step_resumes_bit_identically(kill_at, config, digits, whole, tmp_path) -> None:
+    kill(config, digits, tmp_path / "run", kill_at)
+    assert not (tmp_path / "run" / "supernet.safetensors").exists()
+    said: list[str] = []
+    train(config, digits, tmp_path / "run", device="cpu", say=said.append)
+    assert f"at step {kill_at // 10 * 10} of {STEPS}" in said[0]
+    assert_identical(tmp_path / "run", whole)
+
+
+def test_a_run_killed_twice_and_while_saving_resumes_bit_identically(config, digits, whole, tmp_path) -> None:
+    kill(config, digits, tmp_path / "run", 30, during="checkpoint")
+    kill(config, digits, tmp_path / "run", 41)
+    shutil.copytree(tmp_path / "run", tmp_path / "elsewhere")  # a run folder can be moved
+    train(config, digits, tmp_path / "elsewhere", device="cpu", say=lambda line: None)
+    assert_identical(tmp_path / "elsewhere", whole)
+
+
+def test_a_corrupt_checkpoint_falls_back_to_the_older_one_and_says_so(config, digits, whole, tmp_path) -> None:
+    run = tmp_path / "run"
+    kill(config, digits, run, 45)
+    newest, older = checkpoint.checkpoints(run)
+    data = bytearray(newest.read_bytes())
+    data[len(data) // 2] ^= 1
+    newest.write_bytes(data)
+    said: list[str] = []
+    train(config, digits, run, device="cpu", say=said.append)
+    assert newest.name in said[0]
+    assert "corrupt" in said[0]
+    assert "at step 30" in said[1]
+    assert_identical(run, whole)
+
+
+def test_no_intact_checkpoint_is_an_error(config, digits, tmp_path) -> None:
+    run = tmp_path / "run"
+    kill(config, digits, run, 25)
+    for path in checkpoint.checkpoints(run):
+        path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(UserError, match="no intact checkpoint"):
+        train(config, digits, run, device="cpu", say=lambda line: None)
+
+
+def test_only_the_two_newest_checkpoints_are_kept_and_torch_reads_them(whole) -> None:
+    paths = checkpoint.checkpoints(whole)
+    assert [checkpoint.step_of(path) for path in paths] == [70, 60]
+    state = torch.load(paths[0], weights_only=True)
+    assert set(state) == {"model", "optimizer", "losses"}
+    assert not list(whole.glob("*.partial"))
+
+
+def test_another_configuration_is_refused_with_what_differs(config, digits, whole) -> None:
+    before = sorted((p.name, p.stat().st_mtime_ns) for p in whole.iterdir() if p.name != ".lock")
+    other = dataclasses.replace(config, lr=0.05, options=Options(schedule="calr", gamma=3))
+    with pytest.raises(UserError) as error:
+        train(other, digits, whole, device="cpu")
+    assert "lr: 0.025, not 0.05" in str(error.value)
+    assert "options.gamma: 4.0, not 3" in str(error.value)
+    assert "options.ms: first, not None" in str(error.value)
+    assert sorted((p.name, p.stat().st_mtime_ns) for p in whole.iterdir() if p.name != ".lock") == before
+
+
+def test_a_finished_run_is_left_alone(config, digits, whole) -> None:
+    said: list[str] = []
+    weights = (whole / "supernet.safetensors").stat().st_mtime_ns
+    train(config, digits, whole, device="cpu", say=said.append)
+    assert "finished already" in said[0]
+    assert (whole / "supernet.safetensors").stat().st_mtime_ns == weights
+
+
+def test_a_folder_with_other_files_is_refused(config, digits, tmp_path) -> None:
+    (tmp_path / "thesis.txt").write_text("precious")
+    with pytest.raises(UserError, match="not empty and no run folder"):
+        train(config, digits, tmp_path, device="cpu")
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def hold(folder, held, release) -> None:
+    with locked(folder):
+        held.set()
+        release.wait(60)
+
+
+def test_a_folder_that_another_process_writes_is_refused(config, digits, tmp_path) -> None:
+    fork = multiprocessing.get_context("fork")
+    held, release = fork.Event(), fork.Event()
+    child = fork.Process(target=hold, args=(tmp_path, held, release))
+    child.start()
+    held.wait(60)
+    try:
+        with pytest.raises(UserError, match="written by another process"):
+            train(config, digits, tmp_path, device="cpu")
+    finally:
+        release.set()
+        child.join()
+
+
+def test_a_diverging_run_says_so(config, digits, tmp_path) -> None:
+    wild = dataclasses.replace(config, lr=1e30, clip=None)
+    with pytest.raises(UserError, match="the loss is nan by step"):
+        train(wild, digits, tmp_path / "run", device="cpu")
+
+
+def test_global_generators_have_no_say(config, digits, whole, tmp_path) -> None:
+    torch.manual_seed(12345)
+    random.seed(12345)
+    assert_identical(train(config, digits, tmp_path / "run", device="cpu"), whole)
+
+
+def test_another_seed_is_another_run(config, digits, whole, tmp_path) -> None:
+    run = train(dataclasses.replace(config, seed=1), digits, tmp_path / "run", device="cpu")
+    assert outcome(run)[0] != outcome(whole)[0]
+
+
+def test_load_run_gives_the_trained_supernet(config, whole, digits) -> None:
+    loaded, supernet = load_run(whole)
+    assert loaded == config
+    weights = load_file(whole / "supernet.safetensors")
+    assert all(torch.equal(value, weights[key]) for key, value in supernet.state_dict().items())
+
+
+def test_load_run_refuses_what_is_no_finished_run(config, digits, whole, tmp_path) -> None:
+    with pytest.raises(UserError, match="no run folder"):
+        load_run(tmp_path)
+    kill(config, digits, tmp_path / "run", 12)
+    with pytest.raises(UserError, match="not finished"):
+        load_run(tmp_path / "run")
+    shutil.copytree(whole, tmp_path / "broken")
+    weights = tmp_path / "broken" / "supernet.safetensors"
+    weights.write_bytes(weights.read_bytes()[:5000])
+    with pytest.raises(UserError, match="cannot be read"):
+        load_run(tmp_path / "broken")
+
+
+def test_configuration_and_versions_are_kept(config, whole) -> None:
+    stored = json.loads((whole / "config.json").read_text())
+    assert from_dict(stored["config"]) == config
+    assert stored["config"] == json.loads(json.dumps(to_dict(config)))
+    assert stored["versions"]["torch"] == torch.__version__
+
+
+def test_a_restricted_space_survives_the_configuration(config) -> None:
+    restricted = dataclasses.replace(config, space=config.space.restrict("1<-0", "none", "nor_conv_3x3"))
+    assert from_dict(json.loads(json.dumps(to_dict(restricted)))) == restricted
+
+
+def test_tensorboard_has_the_log(whole) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(whole))
+    events.Reload()
+    lines = read_log(whole / "log.jsonl")
+    assert len(lines) == -(-STEPS // 7)
+    assert [e.step for e in events.Scalars("loss")] == [line["step"] for line in lines]
+    assert [e.value for e in events.Scalars("loss")] == pytest.approx([line["loss"] for line in lines])
+
+
+class HostReads(TorchDispatchMode):
+    """Counts reads of a tensor's value by the host."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += function is torch.ops.aten._local_scalar_dense.default
+        return function(*args, **(kwargs or {}))
+
+
+def test_no_host_read_in_a_step(config, digits) -> None:
+    with HostReads() as control:
+        torch.ones(1).item()
+    assert control.count == 1
+
+    batches = TrainBatches(digits.train, 32, 0, flip=True)
+    plans = strategy("spos", config.space, total_steps=10, schedule="calr", ms="first")
+    supernet = config.space.supernet()
+    sgd = torch.optim.SGD(supernet.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4)
+    optimizer = SeparatedMomentum(sgd, plans.clusters)
+    with HostReads() as reads:
+        for _ in train_steps(supernet, optimizer, plans.plan, batches, start=0, total_steps=10, lr=0.1, clip=5.0):
+            pass
+    assert reads.count == 0

@@ -1,5 +1,6 @@
 """MS: SeparatedMomentum against torch's own optimizers, bit for bit."""
 
+import copy
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.optim import SGD, AdamW, Optimizer
+from torch.optim import SGD, Adagrad, AdamW, Optimizer
 
 from nshot import SeparatedMomentum
 
@@ -286,13 +287,43 @@ def test_no_cluster_said() -> None:
         SeparatedMomentum(SGD(parameters(), lr=0.1), clusters=5).step()
 
 
-def test_stepped_optimizer_is_refused() -> None:
+def test_clusters_begin_with_the_state_that_the_optimizer_had() -> None:
+    """Of an optimizer stepped before, and of Adagrad, which fills its state when it is made."""
+    makers: list[Make] = [lambda p: SGD(p, lr=0.1, momentum=0.9), lambda p: Adagrad(p, initial_accumulator_value=0.5)]
+    for make in makers:
+        theirs, ours = parameters(), parameters()
+        twins, wrapped = [make(theirs) for _ in range(5)], make(ours)
+        first = next(gradients(seed=6))[1]
+        put(ours, first, "drift")
+        wrapped.step()
+        for twin in twins:  # the same first step for each, from the same weights
+            with torch.no_grad():
+                for weight, start in zip(theirs, parameters(), strict=True):
+                    weight.copy_(start)
+            put(theirs, first, "drift")
+            twin.step()
+        separated = SeparatedMomentum(wrapped, clusters=5)
+        for cluster, grads in gradients(seed=7, steps=20):
+            put(theirs, grads, "drift")
+            put(ours, grads, "drift")
+            twins[cluster].step()
+            separated.step(cluster=cluster)
+            assert_same(theirs, ours)
+
+
+def test_a_copy_goes_its_own_way() -> None:
     weights = parameters()
-    optimizer = SGD(weights, lr=0.1, momentum=0.9)
+    optimizer = SeparatedMomentum(SGD(weights, lr=0.1, momentum=0.9), clusters=2)
     put(weights, [torch.ones_like(w) for w in weights], "rest")
-    optimizer.step()
-    with pytest.raises(ValueError, match="stepped already"):
-        SeparatedMomentum(optimizer, clusters=2)
+    optimizer.step(cluster=1)
+    both = copy.deepcopy({"weights": weights, "optimizer": optimizer})
+    for group, separated in ((weights, optimizer), (both["weights"], both["optimizer"])):
+        put(group, [torch.ones_like(w) for w in group], "rest")
+        separated.step(cluster=1)
+    assert_same(weights, both["weights"])
+    both["optimizer"].step(cluster=1)
+    assert not torch.equal(weights[0], both["weights"][0])
+    assert set(both["optimizer"].state[both["weights"][0]]) == {1}
 
 
 def test_state_with_more_clusters_is_refused() -> None:

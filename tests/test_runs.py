@@ -114,7 +114,7 @@ def test_a_run_killed_twice_and_while_saving_resumes_bit_identically(config, dig
 def test_a_corrupt_checkpoint_falls_back_to_the_older_one_and_says_so(config, digits, whole, tmp_path) -> None:
     run = tmp_path / "run"
     kill(config, digits, run, 45)
-    newest, older = checkpoint.checkpoints(run)
+    newest, _ = checkpoint.checkpoints(run)
     data = bytearray(newest.read_bytes())
     data[len(data) // 2] ^= 1
     newest.write_bytes(data)

@@ -1,4 +1,6 @@
-"""The one error class for mistakes that a user can make and mend."""
+"""The one error class for mistakes that a user can make and mend, and the check that raises it for wrong choices."""
+
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 
 class UserError(ValueError):
@@ -6,3 +8,11 @@ class UserError(ValueError):
 
     The command line prints it and exits with status 2; in Python it is an ordinary ``ValueError``.
     """
+
+
+def check_choices(config: Any) -> None:
+    """Raises UserError where a dataclass field of Literal type holds none of the allowed values."""
+    for name, kind in get_type_hints(type(config)).items():
+        if get_origin(kind) is Literal and getattr(config, name) not in get_args(kind):
+            allowed = ", ".join(map(str, get_args(kind)))
+            raise UserError(f"unknown {name} {getattr(config, name)!r}: choose one of {allowed}")

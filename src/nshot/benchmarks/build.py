@@ -103,13 +103,15 @@ def build(
 
 
 def distinct_subnets(space: Space, count: int, seed: int = 0) -> list[Subnet]:
-    """Random subnets that compute distinct functions, in canonical form. Raises UserError where there are too few."""
+    """Random subnets that compute distinct functions, in canonical form where the space has it. Raises UserError where there are too few."""
     rng = generator(seed, "benchmark subnets")
-    found: dict[Subnet, None] = {}
+    found: dict[Subnet, Subnet] = {}
     for _ in range(100 * count):
-        found.setdefault(space.canonical(space.sample(rng)))
+        subnet = space.sample(rng)
+        form = space.canonical(subnet)
+        found.setdefault(form, form if form in space else subnet)
         if len(found) == count:
-            return list(found)
+            return list(found.values())
     raise UserError(f"subnets {count}: only {len(found)} distinct ones were found in space {space.name}")
 
 

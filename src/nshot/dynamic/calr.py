@@ -39,20 +39,24 @@ def decay_ratio(complexity: float, complexity_range: Sequence[float], gamma: flo
 
 
 def learning_rate(lr0: float, step: int, total_steps: int, decay: float) -> float:
-    """lr(t, α) of eq. 3: ``lr0 * (1 - t / T) ** γ(α)``, t from 0."""
+    """lr(t, α) of eq. 3: ``lr0 * (1 - t / T) ** γ(α)``, t from 0 to T."""
+    if not 0 <= step <= total_steps:
+        raise ValueError(f"step {step}: must be from 0 to total_steps {total_steps}")
     return lr0 * (1 - step / total_steps) ** decay
 
 
 def check_decay(complexity_range: Sequence[float], gamma: float, g: str) -> None:
     """Raises ValueError where eq. 4 has no meaning."""
     low, high = complexity_range
-    if not 0 < low < high:
+    if not 0 < low < high < math.inf:
         raise ValueError(f"complexity range {low} to {high}: needs 0 < Cmin < Cmax")
     if not (gamma >= 1 and math.isfinite(gamma)):
         hint = f", did you mean {1 / gamma:g}?" if 0 < gamma < 1 else ""
         raise ValueError(f"gamma {gamma:g}: γ' is the largest decay ratio and must be at least 1{hint}")
     if g not in G:
         raise ValueError(f"unknown g {g!r}: choose one of {', '.join(G)}")
+    if not G[g](low, high) < G[g](high, high):
+        raise ValueError(f"complexity range {low} to {high}: too narrow to tell apart")
 
 
 class ComplexityAwareLR(LRScheduler):
@@ -108,7 +112,10 @@ class ComplexityAwareLR(LRScheduler):
         self._step_count += 1
         self._last_lr = self.get_lr()
         for group, lr in zip(self.optimizer.param_groups, self._last_lr, strict=True):
-            group["lr"] = lr
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(lr)  # where the optimizer is captured or compiled, the tensor must stay the same
+            else:
+                group["lr"] = lr
 
     def get_lr(self) -> list[float | Tensor]:
         """The learning rate of the current step, one a parameter group."""

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Any
 
 from torch import Tensor
@@ -16,33 +17,38 @@ class SeparatedMomentum(Optimizer):
     cluster it equals the wrapped optimizer bit for bit; with K it equals K optimizers over the same weights.
 
     Wrappers that call a bare ``step()`` (Fabric, GradScaler) work when ``optimizer.cluster = i`` is set before.
-    A cluster's state is allocated when it is first stepped. ``state_dict`` is torch's own: in ``state``, a parameter's
-    entry maps each cluster to what the wrapped optimizer keeps for it.
+    A cluster's state is allocated when it is first stepped, and begins as the state that the optimizer had when it was
+    wrapped, usually none. ``state_dict`` is torch's own: in ``state``, a parameter's entry maps each cluster to what
+    the wrapped optimizer keeps for it.
 
     Args:
-        optimizer: the optimizer to separate, not yet stepped. Its parameter groups are shared, so learning rate
-            schedulers may hold either of the two.
+        optimizer: the optimizer to separate. Its parameter groups are shared, so learning rate schedulers may hold
+            either of the two.
         clusters: how many clusters, the options of the MS decision (eq. 7).
 
     Raises:
-        ValueError: for fewer than one cluster, a cluster out of range, or an optimizer that has state already.
+        ValueError: for fewer than one cluster; from ``step`` for a cluster out of range or, with several, none said.
     """
 
     def __init__(self, optimizer: Optimizer, clusters: int) -> None:
         if clusters < 1:
             raise ValueError(f"clusters {clusters}: must be at least 1")
-        if optimizer.state:
-            raise ValueError("the wrapped optimizer has been stepped already: wrap it when it is new")
         self.base = optimizer
         self.clusters = clusters
-        self.cluster: int | None = None if clusters > 1 else 0
+        # In a list, so that wrappers which copy this object's attributes (Fabric) still set the one cluster there is.
+        self._cluster: list[int | None] = [None if clusters > 1 else 0]
+        self._initial: dict[Tensor, dict[str, Any]] = dict(optimizer.state)
         super().__init__(optimizer.param_groups, optimizer.defaults)
         self._share()
 
-    def _share(self) -> None:
-        """(Re)connects the wrapped optimizer with this one's groups and per-cluster states."""
-        self.base.param_groups = self.param_groups
-        self._views = [_ClusterState(self.state, i) for i in range(self.clusters)]
+    @property
+    def cluster(self) -> int | None:
+        """Whose state the next bare ``step()`` uses."""
+        return self._cluster[0]
+
+    @cluster.setter
+    def cluster(self, cluster: int | None) -> None:
+        self._cluster[0] = cluster
 
     def step(  # type: ignore[override]
         self, closure: Callable[[], float] | None = None, *, cluster: int | None = None
@@ -50,9 +56,10 @@ class SeparatedMomentum(Optimizer):
         """One step of the wrapped optimizer with the state of ``cluster`` (default: the one set last)."""
         if cluster is not None:
             self.cluster = cluster
-        if self.cluster is None or not 0 <= self.cluster < self.clusters:
-            raise ValueError(f"cluster {self.cluster}: step(cluster=i) needs one from 0 to {self.clusters - 1}")
-        self.base.state = self._views[self.cluster]
+        chosen = self.cluster
+        if chosen is None or not 0 <= chosen < self.clusters:
+            raise ValueError(f"cluster {chosen}: step(cluster=i) needs one from 0 to {self.clusters - 1}")
+        self.base.state = self._views[chosen]
         return self.base.step(closure)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -67,16 +74,34 @@ class SeparatedMomentum(Optimizer):
         super().load_state_dict(state_dict)
         self._share()
 
+    def __getstate__(self) -> dict[str, Any]:
+        mine = ("base", "clusters", "_cluster", "_initial")
+        return {**super().__getstate__(), **{name: getattr(self, name) for name in mine}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._share()
+
+    def _share(self) -> None:
+        """(Re)connects the wrapped optimizer with this one's groups and per-cluster states."""
+        self.base.param_groups = self.param_groups
+        self._views = [_ClusterState(self.state, i, self._initial) for i in range(self.clusters)]
+
 
 class _ClusterState(defaultdict[Tensor, Any]):
     """The wrapped optimizer's ``state`` for one cluster: its entries live in the separated optimizer's own."""
 
-    def __init__(self, state: dict[Tensor, Any], cluster: int) -> None:
+    def __init__(self, state: dict[Tensor, Any], cluster: int, initial: dict[Tensor, dict[str, Any]]) -> None:
         super().__init__(dict)
-        self._state = state
-        self._cluster = cluster
+        self._of = (state, cluster, initial)
 
     def __missing__(self, parameter: Tensor) -> dict[str, Any]:
-        entry: dict[str, Any] = self._state[parameter].setdefault(self._cluster, {})
-        self[parameter] = entry
-        return entry
+        state, cluster, initial = self._of
+        clusters = state[parameter]
+        if cluster not in clusters:
+            clusters[cluster] = deepcopy(initial.get(parameter, {}))
+        self[parameter] = clusters[cluster]
+        return self[parameter]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return dict, ()  # a copied or pickled optimizer makes its views anew

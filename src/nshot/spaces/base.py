@@ -78,7 +78,10 @@ class Space(ABC):
 
     @abstractmethod
     def canonical(self, subnet: Subnet) -> Subnet:
-        """The representative of all subnets that compute the same function of the same weights."""
+        """The representative of all subnets that compute the same function of the same weights.
+
+        For comparing and computing: in a restricted space it may have an option that the space has not.
+        """
 
     @abstractmethod
     def supernet(self, num_classes: int | None = None) -> "Supernet":
@@ -114,7 +117,7 @@ class Space(ABC):
         return np.array([len(d.allowed) for d in self.decisions])
 
     def check(self, subnet: Sequence[int]) -> Subnet:
-        """The subnet as a tuple; raises UserError where it is none of this space's."""
+        """The subnet as a tuple of int; raises UserError where it is none of this space's."""
         if len(subnet) != len(self.decisions):
             raise UserError(f"subnet {tuple(subnet)}: {self.name} has {len(self.decisions)} decisions")
         for option, decision in zip(subnet, self.decisions, strict=True):
@@ -123,7 +126,12 @@ class Space(ABC):
                     f"subnet {tuple(subnet)}: option {option} of decision {decision.name!r} is none of "
                     f"{', '.join(map(str, decision.allowed))}"
                 )
-        return tuple(subnet)
+        return tuple(map(int, subnet))
+
+    def __contains__(self, subnet: Sequence[int]) -> bool:
+        return len(subnet) == len(self.decisions) and all(
+            option in decision.allowed for option, decision in zip(subnet, self.decisions, strict=True)
+        )
 
     def restrict(self, decision: str, *options: str) -> "Space":
         """A smaller space of the same kind, in which ``decision`` has only these options. Subnets keep their indices.
@@ -141,7 +149,7 @@ class Space(ABC):
                 )
         if not options:
             raise UserError(f"decision {decision!r} restricted to no option: name at least one")
-        allowed = tuple(sorted(chosen.options.index(option) for option in options))
+        allowed = tuple(sorted({chosen.options.index(option) for option in options}))
         return replace(self, kept=tuple(sorted({**dict(self.kept), index: allowed}.items())))
 
     def decision_index(self, name: str) -> int:
@@ -172,7 +180,7 @@ class Space(ABC):
         return min(costs), max(costs)
 
     def sizes(self) -> dict[str, Any]:
-        """The sizes that ``of`` takes, and what it was restricted to: JSON-able, for a run's configuration."""
+        """All fields, what it was restricted to included: JSON-able, for a run's configuration."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
 

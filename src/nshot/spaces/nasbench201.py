@@ -1,7 +1,7 @@
 """The NAS-Bench-201 space: one cell of six edges and five operations, repeated (Dong and Yang, ICLR 2020)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from itertools import pairwise
 from typing import ClassVar, cast
@@ -57,8 +57,9 @@ class NASBench201(Space):
 
     def __post_init__(self) -> None:
         for size in ("channels", "cells", "resolution", "num_classes"):
-            if getattr(self, size) < 1:
-                raise UserError(f"{size} {getattr(self, size)}: must be at least 1")
+            value = getattr(self, size)
+            if not isinstance(value, int) or value < 1:
+                raise UserError(f"{size} {value}: must be a whole number of at least 1")
         if self.resolution % 4:
             raise UserError(f"resolution {self.resolution}: must be a multiple of 4, the space halves it twice")
 
@@ -151,11 +152,13 @@ class NASBench201(Space):
     # networks
 
     def supernet(self, num_classes: int | None = None) -> "NASBench201Supernet":
-        return NASBench201Supernet(self, self.num_classes if num_classes is None else num_classes)
+        return NASBench201Supernet(self._with(num_classes))
 
     def network(self, subnet: Subnet, num_classes: int | None = None) -> "NASBench201Network":
-        classes = self.num_classes if num_classes is None else num_classes
-        return NASBench201Network(self, self.check(subnet), classes)
+        return NASBench201Network(self._with(num_classes), self.check(subnet))
+
+    def _with(self, num_classes: int | None) -> "NASBench201":
+        return self if num_classes is None else replace(self, num_classes=num_classes)
 
 
 class Cell(nn.Module):
@@ -190,16 +193,14 @@ class Cell(nn.Module):
 class Backbone(nn.Module):
     """Stem, three stages of cells with reductions between, classifier; holds ``options[e]`` on edge e."""
 
-    def __init__(
-        self, space: NASBench201, options: Sequence[Sequence[int]], num_classes: int, norm: Norm, bias: bool
-    ) -> None:
+    def __init__(self, space: NASBench201, options: Sequence[Sequence[int]], norm: Norm, bias: bool) -> None:
         super().__init__()
         channels = [c for c, _ in space.stages]
         self.stem = ConvNorm(3, channels[0], 3, norm)
         self.stages = nn.ModuleList(nn.ModuleList(Cell(c, options, norm) for _ in range(space.cells)) for c in channels)
         self.reductions = nn.ModuleList(Reduction(c_in, c, norm) for c_in, c in pairwise(channels))
         self.last_norm = norm(channels[-1])
-        self.classifier = nn.Linear(channels[-1], num_classes, bias=bias)
+        self.classifier = nn.Linear(channels[-1], space.num_classes, bias=bias)
 
     def run(self, x: Tensor, subnet: Subnet) -> Tensor:
         live = live_edges(subnet)
@@ -216,16 +217,15 @@ class Backbone(nn.Module):
 class NASBench201Supernet(Backbone, Supernet):
     """All operations of all edges, batch norms of the batch. No bias anywhere: C(α) counts every weight."""
 
-    def __init__(self, space: NASBench201, num_classes: int) -> None:
-        super().__init__(space, [d.allowed for d in space.decisions], num_classes, batch_norm_of_batch, bias=False)
+    def __init__(self, space: NASBench201) -> None:
+        super().__init__(space, [d.allowed for d in space.decisions], batch_norm_of_batch, bias=False)
         self.space: NASBench201 = space
 
     def forward(self, x: Tensor, subnet: Subnet) -> Tensor:
         return self.run(x, tuple(subnet))
 
     def extract(self, subnet: Subnet) -> "NASBench201Network":
-        classes = self.classifier.out_features
-        network = NASBench201Network(self.space, subnet, classes, norm=batch_norm_of_batch, bias=False)
+        network = NASBench201Network(self.space, subnet, norm=batch_norm_of_batch, bias=False)
         weights = self.state_dict()
         # Cloned and assigned, not copied into: a copy would lose the memory format, and with it the very same kernels.
         network.load_state_dict({key: weights[key].clone() for key in network.state_dict()}, assign=True)
@@ -235,10 +235,8 @@ class NASBench201Supernet(Backbone, Supernet):
 class NASBench201Network(Backbone):
     """One subnet: ``network(x)``. Edges that change no output keep their weights, as the benchmark counts them."""
 
-    def __init__(
-        self, space: NASBench201, subnet: Subnet, num_classes: int, *, norm: Norm = batch_norm, bias: bool = True
-    ) -> None:
-        super().__init__(space, [(op,) for op in subnet], num_classes, norm, bias)
+    def __init__(self, space: NASBench201, subnet: Subnet, *, norm: Norm = batch_norm, bias: bool = True) -> None:
+        super().__init__(space, [(op,) for op in subnet], norm, bias)
         self.subnet = subnet
 
     def forward(self, x: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from nshot.dynamic.calr import check_decay, decay_ratio, learning_rate
-from nshot.errors import UserError
+from nshot.errors import UserError, check_choices
 from nshot.registry import Registry
 from nshot.seeding import generator
 from nshot.spaces import Space, Subnet
@@ -49,6 +49,7 @@ class Options:
     """Paths drawn uniformly, or in proportion to their complexity (table G)."""
 
     def __post_init__(self) -> None:
+        check_choices(self)
         decays = self.schedule in ("calr", "shuffled")
         for field, used, needs in (
             ("gamma", decays, "--schedule calr or shuffled"),
@@ -91,11 +92,18 @@ class Strategy(ABC):
     def __init__(self, space: Space, *, total_steps: int, seed: int = 0, options: Options | None = None) -> None:
         if total_steps < 1:
             raise UserError(f"total_steps {total_steps}: must be at least 1")
+        if seed < 0:
+            raise UserError(f"seed {seed}: must be at least 0")
         self.space = space
         self.total_steps = total_steps
         self.seed = seed
         self.options = options or self.options_type()
         self.cost, self.cost_range = space.complexity(self.options.complexity)
+        if self.options.schedule in ("calr", "shuffled"):
+            try:
+                check_decay(self.cost_range, self.options.gamma, self.options.g)
+            except ValueError as error:
+                raise UserError(f"schedule {self.options.schedule!r} on space {space.name}: {error}") from None
         self.ms_decision = self._ms_decision()
 
     @abstractmethod
@@ -149,7 +157,10 @@ class Strategy(ABC):
             return open_decisions[-1]
         if ms == "random":
             return open_decisions[generator(self.seed, "ms").integers(len(open_decisions))]
-        return self.space.decision_index(ms)
+        index = self.space.decision_index(ms)
+        if index not in open_decisions:
+            raise UserError(f"ms {ms!r}: the decision has one option left, choose one with more")
+        return index
 
 
 strategies: Registry[type[Strategy]] = Registry("strategy", "nshot.strategies")

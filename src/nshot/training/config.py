@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import Suppress
 
-from nshot.errors import UserError
+from nshot.errors import UserError, check_choices
 from nshot.spaces import Space, space
 from nshot.spaces.nasbench201 import NASBench201
 from nshot.strategies import Options, strategies
@@ -45,6 +45,7 @@ class TrainConfig:
     """Steps between checkpoints."""
 
     def __post_init__(self) -> None:
+        check_choices(self)
         for name, low in (("epochs", 1), ("batch_size", 1), ("log_every", 1), ("checkpoint_every", 1), ("seed", 0)):
             if getattr(self, name) < low:
                 raise UserError(f"{name} {getattr(self, name)}: must be at least {low}")

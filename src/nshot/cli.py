@@ -212,6 +212,7 @@ def _benchmark_import(args: list[str]) -> None:
 
     file = positional(args, "benchmark import", "FILE: an official NAS-Bench-201 .pth, or a NATS-Bench file or folder")
     command = parse(Import, args, "benchmark import FILE", "Import official NAS-Bench-201 / NATS-Bench results.")
+    print("reading the official results; a whole benchmark takes minutes")
     print(f"written: {import_official(Path(file), command.out)}")
 
 

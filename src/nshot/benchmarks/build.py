@@ -103,7 +103,11 @@ def build(
 
 
 def distinct_subnets(space: Space, count: int, seed: int = 0) -> list[Subnet]:
-    """Random subnets that compute distinct functions, in canonical form where the space has it. Raises UserError where there are too few."""
+    """Random subnets that compute distinct functions, in canonical form where the space has it.
+
+    Raises:
+        UserError: where there are too few.
+    """
     rng = generator(seed, "benchmark subnets")
     found: dict[Subnet, Subnet] = {}
     for _ in range(100 * count):

@@ -7,21 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from nshot.data.batches import Normalise, heldout_batches
-from nshot.data.sources import data_root, load
+from nshot.data.sources import data_root
 from nshot.errors import UserError
-from nshot.ranking.evaluate import Scores, evaluate
+from nshot.files import write_json, write_parquet
+from nshot.ranking.evaluate import Scores
 from nshot.ranking.metrics import bootstrap_interval, kendall_tau, spearman, top_tau
 from nshot.seeding import generator
 from nshot.spaces import Space, Subnet
 from nshot.spaces.lists import subnets_from_file
-from nshot.training.progress import Progress
-from nshot.training.run import load_run, write_json
-from nshot.training.runner import fabric
+from nshot.training.run import load_run
+from nshot.training.score import score_run
 
 from .table import read_benchmark
-
-BATCH = 256  # images whose batch statistics normalise together, as in the released code
 
 
 @dataclass(frozen=True)
@@ -39,40 +36,6 @@ class Ranking:
     params: np.ndarray
     images: int
     table: dict[str, dict[str, float]]
-
-
-def score_run(
-    run: str | Path,
-    subnets: Sequence[Subnet],
-    *,
-    root: str | Path | None = None,
-    images: int | None = None,
-    device: str = "auto",
-) -> Scores:
-    """Scores of subnets with a finished run's supernet on its validation images (the first ``images`` of them).
-
-    Raises:
-        UserError: for a run that is not finished, or ``images`` outside 2 to what there are.
-    """
-    config, supernet = load_run(run)
-    data = load(config.dataset, root=root, split=config.split, resolution=config.space.resolution)
-    valid = data.valid
-    if images is not None:
-        if not 2 <= images <= len(valid):
-            raise UserError(f"images {images}: must be from 2 to the {len(valid)} validation images")
-        valid = valid.subset(np.arange(images))
-    lightning = fabric(device)
-    supernet.to(lightning.device)
-    normalise = Normalise(data.train).to(lightning.device)
-    batches = heldout_batches(valid, min(BATCH, len(valid)), normalise, lightning.device)
-    forms = len({config.space.canonical(subnet) for subnet in subnets})
-    with Progress("rank", forms, noun="subnets") as progress:
-
-        def advance() -> None:
-            progress.advance()
-            progress.show()
-
-        return evaluate(supernet, subnets, batches, canonical=config.space.canonical, advance=advance)
 
 
 def compare(space: Space, subnets: Sequence[Subnet], scores: Scores, truth: np.ndarray, seed: int = 0) -> Ranking:
@@ -96,7 +59,6 @@ def compare(space: Space, subnets: Sequence[Subnet], scores: Scores, truth: np.n
 def write_ranking(folder: Path, name: str, space: Space, ranking: Ranking, described: dict[str, Any]) -> None:
     """Writes ``<name>.parquet`` (a row a subnet) and ``<name>.json`` (the table) to a run folder."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     table = pa.table(
         {
@@ -108,9 +70,7 @@ def write_ranking(folder: Path, name: str, space: Space, ranking: Ranking, descr
             "true": ranking.true,
         }
     )
-    partial = folder / f".{name}.parquet.partial"
-    pq.write_table(table, partial)
-    partial.replace(folder / f"{name}.parquet")
+    write_parquet(folder / f"{name}.parquet", table)
     summary = {**described, "subnets": len(ranking.subnets), "images": ranking.images, "metrics": ranking.table}
     write_json(folder / f"{name}.json", summary)
 
@@ -146,7 +106,7 @@ def rank_run(
     Raises:
         UserError: for a run, benchmark, list or number that cannot be used.
     """
-    config, _ = load_run(run)
+    config, supernet = load_run(run)
     if sample < 0:
         raise UserError(f"sample {sample}: must be at least 1, or 0 for all")
     column = column or f"{config.dataset}_test"
@@ -162,7 +122,7 @@ def rank_run(
     if len(chosen) < 2:
         raise UserError(f"a ranking needs at least 2 subnets, not {len(chosen)}")
     truth = table.truth(column, chosen)
-    scores = score_run(run, chosen, root=root, images=images, device=device)
+    scores = score_run(Path(run), config, supernet, chosen, root=root, images=images, device=device)
     ranking = compare(config.space, chosen, scores, truth)
     described = {"benchmark": benchmark, "column": column, "list": str(subnets) if subnets else f"sample of {sample}"}
     write_ranking(Path(run), name, config.space, ranking, described)

@@ -10,6 +10,7 @@ import numpy as np
 
 from nshot.data.sources import data_root
 from nshot.errors import UserError
+from nshot.files import write_parquet
 from nshot.spaces import Space, Subnet
 
 EMBEDDED = Path(__file__).with_name("digits.parquet")
@@ -88,7 +89,6 @@ def write_benchmark(
 ) -> None:
     """Writes the table atomically: ``arch``, ``params`` (of the stand-alone network) and the accuracies, in float32."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     table = pa.table(
         {
@@ -97,7 +97,5 @@ def write_benchmark(
             **{name: values.astype(np.float32) for name, values in columns.items()},
         }
     )
-    partial = path.with_name(f".{path.name}.partial")
     described = table.replace_schema_metadata({METADATA: json.dumps(metadata).encode()})
-    pq.write_table(described, partial, compression="zstd")
-    partial.replace(path)
+    write_parquet(path, described)

@@ -7,12 +7,14 @@ from typing import Any, Literal
 
 import numpy as np
 
-from nshot.benchmarks.rank import score_run
 from nshot.errors import UserError
+from nshot.files import write_json
+from nshot.ranking.evaluate import Scores
 from nshot.spaces import Subnet
 from nshot.spaces.lists import subnets_from_file
 from nshot.training.config import TrainConfig
-from nshot.training.run import load_run, write_json
+from nshot.training.run import load_run
+from nshot.training.score import score_run
 
 from .limits import Limits
 from .propose import random_subnets, within
@@ -42,37 +44,31 @@ def search_run(
     """
     if sample < 1:
         raise UserError(f"sample {sample}: must be at least 1")
-    config, _ = load_run(run)
+    config, supernet = load_run(run)
     if subnets is not None:
         candidates = within(config.space, subnets_from_file(subnets, config.space), limits)
     else:
         candidates = random_subnets(config.space, sample, limits, seed)
-    return pick(run, config, candidates, limits, by=by, root=root, images=images, device=device)
+    scores = score_run(run, config, supernet, candidates, root=root, images=images, device=device)
+    return pick(run, config, candidates, scores, limits, by)
 
 
 def pick(
-    run: Path,
-    config: TrainConfig,
-    subnets: Sequence[Subnet],
-    limits: Limits,
-    *,
-    by: Score = "accuracy",
-    **scoring: Any,
+    run: Path, config: TrainConfig, subnets: Sequence[Subnet], scores: Scores, limits: Limits, by: Score
 ) -> dict[str, Any]:
-    """Scores the subnets with the run's supernet and writes the ten best to ``search.json`` in the run folder.
+    """Writes the ten best of scored subnets to ``search.json`` in the run folder.
 
     Args:
         run: a finished run.
         config: its configuration.
         subnets: the candidates, all within the limits.
+        scores: theirs.
         limits: what they kept to, for the record.
         by: the score; ties of one are broken by the other.
-        scoring: as `score_run` takes it.
 
     Returns:
         What search.json holds: ``best`` and the ten best, each with arch, costs, accuracy and loss.
     """
-    scores = score_run(run, subnets, **scoring)
     keys = (-scores.accuracy, scores.mean_loss)
     order = np.lexsort(keys[::-1] if by == "accuracy" else keys)
     space = config.space

@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -10,19 +9,10 @@ from typing import Any
 import torch
 
 from nshot.errors import UserError
+from nshot.files import write_atomically
 
 KEEP = 2
 _NAME = re.compile(r"step-(\d{8})-([0-9a-f]{16})\.pt")
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Writes a file so that a crash leaves the old one or the new one, never a part."""
-    partial = path.with_name(f".{path.name}.partial")
-    with open(partial, "wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(partial, path)
 
 
 def save(folder: Path, step: int, state: dict[str, Any]) -> Path:

@@ -37,7 +37,7 @@ class TrainConfig:
     """Largest norm of the gradient; None does not clip."""
     idle: Idle = "drift"
     """Weights off the path: drift (zero gradient, momentum and weight decay still move them, as released) or rest."""
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
     seed: int = 0
     log_every: int = 50
     """Steps between lines of the log."""

@@ -11,13 +11,13 @@ import torch
 from nshot.data.batches import TrainBatches, heldout_batches
 from nshot.data.sources import Dataset, Images
 from nshot.errors import UserError
+from nshot.files import write_json
 from nshot.seeding import seeded
 from nshot.spaces import Space, Subnet
 from nshot.spaces.nasbench201 import NASBench201
 
 from .alone import Recipe, accuracy, fit_steps, optimizer_of
 from .config import space_from_dict
-from .run import write_json
 from .runner import Job, Run, Say, execute, fabric, save_weights
 
 NETWORK, RESULT = "network.safetensors", "result.json"

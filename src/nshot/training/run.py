@@ -11,9 +11,9 @@ from typing import Any
 import torch
 
 from nshot.errors import UserError
+from nshot.files import write_atomically, write_json
 from nshot.spaces import Supernet
 
-from .checkpoint import write_atomically
 from .config import TrainConfig, differences, from_dict
 
 WEIGHTS = "supernet.safetensors"
@@ -50,11 +50,6 @@ def locked(folder: Path) -> Iterator[None]:
 def _ours(path: Path) -> bool:
     """Whether a crash before the first config.json can have left this."""
     return path.name == ".lock" or path.name.endswith(".partial")
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes JSON atomically, indented."""
-    write_atomically(path, (json.dumps(value, indent=2) + "\n").encode())
 
 
 def read_config(folder: Path) -> dict[str, Any]:

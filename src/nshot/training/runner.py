@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from nshot.errors import UserError
+from nshot.files import write_atomically
 
 from . import checkpoint
 from .progress import Progress
@@ -125,4 +126,4 @@ def save_weights(path: Path, module: nn.Module) -> None:
     """Writes a module's weights as safetensors, atomically."""
     from safetensors.torch import save
 
-    checkpoint.write_atomically(path, save({k: v.contiguous().cpu() for k, v in module.state_dict().items()}))
+    write_atomically(path, save({k: v.contiguous().cpu() for k, v in module.state_dict().items()}))

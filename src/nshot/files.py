@@ -1,0 +1,37 @@
+"""Files that are written whole or not at all."""
+
+import io
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Writes a file so that a crash leaves the old one or the new one, never a part."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with open(partial, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON, indented."""
+    write_atomically(path, (json.dumps(value, indent=2) + "\n").encode())
+
+
+def write_parquet(path: Path, table: "pa.Table") -> None:
+    """Writes a parquet table, compressed."""
+    import pyarrow.parquet as pq
+
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd")
+    write_atomically(path, buffer.getvalue())

@@ -1,0 +1,110 @@
+"""Scores subnets with a finished run's supernet; a killed scoring continues."""
+
+import hashlib
+import io
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from nshot.data.batches import Normalise, heldout_batches
+from nshot.data.sources import load
+from nshot.errors import UserError
+from nshot.files import write_atomically
+from nshot.ranking.evaluate import Scores, evaluate
+from nshot.spaces import Subnet, Supernet
+
+from .config import TrainConfig
+from .progress import Progress
+from .run import WEIGHTS
+from .runner import fabric
+
+BATCH = 256  # images whose batch statistics normalise together, as in the released code
+CHUNK = 32  # subnets scored between two writes to disk
+
+
+def score_run(
+    folder: Path,
+    config: TrainConfig,
+    supernet: Supernet,
+    subnets: Sequence[Subnet],
+    *,
+    root: str | Path | None = None,
+    images: int | None = None,
+    device: str = "auto",
+) -> Scores:
+    """Scores of subnets with a run's supernet on its validation images (the first ``images`` of them).
+
+    What is scored is kept in the run folder until all are, so that a killed scoring continues.
+
+    Raises:
+        UserError: for ``images`` outside 2 to what there are.
+    """
+    data = load(config.dataset, root=root, split=config.split, resolution=config.space.resolution)
+    valid = data.valid
+    if images is not None:
+        if not 2 <= images <= len(valid):
+            raise UserError(f"images {images}: must be from 2 to the {len(valid)} validation images")
+        valid = valid.subset(np.arange(images))
+    lightning = fabric(device)
+    supernet.to(lightning.device)
+    normalise = Normalise(data.train).to(lightning.device)
+    batches = heldout_batches(valid, min(BATCH, len(valid)), normalise, lightning.device)
+    canonical = config.space.canonical
+    forms = list(dict.fromkeys(canonical(subnet) for subnet in subnets))
+    store = PartialScores(folder, (folder / WEIGHTS).read_bytes(), len(valid), forms)
+    with Progress("rank", len(forms), len(store), noun="subnets") as progress:
+
+        def advance() -> None:
+            progress.advance()
+            progress.show()
+
+        while len(store) < len(forms):
+            chunk = forms[len(store) : len(store) + CHUNK]
+            store.append(evaluate(supernet, chunk, batches, advance=advance))
+    scores = store.finish()
+    rows = {form: row for row, form in enumerate(forms)}
+    order = [rows[canonical(subnet)] for subnet in subnets]
+    return Scores(scores.correct[order], scores.loss[order])
+
+
+class PartialScores:
+    """Scores of a list of subnets, kept in a hidden folder of the run until they are complete.
+
+    Args:
+        run: the run folder.
+        weights: of the supernet, bytes; with the other arguments they say which scoring this is.
+        images: how many images.
+        subnets: what is scored, in order.
+    """
+
+    def __init__(self, run: Path, weights: bytes, images: int, subnets: Sequence[Subnet]) -> None:
+        identity = hashlib.sha256(weights + json.dumps([images, BATCH, CHUNK, subnets]).encode()).hexdigest()[:16]
+        self._folder = run / f".scores-{identity}"
+        self._folder.mkdir(exist_ok=True)
+        self._chunks: list[Scores] = []
+        while (path := self._path(len(self._chunks))).exists():
+            with np.load(path) as part:
+                self._chunks.append(Scores(part["correct"], part["loss"]))
+
+    def __len__(self) -> int:
+        return sum(len(chunk.correct) for chunk in self._chunks)
+
+    def append(self, chunk: Scores) -> None:
+        buffer = io.BytesIO()
+        np.savez(buffer, correct=chunk.correct, loss=chunk.loss)
+        write_atomically(self._path(len(self._chunks)), buffer.getvalue())
+        self._chunks.append(chunk)
+
+    def finish(self) -> Scores:
+        """All scores; the hidden folder goes."""
+        shutil.rmtree(self._folder)
+        return Scores(
+            np.concatenate([chunk.correct for chunk in self._chunks]),
+            np.concatenate([chunk.loss for chunk in self._chunks]),
+        )
+
+    def _path(self, index: int) -> Path:
+        return self._folder / f"{index:05d}.npz"

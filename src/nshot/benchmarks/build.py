@@ -14,6 +14,7 @@ import numpy as np
 
 from nshot.data.sources import Dataset, load
 from nshot.errors import UserError
+from nshot.files import write_atomically
 from nshot.seeding import generator
 from nshot.spaces import Space, Subnet
 from nshot.spaces.nasbench201 import NASBench201
@@ -59,7 +60,7 @@ def build(
 
     Args:
         config: what to build.
-        out: work folder; a killed build continues in it.
+        out: work folder; a killed build continues in it, and may be asked for more subnets or seeds.
         root: data root.
         jobs: processes, each with one thread; default: the cores.
         say: takes lines for the user.
@@ -78,13 +79,17 @@ def build(
     subnets = distinct_subnets(space, config.subnets)
     folder = Path(out)
     with locked(folder):
-        claim(folder, "benchmark", _to_dict(config))
-        done = {(line["subnet"], line["seed"]): line for line in read_log(folder / RESULTS)}
+        claim(folder, "benchmark", _to_dict(config), free=("subnets", "seeds"))
+        lines = read_log(folder / RESULTS)
+        # Written again, for a line that a crash cut short would spoil the one that follows it.
+        write_atomically(folder / RESULTS, "".join(json.dumps(line) + "\n" for line in lines).encode())
+        done = {(line["subnet"], line["seed"]): line for line in lines}
         tasks = [(i, seed) for seed in range(config.seeds) for i in range(len(subnets)) if (i, seed) not in done]
-        say(f"{len(done)} of {len(subnets) * config.seeds} trainings are done, {len(tasks)} to do in {jobs} processes")
+        wanted = len(subnets) * config.seeds
+        say(f"{wanted - len(tasks)} of {wanted} trainings are done, {len(tasks)} to do in {jobs} processes")
         with (
             open(folder / RESULTS, "a") as log,
-            Progress("build", len(subnets) * config.seeds, len(done), noun="trainings") as progress,
+            Progress("build", wanted, wanted - len(tasks), noun="trainings") as progress,
         ):
             for result in _run(tasks, subnets, space, config, data, jobs):
                 log.write(json.dumps(result) + "\n")
@@ -93,13 +98,19 @@ def build(
                 progress.advance()
                 progress.show()
         table = folder / "benchmark.parquet"
-        columns = {}
-        for part in ("valid", "test"):
-            seeds = [np.array([done[i, seed][part] for i in range(len(subnets))]) for seed in range(config.seeds)]
-            columns[f"{config.dataset}_{part}"] = np.mean(seeds, axis=0)
-            columns |= {f"{config.dataset}_{part}_seed{seed}": values for seed, values in enumerate(seeds)}
+        columns = _columns(config, done)
         write_benchmark(table, space, subnets, columns, {**_to_dict(config), "versions": versions()})
     return table
+
+
+def _columns(config: BuildConfig, done: dict[tuple[int, int], dict[str, Any]]) -> dict[str, np.ndarray]:
+    """For each part the mean over seeds, then each seed's own accuracies."""
+    columns = {}
+    for part in ("valid", "test"):
+        seeds = [np.array([done[i, seed][part] for i in range(config.subnets)]) for seed in range(config.seeds)]
+        columns[f"{config.dataset}_{part}"] = np.mean(seeds, axis=0)
+        columns |= {f"{config.dataset}_{part}_seed{seed}": values for seed, values in enumerate(seeds)}
+    return columns
 
 
 def distinct_subnets(space: Space, count: int, seed: int = 0) -> list[Subnet]:

@@ -3,7 +3,7 @@
 import fcntl
 import json
 import platform
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -62,8 +62,14 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise UserError(f"{folder / 'config.json'} is broken ({error}): start again in a new folder") from None
 
 
-def claim(folder: Path, kind: str, config: dict[str, Any]) -> bool:
+def claim(folder: Path, kind: str, config: dict[str, Any], free: Collection[str] = ()) -> bool:
     """Makes the folder a run of this configuration, or checks that it is one.
+
+    Args:
+        folder: the run folder, locked.
+        kind: what it is a run of.
+        config: JSON-able, everything that determines the run.
+        free: entries of the configuration that may change; the folder then takes the new ones.
 
     Returns:
         Whether the folder was such a run before.
@@ -75,15 +81,14 @@ def claim(folder: Path, kind: str, config: dict[str, Any]) -> bool:
         write_json(folder / "config.json", {"kind": kind, "config": config, "versions": versions()})
         return False
     stored = read_config(folder)
-    changed = differences({"kind": stored.get("kind"), **stored.get("config", {})}, {"kind": kind, **_plain(config)})
+    before = {"kind": stored.get("kind"), **stored.get("config", {})}
+    now = {"kind": kind, **json.loads(json.dumps(config))}  # as JSON gives it back: tuples are lists
+    changed = differences({**before, **{key: now[key] for key in free}}, now)
     if changed:
         raise UserError(f"{folder} holds another run ({'; '.join(changed)}): choose a new --out, or the same options")
+    if before != now:
+        write_json(folder / "config.json", {**stored, "config": config})
     return True
-
-
-def _plain(config: dict[str, Any]) -> dict[str, Any]:
-    """As JSON gives it back: tuples are lists."""
-    return json.loads(json.dumps(config))
 
 
 class Log:

@@ -1,6 +1,6 @@
 """Accuracy and loss of many subnets with a supernet's weights, on held-out images."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nshot.spaces import Subnet
+from nshot.spaces import Subnet, Supernet
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,6 @@ def evaluate(
     batches: Sequence[tuple[Tensor, Tensor]],
     *,
     canonical: Callable[[Subnet], Subnet] = lambda subnet: subnet,
-    advance: Callable[[], None] = lambda: None,
 ) -> Scores:
     """Scores of every subnet on every image; subnets with one canonical form are evaluated once.
 
@@ -47,28 +46,21 @@ def evaluate(
         subnets: what to score.
         batches: images and labels, as `nshot.data.batches.heldout_batches` makes them.
         canonical: the space's.
-        advance: called after each subnet that was evaluated.
     """
     forms = [canonical(subnet) for subnet in subnets]
-    rows = {form: row for row, form in enumerate(dict.fromkeys(forms))}
-    images = sum(len(labels) for _, labels in batches)
-    correct = np.empty((len(rows), images), dtype=bool)
-    loss = np.empty((len(rows), images), dtype=np.float32)
-    for form, row in rows.items():
-        hits, losses = zip(*_score(supernet, form, batches), strict=True)
-        correct[row] = torch.cat(hits).cpu().numpy()  # one read a subnet
-        loss[row] = torch.cat(losses).float().cpu().numpy()
-        advance()
-    order = [rows[form] for form in forms]
-    if order == list(range(len(rows))):
-        return Scores(correct, loss)
-    return Scores(correct[order], loss[order])
+    rows = {form: row for row, form in enumerate(sorted(set(forms)))}  # sorted: neighbours share most
+    parts = [_score(supernet, list(rows), *batch) for batch in batches]
+    return Scores(
+        *(torch.cat(part, dim=1).numpy()[[rows[form] for form in forms]] for part in zip(*parts, strict=True))
+    )
 
 
 @torch.inference_mode()
-def _score(
-    supernet: nn.Module, subnet: Subnet, batches: Sequence[tuple[Tensor, Tensor]]
-) -> Iterator[tuple[Tensor, Tensor]]:
-    for images, labels in batches:
-        logits = supernet(images, subnet)
-        yield logits.argmax(1) == labels, F.cross_entropy(logits, labels, reduction="none")
+def _score(supernet: nn.Module, forms: list[Subnet], images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Hits and losses (S, B) of these subnets on one batch, on the CPU."""
+    many = supernet.forward_many if isinstance(supernet, Supernet) else lambda x, all_: (supernet(x, s) for s in all_)
+    hits, losses = [], []
+    for logits in many(images, forms):
+        hits.append(logits.argmax(1) == labels)
+        losses.append(F.cross_entropy(logits.float(), labels, reduction="none"))
+    return torch.stack(hits).cpu(), torch.stack(losses).cpu()  # one read for all subnets

@@ -1,6 +1,6 @@
 """The NAS-Bench-201 space: one cell of six edges and five operations, repeated (Dong and Yang, ICLR 2020)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from itertools import pairwise
@@ -20,6 +20,10 @@ EDGES = [(target, source) for target in range(1, NODES) for source in range(targ
 OPS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 NONE = OPS.index("none")
 KERNELS = {"nor_conv_1x1": 1, "nor_conv_3x3": 3}
+DECIDES = {0: 0, 1: 1, 2: 3}  # how many edges, from the first, decide the value of a node
+
+# What a cell computed: (edge, operation, or -1 for the ReLU of node `edge`; the edges that decide its input) to value.
+Memo = dict[tuple[int, int, Subnet], Tensor]
 
 
 @cache
@@ -173,21 +177,26 @@ class Cell(nn.Module):
             for allowed in options
         )
 
-    def forward(self, x: Tensor, live: Subnet) -> Tensor:
+    def forward(self, x: Tensor, live: Subnet, memo: Memo | None = None) -> Tensor:
+        """``memo`` holds what earlier subnets computed of the same x: see `NASBench201Supernet.forward_many`."""
         nodes = {0: x}
-        activated: dict[int, Tensor] = {}  # ReLU of a node, which all its convolutions share
-        for (target, source), op, edge in zip(EDGES, live, self.edges, strict=True):
+        memo = {} if memo is None else memo
+        for e, ((target, source), op) in enumerate(zip(EDGES, live, strict=True)):
             if op == NONE:
                 continue
-            value = nodes[source]
-            if OPS[op] in KERNELS:
-                if source not in activated:
-                    activated[source] = F.relu(value)
-                value = cast(nn.ModuleDict, edge)[OPS[op]](activated[source])
-            elif OPS[op] == "avg_pool_3x3":
-                value = average_pool(value)
-            nodes[target] = nodes[target] + value if target in nodes else value
+            decided = live[: DECIDES[source]]
+            key = (e, op, decided)
+            if key not in memo:
+                memo[key] = self._edge(e, op, nodes[source], memo, (source, -1, decided))
+            nodes[target] = nodes[target] + memo[key] if target in nodes else memo[key]
         return nodes.get(NODES - 1, torch.zeros_like(x))
+
+    def _edge(self, e: int, op: int, value: Tensor, memo: Memo, relu: tuple[int, int, Subnet]) -> Tensor:
+        if OPS[op] in KERNELS:
+            if relu not in memo:
+                memo[relu] = F.relu(value)  # all convolutions of a node share it
+            return cast(nn.ModuleDict, self.edges[e])[OPS[op]](memo[relu])
+        return average_pool(value) if OPS[op] == "avg_pool_3x3" else value
 
 
 class Backbone(nn.Module):
@@ -203,13 +212,15 @@ class Backbone(nn.Module):
         self.classifier = nn.Linear(channels[-1], space.num_classes, bias=bias)
 
     def run(self, x: Tensor, subnet: Subnet) -> Tensor:
-        live = live_edges(subnet)
-        x = self.stem(x)
+        return self.after_stem(self.stem(x), live_edges(subnet))
+
+    def after_stem(self, x: Tensor, live: Subnet, memo: Memo | None = None) -> Tensor:
+        """Logits from the stem's output; ``memo`` is the first cell's."""
         for i, stage in enumerate(self.stages):
             if i > 0:
                 x = self.reductions[i - 1](x)
-            for cell in cast(nn.ModuleList, stage):
-                x = cell(x, live)
+            for j, cell in enumerate(cast(nn.ModuleList, stage)):
+                x = cell(x, live, memo if i == j == 0 else None)
         x = F.relu(self.last_norm(x)).mean((2, 3))
         return self.classifier(x)
 
@@ -223,6 +234,16 @@ class NASBench201Supernet(Backbone, Supernet):
 
     def forward(self, x: Tensor, subnet: Subnet) -> Tensor:
         return self.run(x, tuple(subnet))
+
+    def forward_many(self, x: Tensor, subnets: Iterable[Subnet]) -> Iterator[Tensor]:
+        """Shares the stem, and in the first cell all that the edges already decided have in common."""
+        stem = self.stem(x)
+        memo: Memo = {}
+        for subnet in subnets:
+            live = live_edges(tuple(subnet))
+            for key in [key for key in memo if key[2] != live[: len(key[2])]]:
+                del memo[key]  # sorted subnets do not come back to it
+            yield self.after_stem(stem, live, memo)
 
     def extract(self, subnet: Subnet) -> "NASBench201Network":
         network = NASBench201Network(self.space, subnet, norm=batch_norm_of_batch, bias=False)

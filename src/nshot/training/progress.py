@@ -32,9 +32,9 @@ class Progress:
     def rate(self) -> float:
         return self.done * self.unit / max(time.monotonic() - self._began, 1e-9)
 
-    def advance(self) -> None:
-        self.done += 1
-        self._bar.advance(self._task)
+    def advance(self, pieces: int = 1) -> None:
+        self.done += pieces
+        self._bar.advance(self._task, pieces)
 
     def show(self, **values: float) -> None:
         """Writes these values and the rate beside the bar."""

@@ -115,7 +115,7 @@ class Log:
         self._board.close()
 
 
-def read_log(path: Path) -> list[dict[str, float]]:
+def read_log(path: Path) -> list[dict[str, Any]]:
     """The whole lines of a log, in order."""
     lines = []
     for text in path.read_text().splitlines() if path.exists() else []:

@@ -45,7 +45,12 @@ def run(folder: Path, method: str, seed: int) -> None:
 def collect(runs: Path) -> list[dict]:
     """A row a run and list that is ranked."""
     return [
-        {"method": method, "seed": int(folder.name.rpartition("-s")[2]), "ranking": name, **json.loads(path.read_text())}
+        {
+            "method": method,
+            "seed": int(folder.name.rpartition("-s")[2]),
+            "ranking": name,
+            **json.loads(path.read_text()),
+        }
         for method in METHODS
         for folder in sorted(runs.glob(f"{method}-s[0-9]*"))
         for name in LISTS

@@ -16,8 +16,7 @@ from nshot.data.sources import Dataset, load
 from nshot.errors import UserError
 from nshot.files import write_atomically
 from nshot.seeding import generator
-from nshot.spaces import Space, Subnet
-from nshot.spaces.nasbench201 import NASBench201
+from nshot.spaces import Space, Subnet, space
 from nshot.training.alone import Recipe, train_alone
 from nshot.training.progress import Progress
 from nshot.training.run import claim, locked, read_log, versions
@@ -31,15 +30,15 @@ RESULTS = "results.jsonl"
 class BuildConfig:
     """A benchmark to build. The defaults made the embedded one."""
 
-    space: Space = field(default_factory=lambda: NASBench201(channels=4, cells=1, resolution=8))
+    space: Space = field(default_factory=lambda: space("nasbench201", channels=4, cells=1, resolution=8))
     recipe: Recipe = field(default_factory=lambda: Recipe(epochs=10, batch_size=64, lr=0.1))
     dataset: str = "digits"
     """digits, cifar10 or cifar100."""
     split: str = "half"
     """Search split: half, or a JSON file under the data root with lists train and valid."""
-    subnets: int = 600
+    subnets: int = 500
     """How many subnets, drawn at random among those that compute distinct functions."""
-    seeds: int = 6
+    seeds: int = 14
     """Trainings of each subnet."""
 
     def __post_init__(self) -> None:

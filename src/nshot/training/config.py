@@ -8,7 +8,6 @@ from tyro.conf import Suppress
 
 from nshot.errors import UserError, check_choices
 from nshot.spaces import Space, space
-from nshot.spaces.nasbench201 import NASBench201
 from nshot.strategies import Options, strategies
 
 from .supernet import Idle
@@ -19,7 +18,7 @@ class TrainConfig:
     """Everything that determines a run. Defaults: section A of the supplement, SPOS on NAS-Bench-201 and CIFAR-10."""
 
     strategy: Annotated[str, Suppress] = "spos"
-    space: Space = field(default_factory=NASBench201)
+    space: Space = field(default_factory=lambda: space("nasbench201"))
     options: Options = field(default_factory=Options)
 
     dataset: str = "cifar10"

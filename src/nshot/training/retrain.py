@@ -13,8 +13,7 @@ from nshot.data.sources import Dataset, Images
 from nshot.errors import UserError
 from nshot.files import write_json
 from nshot.seeding import seeded
-from nshot.spaces import Space, Subnet
-from nshot.spaces.nasbench201 import NASBench201
+from nshot.spaces import Space, Subnet, space
 
 from .alone import Recipe, accuracy, fit_steps, optimizer_of
 from .config import space_from_dict
@@ -27,7 +26,7 @@ NETWORK, RESULT = "network.safetensors", "result.json"
 class RetrainConfig:
     """Everything that determines the retraining of a subnet. Defaults: NAS-Bench-201's recipe on CIFAR-10."""
 
-    space: Space = field(default_factory=NASBench201)
+    space: Space = field(default_factory=lambda: space("nasbench201"))
     recipe: Recipe = field(default_factory=Recipe)
     dataset: str = "cifar10"
     """digits, cifar10 or cifar100."""

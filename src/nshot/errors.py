@@ -10,6 +10,27 @@ class UserError(ValueError):
     """
 
 
+def check_positive(**values: float) -> None:
+    """Raises UserError for a value that is not above 0 and finite."""
+    for name, value in values.items():
+        if not 0 < value < float("inf"):
+            raise UserError(f"{name} {value}: must be above 0")
+
+
+def check_share(**values: float) -> None:
+    """Raises UserError for a value that is not from 0 to below 1."""
+    for name, value in values.items():
+        if not 0 <= value < 1:
+            raise UserError(f"{name} {value}: must be from 0 to below 1")
+
+
+def check_whole(low: int, **values: int) -> None:
+    """Raises UserError for a value below ``low``."""
+    for name, value in values.items():
+        if value < low:
+            raise UserError(f"{name} {value}: must be at least {low}")
+
+
 def check_choices(config: Any) -> None:
     """Raises UserError where a dataclass field of Literal type holds none of the allowed values."""
     for name, kind in get_type_hints(type(config)).items():

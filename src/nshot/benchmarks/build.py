@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from nshot.data.sources import Dataset, load
-from nshot.errors import UserError
+from nshot.errors import UserError, check_whole
 from nshot.files import write_atomically
 from nshot.seeding import generator
 from nshot.spaces import Space, Subnet, space
@@ -42,9 +42,7 @@ class BuildConfig:
     """Trainings of each subnet."""
 
     def __post_init__(self) -> None:
-        for name in ("subnets", "seeds"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} {getattr(self, name)}: must be at least 1")
+        check_whole(1, subnets=self.subnets, seeds=self.seeds)
 
 
 def build(
@@ -71,8 +69,7 @@ def build(
         UserError: for wrong values, or a folder that holds another build.
     """
     jobs = os.cpu_count() or 1 if jobs is None else jobs
-    if jobs < 1:
-        raise UserError(f"jobs {jobs}: must be at least 1")
+    check_whole(1, jobs=jobs)
     data = load(config.dataset, root=root, split=config.split, resolution=config.space.resolution)
     space = dataclasses.replace(config.space, num_classes=data.classes)
     subnets = distinct_subnets(space, config.subnets)

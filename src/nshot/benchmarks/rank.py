@@ -109,6 +109,8 @@ def rank_run(
     config, supernet = load_run(run)
     if sample < 0:
         raise UserError(f"sample {sample}: must be at least 1, or 0 for all")
+    if not name or Path(name).name != name:
+        raise UserError(f"name {name!r}: must be a file name without folders")
     column = column or f"{config.dataset}_test"
     table = read_benchmark(benchmark, config.space, root)
     if subnets is not None:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from nshot.errors import UserError
+from nshot.errors import check_whole
 from nshot.files import write_json
 from nshot.ranking.evaluate import Scores
 from nshot.spaces import Subnet
@@ -42,8 +42,8 @@ def search_run(
     Raises:
         UserError: for a run, list or number that cannot be used, and limits that no subnet keeps to.
     """
-    if sample < 1:
-        raise UserError(f"sample {sample}: must be at least 1")
+    check_whole(1, sample=sample)
+    check_whole(0, seed=seed)
     config, supernet = load_run(run)
     if subnets is not None:
         candidates = within(config.space, subnets_from_file(subnets, config.space), limits)

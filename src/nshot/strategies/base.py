@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from nshot.dynamic.calr import check_decay, decay_ratio, learning_rate
-from nshot.errors import UserError, check_choices
+from nshot.errors import UserError, check_choices, check_positive, check_whole
 from nshot.registry import Registry
 from nshot.seeding import generator
 from nshot.spaces import Space, Subnet
@@ -59,8 +59,7 @@ class Options:
         ):
             if not used and getattr(self, field) != type(self).__dataclass_fields__[field].default:
                 raise UserError(f"{field} {getattr(self, field)} has no effect without {needs}")
-        if not (self.power > 0 and math.isfinite(self.power)):
-            raise UserError(f"power {self.power}: must be above 0")
+        check_positive(power=self.power)
         try:
             check_decay((1, 2), self.gamma, self.g)
         except ValueError as error:
@@ -90,10 +89,8 @@ class Strategy(ABC):
     options_type: ClassVar[type[Options]] = Options
 
     def __init__(self, space: Space, *, total_steps: int, seed: int = 0, options: Options | None = None) -> None:
-        if total_steps < 1:
-            raise UserError(f"total_steps {total_steps}: must be at least 1")
-        if seed < 0:
-            raise UserError(f"seed {seed}: must be at least 0")
+        check_whole(1, total_steps=total_steps)
+        check_whole(0, seed=seed)
         self.space = space
         self.total_steps = total_steps
         self.seed = seed

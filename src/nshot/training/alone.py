@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from nshot.data.batches import TrainBatches, heldout_batches
 from nshot.data.sources import Dataset
 from nshot.dynamic import SeparatedMomentum
-from nshot.errors import UserError
+from nshot.errors import UserError, check_positive, check_share, check_whole
 from nshot.seeding import seeded
 from nshot.spaces import Space, Subnet
 from nshot.strategies.base import Plan
@@ -32,13 +32,11 @@ class Recipe:
     label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} {getattr(self, name)}: must be at least 1")
-        if self.lr <= 0:
-            raise UserError(f"lr {self.lr}: must be above 0")
-        if not 0 <= self.label_smoothing < 1:
-            raise UserError(f"label_smoothing {self.label_smoothing}: must be from 0 to below 1")
+        check_whole(1, epochs=self.epochs, batch_size=self.batch_size)
+        check_share(momentum=self.momentum, weight_decay=self.weight_decay, label_smoothing=self.label_smoothing)
+        check_positive(lr=self.lr)
+        if self.nesterov and self.momentum == 0:
+            raise UserError("momentum 0 with nesterov: add --no-nesterov")
 
 
 class _Alone(nn.Module):

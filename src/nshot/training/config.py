@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import Suppress
 
-from nshot.errors import UserError, check_choices
+from nshot.errors import UserError, check_choices, check_positive, check_share, check_whole
 from nshot.spaces import Space, space
 from nshot.strategies import Options, strategies
 
@@ -45,16 +45,13 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check_choices(self)
-        for name, low in (("epochs", 1), ("batch_size", 1), ("log_every", 1), ("checkpoint_every", 1), ("seed", 0)):
-            if getattr(self, name) < low:
-                raise UserError(f"{name} {getattr(self, name)}: must be at least {low}")
-        for name in ("momentum", "weight_decay"):
-            if not 0 <= getattr(self, name) < 1:
-                raise UserError(f"{name} {getattr(self, name)}: must be from 0 to below 1")
-        if self.lr <= 0:
-            raise UserError(f"lr {self.lr}: must be above 0")
-        if self.clip is not None and self.clip <= 0:
-            raise UserError(f"clip {self.clip}: must be above 0, or None for no clipping")
+        check_whole(1, epochs=self.epochs, batch_size=self.batch_size)
+        check_whole(1, log_every=self.log_every, checkpoint_every=self.checkpoint_every)
+        check_whole(0, seed=self.seed)
+        check_share(momentum=self.momentum, weight_decay=self.weight_decay)
+        check_positive(lr=self.lr)
+        if self.clip is not None:
+            check_positive(clip=self.clip)
         if self.nesterov and self.momentum == 0:
             raise UserError("momentum 0 with nesterov: add --no-nesterov")
 

@@ -10,7 +10,7 @@ import torch
 
 from nshot.data.batches import TrainBatches, heldout_batches
 from nshot.data.sources import Dataset, Images
-from nshot.errors import UserError
+from nshot.errors import UserError, check_whole
 from nshot.files import write_json
 from nshot.seeding import seeded
 from nshot.spaces import Space, Subnet, space
@@ -37,9 +37,8 @@ class RetrainConfig:
     """Steps between checkpoints."""
 
     def __post_init__(self) -> None:
-        for name, low in (("log_every", 1), ("checkpoint_every", 1), ("seed", 0)):
-            if getattr(self, name) < low:
-                raise UserError(f"{name} {getattr(self, name)}: must be at least {low}")
+        check_whole(1, log_every=self.log_every, checkpoint_every=self.checkpoint_every)
+        check_whole(0, seed=self.seed)
 
 
 def retrain(
@@ -71,8 +70,9 @@ def retrain(
         "flops": space.flops(subnet),
     }
 
+    lightning = fabric(device)
+
     def make() -> Job:
-        lightning = fabric(device)
         with seeded(config.seed, "init"):
             network = space.network(subnet)
         network.to(lightning.device, memory_format=torch.channels_last)  # type: ignore[call-overload]

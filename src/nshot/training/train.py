@@ -42,8 +42,9 @@ def train(config: TrainConfig, data: Dataset, out: str | Path, *, device: str = 
         config.space, total_steps=total_steps, seed=config.seed, options=config.options
     )
 
+    lightning = fabric(device, config.precision)
+
     def make() -> Job:
-        lightning = fabric(device, config.precision)
         with seeded(config.seed, "init"):
             supernet = config.space.supernet()
         supernet.to(memory_format=torch.channels_last)

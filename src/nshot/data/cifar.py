@@ -1,0 +1,99 @@
+"""CIFAR-10 and CIFAR-100, from torchvision's folders or from Hugging Face parquet files."""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nshot.errors import UserError
+
+from .parquet import checked, read_parquet
+from .sources import Images, Source, sources
+
+
+@sources.register("cifar10")
+def cifar10(root: Path, download: bool) -> Source:
+    """CIFAR-10: 50,000 images of 32x32 pixels to learn from, 10,000 to test on."""
+    if _has_parquet(root / "cifar10"):
+        return _from_parquet(root / "cifar10", 10, ("label",))
+    home = _home(root, "cifar10", "cifar-10-batches-py", "CIFAR10" if download else None)
+    learn = [home / f"data_batch_{i}" for i in range(1, 6)]
+    return Source(10, _read_batches(learn, b"labels", 10), _read_batches([home / "test_batch"], b"labels", 10))
+
+
+@sources.register("cifar100")
+def cifar100(root: Path, download: bool) -> Source:
+    """CIFAR-100, by its 100 fine labels."""
+    if _has_parquet(root / "cifar100"):
+        return _from_parquet(root / "cifar100", 100, ("fine_label", "label"))
+    home = _home(root, "cifar100", "cifar-100-python", "CIFAR100" if download else None)
+    parts = (_read_batches([home / part], b"fine_labels", 100) for part in ("train", "test"))
+    return Source(100, *parts)  # type: ignore[arg-type]
+
+
+def _has_parquet(folder: Path) -> bool:
+    return any(folder.glob("train-*.parquet"))
+
+
+def _from_parquet(folder: Path, classes: int, labels: tuple[str, ...]) -> Source:
+    return Source(
+        classes, read_parquet(folder, "train", labels, classes), read_parquet(folder, "test", labels, classes)
+    )
+
+
+def _home(root: Path, name: str, folder: str, download: str | None) -> Path:
+    """The folder of torchvision's files, under the root or ``root/name``; fetched by that class where it is absent."""
+    homes = [home / folder for home in (root, root / name) if (home / folder).is_dir()]
+    if not homes and download is not None:
+        import torchvision
+
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            getattr(torchvision.datasets, download)(root, download=True)
+        except (OSError, RuntimeError) as error:
+            raise UserError(f"data set {name!r} cannot be fetched to {root} ({error}): try again, or copy it") from None
+        homes = [root / folder]
+    if not homes:
+        raise UserError(
+            f"data set {name!r} not found under {root}: expected {name}/train-*.parquet or {folder}/; "
+            "set --data-root or NSHOT_DATA, or add --download"
+        )
+    return homes[0]
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """CIFAR's files hold dictionaries, lists, bytes and numpy arrays; anything else in one is not CIFAR."""
+
+    allowed = (
+        ("numpy", "ndarray"),
+        ("numpy", "dtype"),
+        ("numpy.core.multiarray", "_reconstruct"),
+        ("numpy._core.multiarray", "_reconstruct"),
+        ("numpy._core.numeric", "_frombuffer"),
+        ("numpy.core.numeric", "_frombuffer"),
+        ("_codecs", "encode"),
+    )
+
+    def find_class(self, module: str, name: str) -> object:
+        if (module, name) in self.allowed:
+            return super().find_class(module, name)
+        raise pickle.UnpicklingError(f"{module}.{name} has no place in a CIFAR file")
+
+
+def _read_batches(files: list[Path], key: bytes, classes: int) -> Images:
+    pixels, labels = [], []
+    for file in files:
+        try:
+            with open(file, "rb") as stream:
+                batch: Any = _ArraysOnly(stream, encoding="bytes").load()
+            data, label = np.asarray(batch[b"data"]), np.asarray(batch[key])
+            planar = data.reshape(-1, 3, 32, 32)
+        except Exception as error:  # a broken pickle can raise anything
+            message = f"{type(error).__name__}: {error}"
+            raise UserError(f"data file {file} cannot be read ({message}): fetch the data set again") from None
+        if data.dtype != np.uint8:
+            raise UserError(f"data file {file} has pixels of type {data.dtype}: expected uint8, fetch it again")
+        pixels.append(planar.transpose(0, 2, 3, 1))
+        labels.append(label)
+    return checked(np.concatenate(pixels), labels, classes, files[0].parent)

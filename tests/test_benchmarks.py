@@ -1,0 +1,320 @@
+"""Benchmarks: tables written and read, builds that resume and grow, and the table that nshot ships."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from scipy.stats import kendalltau
+
+from nshot import UserError, space
+from nshot.benchmarks.build import BuildConfig, build, distinct_subnets
+from nshot.benchmarks.table import EMBEDDED, METADATA, read_benchmark, write_benchmark
+from nshot.data.sources import load
+from nshot.training.alone import Recipe, train_alone
+
+SPACE = space("nasbench201", channels=4, cells=1, resolution=8)
+SUBNETS = [(3, 3, 3, 3, 3, 3), (0, 1, 2, 3, 4, 0), (2, 0, 0, 0, 0, 2)]
+ARCHS = [
+    "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|nor_conv_3x3~0|nor_conv_3x3~1|nor_conv_3x3~2|",
+    "|none~0|+|skip_connect~0|nor_conv_1x1~1|+|nor_conv_3x3~0|avg_pool_3x3~1|none~2|",
+    "|nor_conv_1x1~0|+|none~0|none~1|+|none~0|none~1|nor_conv_1x1~2|",
+]
+COLUMNS = {"toy_valid": np.array([70.5, 10.25, 55.125]), "toy_test": np.array([71.0, 9.5, 100 / 3])}
+
+# the table
+
+
+@pytest.fixture
+def table(tmp_path) -> Path:
+    path = tmp_path / "toy.parquet"
+    write_benchmark(path, SPACE, SUBNETS, COLUMNS, {"space": {"name": "nasbench201"}, "note": "γ"})
+    return path
+
+
+def test_round_trip(table):
+    benchmark = read_benchmark(str(table), SPACE)
+    assert benchmark.subnets == SUBNETS
+    assert list(benchmark.columns) == ["toy_valid", "toy_test"]
+    for name, values in COLUMNS.items():
+        assert benchmark.columns[name] == pytest.approx(values, rel=1e-6)
+    assert benchmark.metadata == {"space": {"name": "nasbench201"}, "note": "γ"}
+
+
+def test_what_is_written_needs_no_nshot(table):
+    rows = pq.read_table(table).to_pydict()
+    assert list(rows) == ["arch", "params", "toy_valid", "toy_test"]
+    assert rows["arch"] == ARCHS
+    counted = [sum(weight.numel() for weight in SPACE.network(subnet).parameters()) for subnet in SUBNETS]
+    assert rows["params"] == counted
+
+
+def test_truth_follows_the_order_asked_for(table):
+    benchmark = read_benchmark(str(table), SPACE)
+    assert benchmark.truth("toy_valid", [SUBNETS[2], SUBNETS[0], SUBNETS[2]]).tolist() == [55.125, 70.5, 55.125]
+
+
+def test_truth_refuses_what_it_has_not(table):
+    benchmark = read_benchmark(str(table), SPACE)
+    with pytest.raises(UserError, match=r"no column 'cifar10_test': choose one of toy_valid, toy_test"):
+        benchmark.truth("cifar10_test", SUBNETS)
+    with pytest.raises(UserError, match=r"lacks 2 of the subnets, such as \(1, 1, 1, 1, 1, 1\)"):
+        benchmark.truth("toy_test", [SUBNETS[0], (1,) * 6, (4,) * 6])
+
+
+def test_nasbench201_lies_under_the_data_root(table, tmp_path):
+    home = tmp_path / "root" / "nasbench201"
+    home.mkdir(parents=True)
+    shutil.copy(table, home / "table.parquet")
+    assert read_benchmark("nasbench201", SPACE, tmp_path / "root").subnets == SUBNETS
+
+
+def rewritten(table: pa.Table, path: Path, metadata: bytes | None = None) -> None:
+    pq.write_table(table.replace_schema_metadata(None if metadata is None else {METADATA: metadata}), path)
+
+
+def renamed(path: Path, old: str, new: str) -> None:
+    table = pq.read_table(path)
+    rewritten(table.rename_columns([new if name == old else name for name in table.column_names]), path)
+
+
+def with_arch(path: Path, arch: str) -> None:
+    table = pq.read_table(path)
+    rewritten(table.set_column(0, "arch", pa.array([*ARCHS[:2], arch])), path)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda path: path.unlink(), "not found at"),
+        (lambda path: path.write_bytes(b""), "cannot be read"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-100]), "cannot be read"),
+        (lambda path: path.write_text("arch,toy_test\n"), "cannot be read"),
+        (lambda path: renamed(path, "arch", "cell"), "has columns cell, params, toy_valid, toy_test: expected arch"),
+        (lambda path: rewritten(pq.read_table(path).select(["arch", "params"]), path), "has columns arch, params:"),
+        (lambda path: with_arch(path, "ofa-3-5-7"), "not of space nasbench201.*ofa-3-5-7"),
+        (lambda path: with_arch(path, ARCHS[2].replace("1x1", "5x5")), "not of space nasbench201.*nor_conv_5x5"),
+        (lambda path: rewritten(pq.read_table(path), path, b'{"space": {"name": "darts"}}'), "space darts, not nasben"),
+        (lambda path: rewritten(pq.read_table(path), path, b'{"space"'), "toy.parquet"),
+    ],
+    ids=["missing", "empty", "truncated", "csv", "no-arch", "no-accuracies", "notation", "operation", "other-space", "broken-metadata"],
+)
+def test_broken_table_is_refused(table, spoil, message):
+    spoil(table)
+    with pytest.raises(UserError, match=message) as refusal:
+        read_benchmark(str(table), SPACE)
+    assert "toy.parquet" in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_table_without_metadata_is_read(table):
+    rewritten(pq.read_table(table), table)
+    assert read_benchmark(str(table), SPACE).metadata == {}
+
+
+# building
+
+CONFIG = BuildConfig(recipe=Recipe(epochs=1, batch_size=64, lr=0.1), subnets=4, seeds=2)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("build") / "digits"
+    assert build(CONFIG, folder, jobs=2, say=lambda line: None) == folder / "benchmark.parquet"
+    return folder
+
+
+@pytest.fixture
+def copy(built, tmp_path) -> Path:
+    return shutil.copytree(built, tmp_path / "copy")
+
+
+def read(folder: Path) -> dict[str, list]:
+    return pq.read_table(folder / "benchmark.parquet").to_pydict()
+
+
+def lines_of(folder: Path) -> list[str]:
+    return (folder / "results.jsonl").read_text().splitlines(keepends=True)
+
+
+def test_build_has_means_and_seeds(built):
+    rows = read(built)
+    parts = [[f"digits_{part}", f"digits_{part}_seed0", f"digits_{part}_seed1"] for part in ("valid", "test")]
+    assert list(rows) == ["arch", "params", *parts[0], *parts[1]]
+    assert len(set(rows["arch"])) == 4
+    for mean, *seeds in parts:
+        assert rows[mean] == pytest.approx([sum(values) / 2 for values in zip(*map(rows.get, seeds), strict=True)])
+        assert rows[seeds[0]] != rows[seeds[1]]
+        hits = np.array([rows[seed] for seed in seeds]) * 599 / 100  # both parts have 599 images
+        assert hits == pytest.approx(hits.round(), abs=1e-4)
+
+
+def test_build_puts_each_training_where_it_belongs(built):
+    rows = read(built)
+    for line in map(json.loads, lines_of(built)):
+        for part in ("valid", "test"):
+            assert rows[f"digits_{part}_seed{line['seed']}"][line["subnet"]] == pytest.approx(line[part])
+    trained = [(json.loads(line)["subnet"], json.loads(line)["seed"]) for line in lines_of(built)]
+    assert sorted(trained) == [(subnet, seed) for subnet in range(4) for seed in range(2)]
+
+
+def test_build_says_what_it_is(built):
+    benchmark = read_benchmark(str(built / "benchmark.parquet"), SPACE)
+    assert benchmark.metadata["space"]["channels"] == 4
+    assert benchmark.metadata["recipe"]["epochs"] == 1
+    assert [benchmark.metadata[key] for key in ("dataset", "split", "subnets", "seeds")] == ["digits", "half", 4, 2]
+    assert list(benchmark.columns) == ["digits_valid", "digits_test"]
+
+
+def test_killed_build_continues(built, copy):
+    (copy / "benchmark.parquet").unlink()
+    kept = lines_of(copy)[:4]
+    (copy / "results.jsonl").write_text("".join(kept) + lines_of(copy)[4][:20])
+    said = []
+    build(CONFIG, copy, jobs=1, say=said.append)
+    assert said == ["4 of 8 trainings are done, 4 to do in 1 processes"]
+    assert lines_of(copy)[:4] == kept
+    assert sorted(lines_of(copy)) == sorted(lines_of(built))
+    assert pq.read_table(copy / "benchmark.parquet").equals(pq.read_table(built / "benchmark.parquet"))
+
+
+def test_build_grows_and_shrinks_without_training_anything_twice(built, copy):
+    said = []
+    build(dataclasses.replace(CONFIG, subnets=5, seeds=3), copy, jobs=2, say=said.append)
+    assert said == ["8 of 15 trainings are done, 7 to do in 2 processes"]
+    assert lines_of(copy)[:8] == lines_of(built)
+    assert len({(json.loads(line)["subnet"], json.loads(line)["seed"]) for line in lines_of(copy)}) == 15
+    before, after = read(built), read(copy)
+    for name in ("arch", "params", *(f"digits_{part}_seed{seed}" for part in ("valid", "test") for seed in (0, 1))):
+        assert after[name][:4] == before[name]
+    seeds = np.array([after[f"digits_test_seed{seed}"] for seed in range(3)])
+    assert seeds.shape == (3, 5)
+    assert after["digits_test"] == pytest.approx(seeds.sum(0) / 3)
+    config = json.loads((copy / "config.json").read_text())["config"]
+    assert (config["subnets"], config["seeds"]) == (5, 3)
+
+    build(CONFIG, copy, jobs=1, say=said.append)
+    assert said[1] == "8 of 8 trainings are done, 0 to do in 1 processes"
+    assert len(lines_of(copy)) == 15
+    assert pq.read_table(copy / "benchmark.parquet").equals(pq.read_table(built / "benchmark.parquet"))
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"recipe": Recipe(epochs=2, batch_size=64, lr=0.1)}, r"recipe\.epochs: 1, not 2"),
+        ({"recipe": Recipe(epochs=1, batch_size=64, lr=0.2)}, r"recipe\.lr: 0\.1, not 0\.2"),
+        ({"space": dataclasses.replace(SPACE, channels=8)}, r"space\.channels: 4, not 8"),
+        ({"space": SPACE.restrict("1<-0", "none"), "subnets": 9}, r"space\.kept"),
+        ({"split": "mine.json"}, r"split: half, not mine\.json"),
+    ],
+    ids=lambda value: "" if isinstance(value, str) else next(iter(value)),
+)
+def test_other_build_in_the_folder_is_refused(change, named, copy, tmp_path):
+    (tmp_path / "mine.json").write_text('{"train": [0, 1, 2], "valid": [3, 4]}')
+    before = {path.name: path.read_bytes() for path in copy.iterdir()}
+    with pytest.raises(UserError, match=named) as refusal:
+        build(dataclasses.replace(CONFIG, **change), copy, root=tmp_path, jobs=1, say=lambda line: None)
+    assert "seeds" not in str(refusal.value)
+    assert "subnets" not in str(refusal.value)
+    assert {path.name: path.read_bytes() for path in copy.iterdir()} == before
+
+
+def test_build_without_jobs_is_refused(tmp_path):
+    with pytest.raises(UserError, match="jobs 0"):
+        build(CONFIG, tmp_path / "out", jobs=0)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("change", [{"subnets": 0}, {"seeds": -1}])
+def test_build_of_nothing_is_refused(change):
+    with pytest.raises(UserError, match=" ".join(map(str, *change.items()))):
+        dataclasses.replace(CONFIG, **change)
+
+
+# which subnets are built
+
+
+def test_distinct_subnets_compute_distinct_functions():
+    subnets = distinct_subnets(SPACE, 300)
+    assert len({SPACE.canonical(subnet) for subnet in subnets}) == 300
+    assert distinct_subnets(SPACE, 200) == subnets[:200]  # so that a build can grow
+
+
+def test_distinct_subnets_of_a_restricted_space_are_its_own():
+    smaller = SPACE.restrict("1<-0", "nor_conv_3x3").restrict("3<-2", "avg_pool_3x3", "nor_conv_1x1")
+    subnets = distinct_subnets(smaller, 300)
+    assert all(subnet[0] == 3 and subnet[5] in (2, 4) for subnet in subnets)
+    assert len({SPACE.canonical(subnet) for subnet in subnets}) == 300
+    assert any(SPACE.canonical(subnet)[0] != 3 for subnet in subnets)  # edge 1<-0 leads nowhere in some
+
+
+def test_too_many_distinct_subnets_are_refused():
+    chain = SPACE
+    for edge in ("2<-0", "3<-0", "3<-1"):
+        chain = chain.restrict(edge, "none")
+    # 0 -> 1 -> 2 -> 3 is all that is left: 4 ** 3 live chains, and one function for all 61 broken ones.
+    assert len(distinct_subnets(chain, 65)) == 65
+    with pytest.raises(UserError, match="subnets 66: only 65 distinct"):
+        distinct_subnets(chain, 66)
+
+
+# the embedded benchmark
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return read_benchmark("digits", SPACE)
+
+
+@pytest.fixture(scope="module")
+def rows() -> dict[str, list]:
+    return pq.read_table(EMBEDDED).to_pydict()
+
+
+def seeds_of(rows, part: str) -> np.ndarray:
+    """(seeds, subnets)"""
+    count = sum(name.startswith(f"digits_{part}_seed") for name in rows)
+    return np.array([rows[f"digits_{part}_seed{seed}"] for seed in range(count)])
+
+
+def test_embedded_benchmark_is_large_and_small(digits):
+    assert len({SPACE.canonical(subnet) for subnet in digits.subnets}) == len(digits.subnets) >= 500
+    assert EMBEDDED.stat().st_size < 300_000
+
+
+def test_embedded_benchmark_repeats_itself(rows):
+    """Two halves of the seeds order the subnets alike: the truth is worth ranking against."""
+    seeds = seeds_of(rows, "test")
+    half = len(seeds) // 2
+    assert half >= 2
+    assert kendalltau(seeds[:half].sum(0), seeds[-half:].sum(0)).statistic >= 0.7
+
+
+@pytest.mark.parametrize("part", ["valid", "test"])
+def test_embedded_accuracies_are_means_over_seeds(rows, digits, part):
+    seeds = seeds_of(rows, part)
+    assert digits.columns[f"digits_{part}"] == pytest.approx(seeds.sum(0) / len(seeds), rel=1e-6)
+    assert 0 <= seeds.min() < 50 < 90 < seeds.max() <= 100
+    assert len({tuple(seed) for seed in seeds}) == len(seeds)
+
+
+def test_embedded_benchmark_says_how_it_was_made(digits, rows):
+    assert digits.metadata["space"] == {"name": "nasbench201", **SPACE.sizes(), "kept": []}
+    assert set(digits.metadata["recipe"]) == {field.name for field in dataclasses.fields(Recipe)}
+    assert digits.metadata["dataset"] == "digits"
+    assert digits.metadata["subnets"] == len(digits.subnets)
+    assert digits.metadata["seeds"] == len(seeds_of(rows, "test"))
+
+
+def test_embedded_benchmark_can_be_had_again(digits, rows):
+    """Its best subnet, trained by the recipe it names. Accuracies differ a little between machines."""
+    best = int(np.argmax(rows["digits_test"]))
+    data = load("digits", resolution=8)
+    valid, test = train_alone(SPACE, digits.subnets[best], data, Recipe(**digits.metadata["recipe"]), seed=0)
+    assert valid == pytest.approx(rows["digits_valid_seed0"][best], abs=3)
+    assert test == pytest.approx(rows["digits_test_seed0"][best], abs=3)

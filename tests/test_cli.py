@@ -1,0 +1,387 @@
+"""The command line: a whole thread on digits, help at once, and one line and status 2 for what cannot be."""
+
+import contextlib
+import io
+import json
+import re
+import resource
+import shutil
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from safetensors.torch import load_file
+
+import nshot
+import nshot.benchmarks.build
+import nshot.cli
+from nshot.benchmarks.build import BuildConfig
+
+COMMANDS = ["quickstart", "train", "rank", "search", "retrain", "benchmark"]
+SMOKE = ["spos", "--preset", "smoke", "--epochs", "1", "--device", "cpu"]
+SMALL = ["--channels", "4", "--cells", "1", "--resolution", "8", "--dataset", "digits", "--device", "cpu"]
+ARCH = "|nor_conv_3x3~0|+|none~0|none~1|+|nor_conv_3x3~0|none~1|none~2|"
+CHILDREN = resource.RUSAGE_CHILDREN
+
+
+def bug(reason: str) -> pytest.MarkDecorator:
+    return pytest.mark.xfail(strict=True, reason=reason)
+
+
+def nshot_(*args: str | Path) -> tuple[int, str, str]:
+    """Exit status, stdout and stderr of a command, run in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            status = nshot.cli.main([str(arg) for arg in args])
+        except SystemExit as stop:  # tyro's way out
+            status = stop.code  # type: ignore[assignment]
+    return status, out.getvalue(), err.getvalue()
+
+
+def plain(text: str) -> str:
+    """Without the frame and the line breaks of tyro's messages."""
+    return " ".join(re.sub(r"[─│╭╮╰╯|]|--+(?= |$)", " ", text, flags=re.MULTILINE).split())
+
+
+# help
+
+
+def test_help_lists_every_command() -> None:
+    for args in ([], ["--help"], ["-h"]):
+        status, out, err = nshot_(*args)
+        assert (status, err) == (0, "")
+        assert re.findall(r"^  (\w+) ", out, re.MULTILINE) == COMMANDS
+
+
+def test_help_answers_at_once() -> None:
+    script = "import sys; from nshot.cli import main; main(['--help']); sys.exit('torch' in sys.modules)"
+    before = resource.getrusage(CHILDREN)
+    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
+    after = resource.getrusage(CHILDREN)
+    # Its own time, not the clock's: other tests may keep the processor busy.
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.5
+
+
+def test_version() -> None:
+    assert nshot_("--version") == (0, f"nshot {nshot.__version__}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("command", "flags"),
+    [
+        (["quickstart"], ["--out", "--seed"]),
+        (["train"], ["--out", "--device", "--download", "--epochs", "--lr", "--schedule", "--gamma", "--ms", "--idle"]),
+        (["rank"], ["--benchmark", "--subnets", "--sample", "--column", "--images", "--device"]),
+        (["search"], ["--max-params", "--min-params", "--max-flops", "--by", "--sample", "--subnets"]),
+        (["retrain"], ["--out", "--epochs", "--label-smoothing", "--device"]),
+        (["benchmark", "build"], ["--out", "--subnets", "--seeds", "--jobs", "--epochs"]),
+        (["benchmark", "import"], ["--out"]),
+    ],
+)
+def test_help_of_a_command_lists_its_flags(command: list[str], flags: list[str]) -> None:
+    status, out, _ = nshot_(*command, "--help")
+    assert status == 0
+    assert [flag for flag in flags if flag not in out] == []
+
+
+# a whole thread
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A run folder and what the command said."""
+    run = tmp_path_factory.mktemp("cli") / "run"
+    status, out, err = nshot_("train", *SMOKE, "--out", run)
+    assert (status, err) == (0, "")
+    return run, out
+
+
+@pytest.fixture(scope="module")
+def ranked(trained: tuple[Path, str]) -> str:
+    status, out, err = nshot_("rank", trained[0], "--benchmark", "digits", "--sample", "60", "--device", "cpu")
+    assert (status, err) == (0, "")
+    return out
+
+
+@pytest.fixture(scope="module")
+def searched(trained: tuple[Path, str]) -> str:
+    status, out, err = nshot_("search", trained[0], "--sample", "20", "--max-params", "8k", "--device", "cpu")
+    assert (status, err) == (0, "")
+    return out
+
+
+@pytest.fixture
+def run(trained: tuple[Path, str]) -> Path:
+    return trained[0]
+
+
+def test_train_writes_a_run_folder(run: Path, trained: tuple[Path, str]) -> None:
+    stored = json.loads((run / "config.json").read_text())
+    assert stored["config"]["epochs"] == 1
+    assert stored["config"]["dataset"] == "digits"
+    assert stored["config"]["space"] | {"channels": 4, "cells": 1, "resolution": 8} == stored["config"]["space"]
+    last = json.loads((run / "log.jsonl").read_text().splitlines()[-1])
+    assert last["step"] == 599 // 32
+    assert 0 < last["loss"] < 10
+    assert len(list(run.glob("events.out.tfevents*"))) == 1
+    # The weights of the supernet are all convolutions' and the classifier's: Cmax counts one 3x3 of five operations.
+    space = nshot.space("nasbench201", channels=4, cells=1, resolution=8)
+    ones = 6 * (16 + 64 + 256)
+    assert sum(w.numel() for w in load_file(run / "supernet.safetensors").values()) == space.params_range[1] + ones
+    assert f"nshot rank {run} --benchmark digits" in trained[1]
+
+
+def test_train_again_has_nothing_to_do(run: Path) -> None:
+    status, out, _ = nshot_("train", *SMOKE, "--out", run)
+    assert status == 0
+    assert "finished already: nothing to do" in out
+
+
+def test_rank_writes_the_ranking(run: Path, ranked: str) -> None:
+    summary = json.loads((run / "ranking.json").read_text())
+    assert (summary["subnets"], summary["images"], summary["column"]) == (60, 599, "digits_test")
+    for row in summary["metrics"].values():
+        assert -1 <= row["low"] <= row["high"] <= 1
+        assert f"{row['tau']:.3f} [{row['low']:.3f}, {row['high']:.3f}]" in ranked
+    assert pq.read_table(run / "ranking.parquet").num_rows == 60
+    assert (run / "ranking.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_search_writes_the_pick(run: Path, searched: str) -> None:
+    result = json.loads((run / "search.json").read_text())
+    assert result["limits"]["max_params"] == 8000
+    assert (result["candidates"], len(result["top"])) == (20, 10)
+    assert all(row["params"] <= 8000 for row in result["top"])
+    assert result["best"]["accuracy"] == max(row["accuracy"] for row in result["top"])
+    assert f"{result['best']['accuracy']:.2f}" in searched
+    assert f"nshot retrain {run / 'search.json'} --out" in searched
+
+
+def test_retrain_hands_over_a_network(run: Path, searched: str, tmp_path: Path) -> None:
+    out = tmp_path / "network"
+    options = ["--epochs", "1", "--batch-size", "64", "--device", "cpu", "--out", out]
+    status, said, _ = nshot_("retrain", run / "search.json", *options)
+    assert status == 0
+    best = json.loads((run / "search.json").read_text())["best"]
+    result = json.loads((out / "result.json").read_text())
+    assert (result["arch"], result["params"], result["flops"]) == (best["arch"], best["params"], best["flops"])
+    assert 0 <= result["test_accuracy"] <= 100
+    weights = load_file(out / "network.safetensors")
+    learnt = [w for key, w in weights.items() if not re.search("running|num_batches", key)]
+    assert sum(w.numel() for w in learnt) == best["params"]
+    assert f"{result['test_accuracy']:.2f} %" in said
+
+
+def test_options_reach_the_configuration(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    flags = ["--schedule", "calr", "--gamma", "3", "--ms", "last", "--lr", "0.1", "--clip", "None", "--no-nesterov"]
+    assert (
+        nshot_("train", *SMOKE, "--out", out, "--space=nasbench201", "--channels", "2", "--seed", "7", *flags)[0] == 0
+    )
+    config = json.loads((out / "config.json").read_text())["config"]
+    assert config["options"] | {"schedule": "calr", "gamma": 3, "ms": "last"} == config["options"]
+    expected: dict[str, Any] = {"lr": 0.1, "clip": None, "nesterov": False, "seed": 7, "batch_size": 32}
+    assert config | expected == config
+    assert config["space"]["channels"] == 2
+
+
+def test_benchmark_build_passes_its_options_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(nshot.benchmarks.build, "build", lambda *args, **options: seen.append((args, options)))
+    flags = ["--subnets", "3", "--seeds", "2", "--epochs", "4", "--channels", "8", "--jobs", "2"]
+    assert nshot_("benchmark", "build", "--out", tmp_path, "--data-root", tmp_path, *flags)[0] == 0
+    [((config, out), options)] = seen
+    assert (out, options) == (tmp_path, {"root": tmp_path, "jobs": 2})
+    expected = BuildConfig()
+    assert (config.subnets, config.seeds, config.recipe.epochs, config.space.channels) == (3, 2, 4, 8)
+    assert asdict(config.recipe) | {"epochs": expected.recipe.epochs} == asdict(expected.recipe)
+
+
+def test_an_interrupt_says_how_to_continue(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(args: list[str]) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(nshot.cli.COMMANDS, "train", interrupted)
+    assert nshot_("train") == (130, "", "nshot: interrupted; the same command continues\n")
+
+
+# what cannot be
+
+
+def refuse(*args: str | Path) -> str:
+    """The message of a command that must end with status 2; one line, but where tyro itself found the mistake."""
+    status, _, err = nshot_(*args)
+    assert status == 2
+    assert "Traceback" not in err
+    if err.startswith("nshot: error: "):
+        assert err.count("\n") == 1
+        return err
+    assert "full helptext" in err  # tyro's
+    return plain(err)
+
+
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [
+        (["bogus"], "'bogus': choose one of quickstart, train"),
+        (["--bogus"], "'--bogus': choose one of"),
+        (["rank"], "RUN: a folder that nshot train made"),
+        (["search", "--sample", "3"], "RUN: a folder that nshot train made"),
+        (["retrain"], "SUBNET: its notation, its index, or a search.json"),
+        (["train", "spos", "--preset"], "--preset needs a value"),
+        (["benchmark", "nonsense"], "'nonsense': choose one of build, import"),
+        (["benchmark", "import"], "FILE: an official"),
+        (["train", "spos", "--preset", "smoke"], "--out"),
+        (["rank", "run"], "--benchmark"),
+    ],
+)
+def test_a_command_that_is_none_is_refused(
+    args: list[str], expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert expected in refuse(*args)
+    assert not list(tmp_path.iterdir())
+
+
+# (what follows ``train spos --preset smoke``, what the message must say)
+TRAIN = [
+    (["--preset", "bogus"], "preset 'bogus': choose one of paper, proxy, smoke"),
+    (["--space", "bogus"], "space 'bogus': choose one of nasbench201"),
+    (["--dataset", "bogus"], "data set 'bogus': choose one of cifar10, cifar100, digits"),
+    (["--schedule", "foo"], "'foo'"),
+    (["--schedule", "calr", "--gamma", "0"], "gamma 0"),
+    (["--schedule", "calr", "--gamma", "0.25"], "gamma 0.25: γ' is the largest decay ratio and must be at least 1"),
+    (["--schedule", "calr", "--gamma", "0.25"], "did you mean 4?"),
+    (["--gamma", "3"], "gamma 3.0 has no effect without --schedule calr"),
+    (["--schedule", "power", "--power", "nan"], "power nan"),
+    (["--ms", "nonsense"], "'nonsense' of space nasbench201: choose one of 1<-0"),
+    (["--batch-size", "100000"], "batch_size 100000: must be from 1 to the 599 training images"),
+    (["--batch-size", "0"], "batch_size 0"),
+    (["--epochs", "0"], "epochs 0: must be at least 1"),
+    (["--epochs", "1.5"], "1.5"),
+    (["--lr", "-1"], "lr -1.0: must be above 0"),
+    (["--lr", "nan"], "lr nan"),
+    (["--lr", "inf"], "lr inf"),
+    (["--clip", "nan"], "clip nan"),
+    (["--momentum", "2"], "momentum 2.0: must be from 0 to below 1"),
+    (["--momentum", "0"], "momentum 0 with nesterov: add --no-nesterov"),
+    (["--weight-decay", "nan"], "weight_decay nan"),
+    (["--seed", "-1"], "seed -1"),
+    (["--resolution", "7"], "resolution 7: must be a multiple of 4"),
+    (["--channels", "0"], "channels 0"),
+    (["--idle", "sleep"], "'sleep'"),
+    (["--precision", "8-bit"], "'8-bit'"),
+    (["--split", "no.json"], "'no.json'"),
+    (["--dataset", "cifar10"], "'cifar10' not found under"),
+    (["--device", "abc"], "'abc'"),
+    (["--bogus", "1"], "--bogus"),
+]
+
+
+@pytest.mark.parametrize(("args", "expected"), TRAIN, ids=[" ".join(args) for args, _ in TRAIN])
+def test_a_training_that_cannot_be_is_refused(args: list[str], expected: str, tmp_path: Path) -> None:
+    (tmp_path / "root").mkdir()
+    preset = [] if args[0] == "--preset" else ["--preset", "smoke"]
+    said = refuse("train", "spos", *preset, "--data-root", tmp_path / "root", "--out", tmp_path / "out", *args)
+    assert expected in said
+    assert not (tmp_path / "out").exists()
+    assert not list((tmp_path / "root").iterdir())
+
+
+def test_an_unknown_strategy_is_refused(tmp_path: Path) -> None:
+    said = refuse("train", "bogus", "--preset", "smoke", "--out", tmp_path / "out")
+    assert f"strategy 'bogus': choose one of {', '.join(nshot.list_strategies())}" in said
+    assert not (tmp_path / "out").exists()
+
+
+RETRAIN = [
+    (["bogus"], "'bogus' is no nasbench201 subnet"),
+    (["15625"], "subnet index 15625: nasbench201 has 0 to 15624"),
+    (["no.json"], "no.json is no search result"),
+    ([ARCH, "--epochs", "0"], "epochs 0"),
+    ([ARCH, "--batch-size", "100000"], "batch_size 100000: must be from 1 to the 1198"),
+    ([ARCH, "--lr", "nan"], "lr nan"),
+    ([ARCH, "--momentum", "2"], "momentum 2.0"),
+    ([ARCH, "--momentum", "0"], "momentum 0 with nesterov"),
+    ([ARCH, "--weight-decay", "-1"], "weight_decay -1.0"),
+    ([ARCH, "--label-smoothing", "1"], "label_smoothing 1.0"),
+    ([ARCH, "--seed", "-1"], "seed -1"),
+    ([ARCH, "--space", "bogus"], "space 'bogus'"),
+    ([ARCH, "--dataset", "cifar100"], "'cifar100' not found under"),
+    ([ARCH, "--device", "abc"], "'abc'"),
+]
+
+
+@pytest.mark.parametrize(("args", "expected"), RETRAIN, ids=[" ".join(args[-2:]) for args, _ in RETRAIN])
+def test_a_retraining_that_cannot_be_is_refused(args: list[str], expected: str, tmp_path: Path) -> None:
+    assert expected in refuse("retrain", args[0], *SMALL, "--data-root", tmp_path, "--out", tmp_path / "out", *args[1:])
+    assert not list(tmp_path.iterdir())
+
+
+BUILD = [
+    (["--jobs", "0"], "jobs 0: must be at least 1"),
+    (["--subnets", "0"], "subnets 0: must be at least 1"),
+    (["--seeds", "-2"], "seeds -2: must be at least 1"),
+    (["--dataset", "bogus"], "data set 'bogus'"),
+    (["--epochs", "0"], "epochs 0"),
+]
+
+
+@pytest.mark.parametrize(("args", "expected"), BUILD, ids=[" ".join(args) for args, _ in BUILD])
+def test_a_benchmark_that_cannot_be_is_refused(args: list[str], expected: str, tmp_path: Path) -> None:
+    assert expected in refuse("benchmark", "build", "--out", tmp_path / "out", *args)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_import_of_nothing_is_refused(tmp_path: Path) -> None:
+    said = refuse("benchmark", "import", tmp_path / "no.pth", "--out", tmp_path / "t.parquet")
+    assert f"{tmp_path / 'no.pth'} not found" in said
+    assert not list(tmp_path.iterdir())
+
+
+RANK_AND_SEARCH = [
+    (["rank", "--benchmark", "bogus"], "benchmark 'bogus' not found"),
+    (["rank", "--benchmark", "nasbench201"], "benchmark 'nasbench201' not found"),
+    (["rank", "--benchmark", "digits", "--column", "c"], "no column 'c': choose one of digits_valid, digits_test"),
+    (["rank", "--benchmark", "digits", "--images", "1"], "images 1: must be from 2 to the 599"),
+    (["rank", "--benchmark", "digits", "--sample", "-1"], "sample -1"),
+    (["rank", "--benchmark", "digits", "--subnets", "no.json"], "no.json"),
+    (["rank", "--benchmark", "digits", "--name", "a/b"], "'a/b'"),
+    (["rank", "--benchmark", "digits", "--device", "abc"], "'abc'"),
+    (["search", "--max-params", "10"], "no subnet keeps to max params 10: space nasbench201"),
+    (["search", "--max-params", "abc"], "quantity 'abc': write a number above 0"),
+    (["search", "--max-flops", "-5M"], "quantity '-5M'"),
+    (["search", "--sample", "0"], "sample 0"),
+    (["search", "--seed", "-1"], "seed -1"),
+    (["search", "--images", "100000"], "images 100000: must be from 2 to the 599"),
+    (["search", "--by", "size"], "'size'"),
+    (["search", "--subnets", "no.json"], "no.json"),
+    (["search", "--device", "abc"], "'abc'"),
+]
+
+
+@pytest.mark.parametrize(("args", "expected"), RANK_AND_SEARCH, ids=[" ".join(args) for args, _ in RANK_AND_SEARCH])
+def test_a_ranking_or_search_that_cannot_be_is_refused(
+    args: list[str], expected: str, run: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "run"
+    copy.mkdir()
+    for name in ("config.json", "supernet.safetensors"):
+        shutil.copy(run / name, copy)
+    (tmp_path / "root").mkdir()
+    assert expected in refuse(args[0], copy, "--data-root", tmp_path / "root", *args[1:])
+    assert sorted(path.name for path in copy.iterdir()) == ["config.json", "supernet.safetensors"]
+
+
+@pytest.mark.parametrize("command", [["rank", "--benchmark", "digits"], ["search"]])
+def test_a_folder_that_is_no_run_is_refused(command: list[str], tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    for place in ("folder", "missing"):
+        said = refuse(command[0], tmp_path / place, *command[1:])
+        assert f"{tmp_path / place} is no run folder" in said
+    assert [path.name for path in tmp_path.rglob("*")] == ["folder"]

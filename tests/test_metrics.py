@@ -1,0 +1,233 @@
+"""Rank correlations against brute force, their bootstrap intervals, and scores of a supernet against plain torch."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+import nshot
+from nshot.ranking.evaluate import Scores, evaluate
+from nshot.ranking.metrics import bootstrap_interval, kendall_tau, spearman, top_tau
+
+
+def tied(count: int, seed: int, levels: int = 12) -> tuple[np.ndarray, np.ndarray]:
+    """Two correlated lists with ties within and between them."""
+    rng = np.random.default_rng(seed)
+    quality = rng.normal(size=count)
+    a, b = (np.round(levels / 4 * (quality + rng.normal(size=count))) for _ in range(2))
+    return a, b
+
+
+def tau_b(a: np.ndarray, b: np.ndarray) -> float:
+    """By its definition, over all pairs."""
+    agree = disagree = tied_a = tied_b = pairs = 0
+    for i, j in itertools.combinations(range(len(a)), 2):
+        product = (a[i] - a[j]) * (b[i] - b[j])
+        agree += product > 0
+        disagree += product < 0
+        tied_a += a[i] == a[j]
+        tied_b += b[i] == b[j]
+        pairs += 1
+    return (agree - disagree) / math.sqrt((pairs - tied_a) * (pairs - tied_b))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_kendall_tau_is_tau_b(seed: int) -> None:
+    a, b = tied(40, seed)
+    assert len(set(a)) < 40
+    assert kendall_tau(a, b) == pytest.approx(tau_b(a, b))
+    assert kendall_tau(a.tolist(), (-b).tolist()) == pytest.approx(-tau_b(a, b))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_spearman_is_scipys(seed: int) -> None:
+    a, b = tied(40, seed)
+    assert spearman(a, b) == pytest.approx(stats.spearmanr(a, b).statistic)
+
+
+@pytest.mark.parametrize("metric", [kendall_tau, spearman])
+def test_correlation_of_known_orders(metric) -> None:
+    assert metric([1, 2, 3, 4], [10, 20, 25, 90]) == pytest.approx(1)
+    assert metric([1, 2, 3, 4], [9, 5, 4, 1]) == pytest.approx(-1)
+    assert math.isnan(metric([1, 1, 1], [1, 2, 3]))
+    assert math.isnan(metric([1, 2, 3], [7, 7, 7]))
+
+
+@pytest.mark.parametrize(("share", "best"), [(0.1, 6), (0.25, 15), (1, 60), (0.001, 2)])
+def test_top_tau_looks_at_the_truly_best(share: float, best: int) -> None:
+    rng = np.random.default_rng(1)
+    truth = rng.permutation(60).astype(float)
+    scores = truth + rng.normal(scale=10, size=60)
+    chosen = sorted(range(60), key=lambda i: truth[i])[60 - best :]
+    assert top_tau(scores, truth, share) == pytest.approx(tau_b(scores[chosen], truth[chosen]))
+
+
+def test_top_tau_is_of_the_best_tenth_by_default() -> None:
+    truth = np.arange(100.0)
+    scores = np.where(truth >= 90, -truth, truth)  # right except among the best ten, where it is reversed
+    assert top_tau(scores, truth) == pytest.approx(-1)
+
+
+# intervals
+
+
+def hits(subnets: int, images: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Which images each subnet classifies rightly, and the subnets' true accuracies."""
+    rng = np.random.default_rng(seed)
+    truth = rng.uniform(0.3, 0.9, subnets)
+    difficulty = rng.normal(scale=0.2, size=images)
+    chance = truth[:, None] + difficulty + rng.normal(scale=0.05, size=(subnets, 1))
+    return rng.random((subnets, images)) < chance, truth
+
+
+def resampled(per_image: np.ndarray, truth: np.ndarray, samples: int = 300) -> np.ndarray:
+    """The same interval, image by image."""
+    rng = np.random.default_rng(99)
+    images = per_image.shape[1]
+    draws = [per_image[:, rng.integers(images, size=images)].mean(axis=1) for _ in range(samples)]
+    return np.quantile([stats.kendalltau(draw, truth).statistic for draw in draws], [0.025, 0.975])
+
+
+def test_the_interval_is_around_tau_and_narrows_with_more_images() -> None:
+    per_image, truth = hits(50, 2000)
+    widths = []
+    for images in (100, 500, 2000):
+        part = per_image[:, :images]
+        low, high = bootstrap_interval(part, truth)
+        assert low < kendall_tau(part.mean(axis=1), truth) < high
+        widths.append(high - low)
+    assert widths[0] > 1.5 * widths[1] > 2.25 * widths[2] > 0
+
+
+@pytest.mark.parametrize("images", [400, 2500])
+def test_the_interval_is_that_of_resampled_images(images: int) -> None:
+    per_image, truth = hits(40, images)
+    assert bootstrap_interval(per_image, truth) == pytest.approx(resampled(per_image, truth), abs=0.02)
+
+
+@pytest.mark.parametrize("images", [2501, 6007])
+def test_blocks_of_many_images_change_little(images: int) -> None:
+    per_image, truth = hits(40, images)
+    assert bootstrap_interval(per_image, truth) == pytest.approx(resampled(per_image, truth, 200), abs=0.02)
+
+
+def test_a_short_last_block_counts_by_its_images() -> None:
+    """2,503 images are 1,251 blocks of two and one of one: however they are drawn, the mean of ones is one."""
+    error = lambda scores, _: float(np.abs(scores - 1).max())  # noqa: E731
+    assert bootstrap_interval(np.ones((2, 2503)), [1, 2], error) == pytest.approx((0, 0), abs=1e-6)
+
+
+def test_the_interval_depends_on_the_seed_alone() -> None:
+    per_image, truth = hits(20, 300)
+
+    def interval(seed: int) -> tuple[float, float]:
+        return bootstrap_interval(per_image, truth, lambda scores, _: float(scores @ truth), seed=seed)
+
+    first = interval(1)
+    np.random.seed(3)  # the global generator has no say
+    assert interval(1) == first
+    assert interval(2) != first
+
+
+def test_a_wider_level_is_a_wider_interval() -> None:
+    per_image, truth = hits(20, 300)
+    (low, high), (lower, higher) = (bootstrap_interval(per_image, truth, level=level) for level in (0.5, 0.99))
+    assert lower < low < high < higher
+
+
+def test_the_interval_takes_any_metric() -> None:
+    per_image, truth = hits(20, 300)
+    low, high = bootstrap_interval(per_image, truth, lambda scores, _: float(np.mean(scores)))
+    error = per_image.mean(axis=0).std() / math.sqrt(300)  # of a mean over 300 images
+    assert (high - low) / 2 == pytest.approx(1.96 * error, rel=0.2)
+    assert (high + low) / 2 == pytest.approx(per_image.mean(), abs=error / 2)
+
+
+# scores
+
+
+class Fake(nn.Module):
+    """A supernet of known logits, which counts its calls and notes whether gradients were on."""
+
+    def __init__(self, classes: int = 5) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(12, classes, generator=torch.Generator().manual_seed(0)))
+        self.calls: list[tuple[int, ...]] = []
+
+    def forward(self, x: Tensor, subnet: tuple[int, ...]) -> Tensor:
+        assert not torch.is_grad_enabled()
+        self.calls.append(subnet)
+        return self.logits(x, subnet)
+
+    def logits(self, x: Tensor, subnet: tuple[int, ...]) -> Tensor:
+        return x.flatten(1) @ self.weight * (subnet[0] - 1) + subnet[1]
+
+
+def batches(sizes: tuple[int, ...] = (4, 4, 3)) -> list[tuple[Tensor, Tensor]]:
+    generator = torch.Generator().manual_seed(1)
+    return [(torch.randn(n, 3, 2, 2, generator=generator), torch.randint(5, (n,), generator=generator)) for n in sizes]
+
+
+def test_scores_are_accuracies_and_losses() -> None:
+    scores = Scores(np.array([[1, 0, 1, 1], [0, 0, 0, 1]], bool), np.array([[1, 2, 3, 4], [0, 0, 0, 1]], np.float32))
+    assert scores.accuracy.tolist() == [75, 25]
+    assert scores.mean_loss.tolist() == [2.5, 0.25]
+
+
+def test_evaluate_scores_every_subnet_on_every_image() -> None:
+    fake, subnets = Fake(), [(3, 1), (0, 2), (2, 0), (0, 1)]
+    scores = evaluate(fake, subnets, batches())
+    x, y = (torch.cat(part) for part in zip(*batches(), strict=True))
+    with torch.no_grad():
+        for row, subnet in enumerate(subnets):
+            logits = fake.logits(x, subnet).double()
+            assert scores.correct[row].tolist() == (logits.argmax(1) == y).tolist()
+            truth = -logits.log_softmax(1)[range(11), y]
+            assert scores.loss[row].tolist() == pytest.approx(truth.tolist(), rel=1e-4, abs=1e-5)
+            assert scores.mean_loss[row] == pytest.approx(float(cross_entropy(logits, y)), rel=1e-4)
+            assert scores.accuracy[row] == pytest.approx(100 * int((logits.argmax(1) == y).sum()) / 11)
+    assert torch.is_grad_enabled()
+    assert not torch.is_inference_mode_enabled()
+
+
+def test_evaluate_runs_each_canonical_form_once_a_batch() -> None:
+    fake, subnets = Fake(), [(3, 0), (2, 7), (3, 1), (2, 0), (3, 0)]
+    scores = evaluate(fake, subnets, batches(), canonical=lambda subnet: (subnet[0], 0))
+    assert sorted(fake.calls) == [(2, 0)] * 3 + [(3, 0)] * 3
+    alone = evaluate(Fake(), [(2, 0), (3, 0)], batches())
+    assert np.array_equal(scores.correct, alone.correct[[1, 0, 1, 0, 1]])
+    assert np.array_equal(scores.loss, alone.loss[[1, 0, 1, 0, 1]])
+
+
+def test_evaluate_takes_repeated_subnets_in_the_order_asked_for() -> None:
+    fake = Fake()
+    scores = evaluate(fake, [(3, 0), (0, 0), (3, 0)], batches((2,)))
+    assert len(fake.calls) == 2
+    assert np.array_equal(scores.loss[0], scores.loss[2])
+    assert not np.array_equal(scores.loss[0], scores.loss[1])
+
+
+@pytest.mark.parametrize("name", nshot.list_spaces())
+def test_evaluate_of_a_real_supernet_is_its_forward(name: str) -> None:
+    sizes = {"channels": 4, "cells": 1, "resolution": 8} if name == "nasbench201" else {}
+    space = nshot.space(name, **sizes)
+    torch.manual_seed(0)
+    supernet = space.supernet(5)
+    generator = torch.Generator().manual_seed(2)
+    data = [
+        (torch.randn(6, 3, space.resolution, space.resolution, generator=generator), torch.arange(6) % 5)
+        for _ in range(2)
+    ]
+    rng = np.random.default_rng(0)
+    subnets = [space.sample(rng) for _ in range(40)]
+    scores = evaluate(supernet, subnets, data, canonical=space.canonical)
+    with torch.no_grad():
+        for row, subnet in enumerate(subnets):
+            # Batch by batch: the batch's statistics normalise it.
+            loss = torch.cat([cross_entropy(supernet(x, subnet), y, reduction="none") for x, y in data])
+            assert scores.loss[row].tolist() == loss.tolist()

@@ -1,9 +1,13 @@
-"""Rank correlations against brute force, their bootstrap intervals, and scores of a supernet against plain torch."""
+"""Rank correlations by brute force, their bootstrap intervals, scores by plain torch, and the ranking of a run."""
 
+import dataclasses
 import itertools
+import json
 import math
+from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from scipy import stats
@@ -11,8 +15,17 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import nshot
+import nshot.training.score as score_module
+from nshot import UserError
+from nshot.benchmarks.rank import Ranking, compare, rank_run
+from nshot.benchmarks.table import EMBEDDED
+from nshot.data.sources import load
 from nshot.ranking.evaluate import Scores, evaluate
 from nshot.ranking.metrics import bootstrap_interval, kendall_tau, spearman, top_tau
+from nshot.training.config import preset
+from nshot.training.train import train
+
+SPACE = nshot.space("nasbench201", channels=4, cells=1, resolution=8)
 
 
 def tied(count: int, seed: int, levels: int = 12) -> tuple[np.ndarray, np.ndarray]:
@@ -231,3 +244,116 @@ def test_evaluate_of_a_real_supernet_is_its_forward(name: str) -> None:
             # Batch by batch: the batch's statistics normalise it.
             loss = torch.cat([cross_entropy(supernet(x, subnet), y, reduction="none") for x, y in data])
             assert scores.loss[row].tolist() == loss.tolist()
+
+
+# rankings
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    small = dataclasses.replace(preset("smoke"), epochs=1)
+    return train(small, load("digits"), tmp_path_factory.mktemp("run") / "run", device="cpu", say=lambda line: None)
+
+
+def benchmark() -> list[dict]:
+    """The embedded one, as it lies."""
+    return pq.read_table(EMBEDDED).to_pylist()
+
+
+def rank(run: Path, **options: object) -> Ranking:
+    return rank_run(run, "digits", **{"device": "cpu", **options})[0]  # type: ignore[arg-type]
+
+
+def test_compare_measures_accuracy_and_negated_loss() -> None:
+    rng = np.random.default_rng(0)
+    subnets = [SPACE.sample(rng) for _ in range(30)]
+    truth = rng.uniform(40, 90, 30)
+    loss = (3 - truth[:, None] / 50 + rng.normal(size=(30, 80))).astype(np.float32)
+    correct = rng.random((30, 80)) < truth[:, None] / 100
+    ranking = compare(SPACE, subnets, Scores(correct, loss), truth)
+    assert ranking.images == 80
+    assert ranking.params.tolist() == [SPACE.params(subnet) for subnet in subnets]
+    for name, score in [("accuracy", correct.mean(1)), ("loss", -loss.astype(np.float64).mean(1))]:
+        row = ranking.table[name]
+        assert row["tau"] == pytest.approx(tau_b(score, truth))
+        assert row["spearman"] == pytest.approx(stats.spearmanr(score, truth).statistic)
+        assert row["top_tau"] == pytest.approx(top_tau(score, truth))
+        assert 0 < row["low"] < row["tau"] < row["high"]
+
+
+def test_a_ranking_is_written_beside_the_truth(run: Path) -> None:
+    ranking, column = rank_run(run, "digits", sample=40, device="cpu")
+    truth = {row["arch"]: row["digits_test"] for row in benchmark()}
+    rows = pq.read_table(run / "ranking.parquet").to_pylist()
+    assert column == "digits_test"
+    assert len({row["arch"] for row in rows}) == 40
+    assert [row["true"] for row in rows] == pytest.approx([truth[row["arch"]] for row in rows])
+    assert [row["flops"] for row in rows] == [SPACE.flops(SPACE.parse(row["arch"])) for row in rows]
+    summary = json.loads((run / "ranking.json").read_text())
+    assert (summary["benchmark"], summary["column"]) == ("digits", "digits_test")
+    assert (summary["subnets"], summary["images"]) == (40, 599)
+    tau = stats.kendalltau([row["accuracy"] for row in rows], [row["true"] for row in rows]).statistic
+    assert summary["metrics"]["accuracy"]["tau"] == pytest.approx(tau)
+    assert summary["metrics"] == ranking.table
+
+
+def test_a_ranking_takes_a_list_a_column_and_fewer_images(run: Path, tmp_path: Path) -> None:
+    rows = benchmark()[5:12]
+    (tmp_path / "list.json").write_text(json.dumps([row["arch"] for row in rows]))
+    options = {"images": 50, "column": "digits_valid", "name": "few"}
+    ranking = rank(run, subnets=Path("list.json"), root=tmp_path, **options)  # under the data root
+    assert [SPACE.format(subnet) for subnet in ranking.subnets] == [row["arch"] for row in rows]
+    assert ranking.true.tolist() == [row["digits_valid"] for row in rows]
+    assert ranking.images == 50
+    assert np.allclose(ranking.accuracy % 2, 0)  # percent of 50 images
+    assert {"few.parquet", "few.json"} <= {path.name for path in run.iterdir()}
+    assert rank(run, subnets=tmp_path / "list.json", **options).accuracy.tolist() == ranking.accuracy.tolist()
+
+
+def test_sample_zero_ranks_the_whole_benchmark(run: Path) -> None:
+    ranking = rank(run, sample=0, images=2)
+    assert [SPACE.format(subnet) for subnet in ranking.subnets] == [row["arch"] for row in benchmark()]
+
+
+def test_an_interrupted_ranking_continues(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(score_module, "CHUNK", 10)
+    scored: list[tuple[int, ...]] = []
+    dies = [True]
+
+    def counting(supernet, subnets, *args):
+        if len(scored) == 20 and dies[0]:
+            raise KeyboardInterrupt
+        scored.extend(subnets)
+        return evaluate(supernet, subnets, *args)
+
+    monkeypatch.setattr(score_module, "evaluate", counting)
+    with pytest.raises(KeyboardInterrupt):
+        rank(run, sample=40, name="again")
+    assert not (run / "again.json").exists()
+    dies[0] = False
+    continued = rank(run, sample=40, name="again")
+    assert len(scored) == len(set(scored)) == 40  # none twice
+    whole = rank(run, sample=40)
+    assert continued.accuracy.tolist() == whole.accuracy.tolist()
+    assert continued.loss.tolist() == whole.loss.tolist()
+    assert not list(run.glob(".scores*"))
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"sample": -1}, "sample -1"),
+        ({"sample": 1}, "at least 2 subnets, not 1"),
+        ({"images": 1}, "images 1: must be from 2 to the 599"),
+        ({"images": 600}, "images 600: must be from 2 to the 599"),
+        ({"column": "cifar10_test"}, "no column 'cifar10_test'"),
+        ({"subnets": Path("no.json")}, r"no\.json cannot be read"),
+        ({"name": "no/where", "sample": 5}, "name 'no/where'"),
+        ({"device": "abc", "sample": 5}, "device 'abc'"),
+    ],
+)
+def test_a_ranking_that_cannot_be_is_an_error_and_writes_nothing(options: dict, expected: str, run: Path) -> None:
+    before = {path.name: path.stat().st_mtime_ns for path in run.iterdir()}
+    with pytest.raises(UserError, match=expected):
+        rank(run, **options)
+    assert {path.name: path.stat().st_mtime_ns for path in run.iterdir()} == before

@@ -72,8 +72,11 @@ def read_benchmark(name: str, space: Space, root: str | Path | None = None) -> B
         raise UserError(
             f"benchmark {path} has columns {', '.join(table.column_names)}: expected arch and <dataset>_valid or _test"
         )
-    metadata = json.loads((table.schema.metadata or {}).get(METADATA, b"{}"))
-    described = metadata.get("space", {}).get("name", space.name)
+    try:
+        metadata = json.loads((table.schema.metadata or {}).get(METADATA, b"{}"))
+        described = metadata.get("space", {}).get("name", space.name)
+    except (ValueError, AttributeError) as error:
+        raise UserError(f"benchmark {path} has broken metadata ({error}): build or import it again") from None
     if described != space.name:
         raise UserError(f"benchmark {path} is of space {described}, not {space.name}: name one of {space.name}")
     try:

@@ -47,8 +47,10 @@ def read_parquet(folder: Path, part: str, label_columns: tuple[str, ...], classe
         except (OSError, TypeError, KeyError) as error:
             raise UserError(f"data file {file} holds an image that cannot be decoded ({_first_line(error)})") from None
         labels.append(np.array(table.column(label).to_pylist()))
+    if not pixels:
+        raise UserError(f"{folder} has no images in {part}-*.parquet: fetch the data set again")
     if len({p.shape for p in pixels}) != 1:
-        raise UserError(f"{folder} has no {part} images, or images of different sizes: expected some of one size")
+        raise UserError(f"{folder} has images of different sizes: expected one size")
     return checked(np.stack(pixels), labels, classes, folder)
 
 
@@ -56,7 +58,7 @@ def checked(pixels: np.ndarray, labels: Sequence[np.ndarray], classes: int, wher
     """Images of uint8 (N, H, W, 3) and their labels; raises UserError where the labels do not fit."""
     target = np.concatenate(labels)
     if target.dtype.kind not in "iu" or target.shape != (len(pixels),):
-        kinds = f"{len(target)} labels of type {target.dtype} for {len(pixels)} images"
+        kinds = f"{len(target)} labels such as {target[:1]} of type {target.dtype} for {len(pixels)} images"
         raise UserError(f"{where} has {kinds}: expected one whole number each")
     if target.min() < 0 or target.max() >= classes:
         raise UserError(f"{where} has labels {target.min()} to {target.max()}: expected 0 to {classes - 1}")

@@ -31,7 +31,7 @@ def quickstart(out: Path, seed: int = 0) -> None:
         config = dataclasses.replace(base, options=options)
         run = train(config, data, out / title.lower().replace(" + ", "-"), device="cpu", say=_quiet)
         rankings[title], _ = rank_run(run, "digits", sample=0, device="cpu")
-    picture = scatter(out / "ranking.png", rankings, "each subnet trained alone on digits")
+    picture = scatter(out / "ranking.png", rankings, "trained alone")
     print_ranking(rankings, TRUTH)
     _explain(rankings)
     _hand_over(base, rankings["SPOS + CaLR + MS"], out)

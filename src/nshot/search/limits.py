@@ -17,7 +17,7 @@ def quantity(text: str) -> int:
         value = float(number.removesuffix(unit)) * _UNITS[unit]
     except ValueError:
         value = math.nan
-    if not (math.isfinite(value) and value > 0):
+    if not (math.isfinite(value) and value >= 1):
         raise UserError(f"quantity {text!r}: write a number above 0 such as 1200000, 1.2M or 60M")
     return round(value)
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from nshot.errors import UserError
 from nshot.seeding import generator
 from nshot.spaces import Space, Subnet
+from nshot.spaces.base import ENUMERABLE
 
 from .limits import Limits
 
@@ -19,6 +20,9 @@ def random_subnets(space: Space, count: int, limits: Limits | None = None, seed:
     """
     limits = limits or Limits()
     rng = generator(seed, "search")
+    if space.size <= ENUMERABLE:
+        fitting = within(space, list(space.subnets()), limits)
+        return [fitting[i] for i in rng.permutation(len(fitting))[:count]]
     found: dict[Subnet, None] = {}
     for draws in range(TRIES * max(1, count)):
         subnet = space.sample(rng)
@@ -41,9 +45,10 @@ def within(space: Space, subnets: Sequence[Subnet], limits: Limits) -> list[Subn
 
 def unsatisfiable(space: Space, limits: Limits) -> UserError:
     """The error that says what the limits were and what the space has."""
-    extra = space.network_params(next(space.subnets())) - space.params(next(space.subnets()))
-    (low, high), (few, many) = space.params_range, space.flops_range
+    some = list(space.subnets()) if space.size <= ENUMERABLE else random_subnets(space, 1000)
+    params = [space.network_params(subnet) for subnet in some]
+    flops = [space.flops(subnet) for subnet in some]
     return UserError(
-        f"no subnet keeps to {limits}: space {space.name} of these sizes has from about {low + extra:,} to {high:,} "
-        f"parameters and {few:,} to {many:,} FLOPs"
+        f"no subnet keeps to {limits}: space {space.name} of these sizes has from about {min(params):,} to "
+        f"{max(params):,} parameters and {min(flops):,} to {max(flops):,} FLOPs"
     )

@@ -121,7 +121,7 @@ class Space(ABC):
         if len(subnet) != len(self.decisions):
             raise UserError(f"subnet {tuple(subnet)}: {self.name} has {len(self.decisions)} decisions")
         for option, decision in zip(subnet, self.decisions, strict=True):
-            if option not in decision.allowed:
+            if isinstance(option, bool) or option not in decision.allowed:
                 raise UserError(
                     f"subnet {tuple(subnet)}: option {option} of decision {decision.name!r} is none of "
                     f"{', '.join(map(str, decision.allowed))}"

@@ -115,5 +115,5 @@ def read_choice(choice: str) -> tuple[RetrainConfig, str]:
         found = json.loads(Path(choice).read_text())
         space = space_from_dict(found["space"])
         return RetrainConfig(space=space, dataset=found["dataset"]), found["best"]["arch"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{choice} is no search result ({error}): make one with nshot search RUN") from None

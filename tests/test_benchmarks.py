@@ -214,7 +214,7 @@ def test_build_grows_and_shrinks_without_training_anything_twice(built, copy):
     ids=lambda value: "" if isinstance(value, str) else next(iter(value)),
 )
 def test_other_build_in_the_folder_is_refused(change, named, copy, tmp_path):
-    (tmp_path / "mine.json").write_text('{"train": [0, 1, 2], "valid": [3, 4]}')
+    (tmp_path / "mine.json").write_text(json.dumps({"train": list(range(100)), "valid": [100, 101]}))
     before = {path.name: path.read_bytes() for path in copy.iterdir()}
     with pytest.raises(UserError, match=named) as refusal:
         build(dataclasses.replace(CONFIG, **change), copy, root=tmp_path, jobs=1, say=lambda line: None)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from nshot.data.batches import TrainBatches
 from nshot.data.sources import Dataset, load
 from nshot.errors import UserError, check_whole
 from nshot.files import write_atomically
@@ -72,6 +73,7 @@ def build(
     check_whole(1, jobs=jobs)
     data = load(config.dataset, root=root, split=config.split, resolution=config.space.resolution)
     space = dataclasses.replace(config.space, num_classes=data.classes)
+    TrainBatches(data.train, config.recipe.batch_size, 0, flip=False)  # refuses a wrong batch size before any folder
     subnets = distinct_subnets(space, config.subnets)
     folder = Path(out)
     with locked(folder):
@@ -141,8 +143,11 @@ def _run(
     try:
         with ProcessPoolExecutor(jobs, get_context("spawn"), _start, (space, config.recipe, data)) as pool:
             futures = [pool.submit(_train_one, i, subnets[i], seed) for i, seed in tasks]
-            for future in as_completed(futures):
-                yield future.result()
+            try:
+                for future in as_completed(futures):
+                    yield future.result()
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)  # an interrupted build does not train the rest
     finally:
         if before is None:
             del os.environ["OMP_NUM_THREADS"]

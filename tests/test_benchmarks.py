@@ -82,9 +82,13 @@ def renamed(path: Path, old: str, new: str) -> None:
     rewritten(table.rename_columns([new if name == old else name for name in table.column_names]), path)
 
 
-def with_arch(path: Path, arch: str) -> None:
+def with_column(path: Path, name: str, values: list) -> None:
     table = pq.read_table(path)
-    rewritten(table.set_column(0, "arch", pa.array([*ARCHS[:2], arch])), path)
+    rewritten(table.set_column(table.column_names.index(name), name, pa.array(values)), path)
+
+
+def with_arch(path: Path, arch: str) -> None:
+    with_column(path, "arch", [*ARCHS[:2], arch])
 
 
 BROKEN = {
@@ -97,6 +101,12 @@ BROKEN = {
     "other notation": (lambda path: with_arch(path, "ofa-3-5-7"), "not of space nasbench201.*ofa-3-5-7"),
     "other operation": (lambda path: with_arch(path, ARCHS[2].replace("1x1", "5x5")), "not of space .*nor_conv_5x5"),
     "other space": (lambda path: rewritten(pq.read_table(path), path, b'{"space": {"name": "darts"}}'), "space darts"),
+    "no rows": (lambda path: rewritten(pq.read_table(path).slice(0, 0), path), "has no rows"),
+    "a subnet twice": (lambda path: with_arch(path, ARCHS[0]), r"lists \|.* twice"),
+    "numbers for notation": (lambda path: with_column(path, "arch", [1, 2, 99999]), "not of space .*99999"),
+    "a number missing": (lambda path: with_column(path, "toy_test", [1.0, None, 3.0]), "lacks 1 accuracies.*toy_test"),
+    "not a number": (lambda path: with_column(path, "toy_test", [1.0, 2.0, float("nan")]), "lacks 1 accuracies"),
+    "words for numbers": (lambda path: with_column(path, "toy_test", ["a", "b", "c"]), "no numbers in column"),
     "broken metadata": (lambda path: rewritten(pq.read_table(path), path, b'{"space"'), "benchmark"),
 }
 
@@ -258,7 +268,7 @@ def test_too_many_distinct_subnets_are_refused():
         chain = chain.restrict(edge, "none")
     # 0 -> 1 -> 2 -> 3 is all that is left: 4 ** 3 live chains, and one function for all 61 broken ones.
     assert len(distinct_subnets(chain, 65)) == 65
-    with pytest.raises(UserError, match="subnets 66: only 65 distinct"):
+    with pytest.raises(UserError, match="subnets 66: space nasbench201 of these sizes has 65"):
         distinct_subnets(chain, 66)
 
 

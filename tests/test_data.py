@@ -354,6 +354,8 @@ def test_training_crops_by_an_eighth_of_the_resolution() -> None:
     source = images(4, size=16)
     batches = TrainBatches(source, 4, 0, flip=True)
     scale, shift = batches.normalise.scale, batches.normalise.shift
+    torch.testing.assert_close(torch.tensor(batches.normalise.std), 1 / scale)
+    torch.testing.assert_close(torch.tensor(batches.normalise.mean), -shift / scale)
     known = [windows(image.numpy(), 2) for image in source.pixels]
     found = set()
     for step in range(50):

@@ -20,6 +20,7 @@ from nshot import UserError
 from nshot.benchmarks.rank import Ranking, compare, rank_run
 from nshot.benchmarks.table import EMBEDDED
 from nshot.data.sources import load
+from nshot.files import write_json
 from nshot.ranking.evaluate import Scores, evaluate
 from nshot.ranking.metrics import bootstrap_interval, kendall_tau, spearman, top_tau
 from nshot.training.config import preset
@@ -357,3 +358,16 @@ def test_a_ranking_that_cannot_be_is_an_error_and_writes_nothing(options: dict, 
     with pytest.raises(UserError, match=expected):
         rank(run, **options)
     assert {path.name: path.stat().st_mtime_ns for path in run.iterdir()} == before
+
+
+@pytest.mark.filterwarnings("error")
+def test_an_interval_of_what_has_no_value_is_none():
+    low, high = bootstrap_interval(np.zeros((2, 10)), [1, 2])
+    assert math.isnan(low)
+    assert math.isnan(high)
+
+
+def test_what_json_has_not_becomes_null(tmp_path):
+    write_json(tmp_path / "a.json", {"tau": float("nan"), "rows": [1, (float("inf"), 2.5)], "text": "nan"})
+    read = json.loads((tmp_path / "a.json").read_text(), parse_constant=lambda name: pytest.fail(name))
+    assert read == {"tau": None, "rows": [1, [None, 2.5]], "text": "nan"}

@@ -58,7 +58,7 @@ def test_quantity(text, value):
 
 
 @pytest.mark.parametrize(
-    "text", ["", " ", "abc", "-3", "-1M", "0", "0M", "0.4", "nan", "inf", "1.2X", "M", "1M2", "1kk"]
+    "text", ["", " ", "abc", "-3", "-1M", "0", "0M", "0.4", "nan", "inf", "1.2X", "M", "1M2", "1kk", "1,2M", "1,2,3"]
 )
 def test_no_quantity(text):
     with pytest.raises(UserError) as refusal:
@@ -175,7 +175,7 @@ NOTATION = "|none~0|+|skip_connect~0|nor_conv_1x1~1|+|nor_conv_3x3~0|avg_pool_3x
 def test_subnets_from_file(tmp_path):
     path = tmp_path / "list.json"
     path.write_text(json.dumps([0, 15624, NOTATION, [3, 3, 3, 3, 3, 3], "7", 5**5]))
-    assert subnets_from_file(path, SPACE) == [
+    assert subnets_from_file(path, SPACE, tmp_path) == [
         (0, 0, 0, 0, 0, 0), (4, 4, 4, 4, 4, 4), (0, 1, 2, 3, 4, 0), (3, 3, 3, 3, 3, 3), (0, 0, 0, 0, 1, 2),
         (1, 0, 0, 0, 0, 0),
     ]  # fmt: skip
@@ -210,7 +210,7 @@ def test_bad_list_is_refused(content, message, tmp_path):
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(UserError) as refusal:
-        subnets_from_file(path, SPACE)
+        subnets_from_file(path, SPACE, tmp_path)
     assert message in str(refusal.value)
     assert "\n" not in str(refusal.value)
 
@@ -219,7 +219,7 @@ def test_list_of_a_restricted_space_holds_its_own_subnets(tmp_path):
     path = tmp_path / "list.json"
     path.write_text("[0]")
     with pytest.raises(UserError, match="option 0 of decision '1<-0' is none of 3"):
-        subnets_from_file(path, SPACE.restrict("1<-0", "nor_conv_3x3"))
+        subnets_from_file(path, SPACE.restrict("1<-0", "nor_conv_3x3"), tmp_path)
 
 
 # search of a run

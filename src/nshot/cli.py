@@ -111,7 +111,7 @@ def search(args: list[str]) -> None:
         sample: int = 1000
         """How many random subnets to score, all within the limits."""
         subnets: Path | None = None
-        """Instead: a JSON list of subnets, all of which are scored that keep to the limits."""
+        """Instead: a JSON list of subnets (a path, or one under the data root); those within the limits are scored."""
         max_params: str | None = None
         """Most parameters of the stand-alone network, such as 1.2M."""
         min_params: str | None = None

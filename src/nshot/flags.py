@@ -1,6 +1,9 @@
 """Command-line flags from dataclasses: what the commands of cli.py share."""
 
+import contextlib
 import dataclasses
+import io
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,12 +32,39 @@ class Download:
 def parse(command: type[T], args: list[str], name: str, description: str) -> T:
     """The command's dataclass from its arguments; nested dataclasses become flags without a prefix.
 
-    A wrong flag ends the process with status 2 and the allowed values; ``--help`` with status 0.
+    ``--help`` ends the process with status 0.
+
+    Raises:
+        UserError: for an unknown flag, a missing one or a wrong value.
     """
     import tyro
 
     flat = (tyro.conf.OmitArgPrefixes,)
-    return tyro.cli(command, args=args, prog=f"nshot {name}", description=description, config=flat)
+    printed = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(printed):
+            return tyro.cli(command, args=args, prog=f"nshot {name}", description=description, config=flat)
+    except SystemExit as exit_:
+        if not exit_.code:
+            raise
+        raise _mistake(exit_, printed.getvalue(), f"nshot {name} --help") from None
+
+
+def _mistake(exit_: SystemExit, printed: str, more: str) -> UserError:
+    """The one line in what tyro printed: the UserError of one of our dataclasses, else the first part of its box."""
+    cause: BaseException | None = exit_
+    while cause is not None:
+        if isinstance(cause, UserError):
+            return cause
+        cause = cause.__context__
+    framed = "╭" in printed  # else, on a terminal without such characters, the title has a rule below it
+    lines = [line.strip(" │") for line in printed.splitlines() if not line.startswith(("╭", "╰"))]
+    sections = [list(part) for rule, part in itertools.groupby(lines, lambda line: set(line) <= set("─-")) if not rule]
+    message = " ".join(sections[0 if framed else 1]).rstrip(".")
+    similar = sorted({line.split()[0] for line in lines if line.startswith("--") and not set(line) <= {"-"}})
+    similar = similar if "Unrecognized" in message else []
+    hint = f" (similar: {', '.join(similar)})" if similar else ""
+    return UserError(f"{message}{hint}; see {more}")
 
 
 def take(args: list[str], flag: str) -> str | None:

@@ -18,6 +18,7 @@ from nshot.errors import UserError, check_whole
 from nshot.files import write_atomically
 from nshot.seeding import generator
 from nshot.spaces import Space, Subnet, space
+from nshot.spaces.base import ENUMERABLE
 from nshot.training.alone import Recipe, train_alone
 from nshot.training.progress import Progress
 from nshot.training.run import claim, locked, read_log, versions
@@ -38,7 +39,7 @@ class BuildConfig:
     split: str = "half"
     """Search split: half, or a JSON file under the data root with lists train and valid."""
     subnets: int = 500
-    """How many subnets, drawn at random among those that compute distinct functions."""
+    """How many subnets, drawn at random, no two of one canonical form."""
     seeds: int = 14
     """Trainings of each subnet."""
 
@@ -112,11 +113,13 @@ def _columns(config: BuildConfig, done: dict[tuple[int, int], dict[str, Any]]) -
 
 
 def distinct_subnets(space: Space, count: int, seed: int = 0) -> list[Subnet]:
-    """Random subnets that compute distinct functions, in canonical form where the space has it.
+    """Random subnets of distinct canonical forms, in that form where the space has it.
 
     Raises:
         UserError: where there are too few.
     """
+    if space.size <= ENUMERABLE and count > (most := len({space.canonical(subnet) for subnet in space.subnets()})):
+        raise UserError(f"subnets {count}: space {space.name} of these sizes has {most} distinct ones")
     rng = generator(seed, "benchmark subnets")
     found: dict[Subnet, Subnet] = {}
     for _ in range(100 * count):

@@ -114,8 +114,7 @@ def rank_run(
     column = column or f"{config.dataset}_test"
     table = read_benchmark(benchmark, config.space, root)
     if subnets is not None:
-        under_root = data_root(root) / subnets
-        chosen = subnets_from_file(under_root if under_root.exists() else subnets, config.space)
+        chosen = subnets_from_file(subnets, config.space, data_root(root))
     else:
         chosen = table.subnets
         if 0 < sample < len(chosen):

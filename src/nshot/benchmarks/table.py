@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,6 +12,9 @@ from nshot.data.sources import data_root
 from nshot.errors import UserError
 from nshot.files import write_parquet
 from nshot.spaces import Space, Subnet
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 EMBEDDED = Path(__file__).with_name("digits.parquet")
 METADATA = b"nshot"
@@ -54,7 +57,8 @@ def read_benchmark(name: str, space: Space, root: str | Path | None = None) -> B
     """The benchmark of that name or file, for subnets of ``space``.
 
     Raises:
-        UserError: for a file that is missing, broken, without the columns, or of another space.
+        UserError: for a file that is missing, broken, without the columns, of another space, or with rows
+            that cannot be true accuracies (none at all, a subnet twice, a number missing).
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -80,11 +84,31 @@ def read_benchmark(name: str, space: Space, root: str | Path | None = None) -> B
     if described != space.name:
         raise UserError(f"benchmark {path} is of space {described}, not {space.name}: name one of {space.name}")
     try:
-        subnets = [space.parse(arch) for arch in table.column("arch").to_pylist()]
+        subnets = [space.parse(str(arch)) for arch in table.column("arch").to_pylist()]
     except UserError as error:
         raise UserError(f"benchmark {path} is not of space {space.name}: {error}") from None
-    columns = {c: table.column(c).to_numpy().astype(np.float64) for c in names}
-    return Benchmark(name, subnets, columns, metadata)
+    _check_rows(path, space, subnets)
+    return Benchmark(name, subnets, {c: _accuracies(path, c, table.column(c)) for c in names}, metadata)
+
+
+def _check_rows(path: Path, space: Space, subnets: list[Subnet]) -> None:
+    if not subnets:
+        raise UserError(f"benchmark {path} has no rows: build or import it again")
+    seen: set[Subnet] = set()
+    for subnet in subnets:
+        if subnet in seen:
+            raise UserError(f"benchmark {path} lists {space.format(subnet)} twice: leave one row a subnet")
+        seen.add(subnet)
+
+
+def _accuracies(path: Path, name: str, column: "pa.ChunkedArray") -> np.ndarray:
+    try:
+        values = column.to_numpy().astype(np.float64)
+    except (ValueError, TypeError):
+        raise UserError(f"benchmark {path} has no numbers in column {name!r}: expected accuracies in percent") from None
+    if not np.isfinite(values).all():
+        raise UserError(f"benchmark {path} lacks {(~np.isfinite(values)).sum()} accuracies in column {name!r}")
+    return values
 
 
 def write_benchmark(

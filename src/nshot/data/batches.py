@@ -11,11 +11,15 @@ from .sources import Images
 
 
 class Normalise:
-    """uint8 (B, H, W, 3) to float (B, 3, H, W), channels-last in memory, zero mean and unit variance a channel."""
+    """uint8 (B, H, W, 3) to float (B, 3, H, W), channels-last in memory, zero mean and unit variance a channel.
+
+    ``mean`` and ``std`` are of pixels from 0 to 255, a number a channel.
+    """
 
     def __init__(self, images: Images) -> None:
         sample = images.pixels.float().reshape(-1, 3)
         std, mean = torch.std_mean(sample, dim=0)
+        self.mean, self.std = mean.tolist(), std.clamp_min(1.0).tolist()
         self.scale = 1 / std.clamp_min(1.0)
         self.shift = -mean * self.scale
 

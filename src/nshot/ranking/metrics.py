@@ -48,8 +48,8 @@ def bootstrap_interval(
         truth: (S,) true accuracies, kept as they are.
 
     Returns:
-        Lower and upper bound. They say how much the finite number of images blurs the metric of *this* supernet; the
-        spread over seeds of training is another matter.
+        Lower and upper bound, nan where the metric never has a value. They say how much the finite number of images
+        blurs the metric of *this* supernet; the spread over seeds of training is another matter.
     """
     images = per_image.shape[1]
     # Up to 2,500 blocks of successive images keep the product below small; with more images a block has several.
@@ -61,5 +61,7 @@ def bootstrap_interval(
     means = (blocks @ weights) / (sizes @ weights)
     values = [metric(means[:, i], truth) for i in range(samples)]
     tail = (1 - level) / 2
+    if np.isnan(values).all():
+        return float("nan"), float("nan")
     low, high = np.nanquantile(values, [tail, 1 - tail])
     return float(low), float(high)

@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from nshot.benchmarks.rank import Ranking
 
@@ -34,11 +36,27 @@ def _millions(ranking: Ranking) -> bool:
     return bool(ranking.params.max() >= 1e6)
 
 
-def _panel(panel: "Axes", title: str, ranking: Ranking, truth: str) -> "PathCollection":
-    unit = 1e6 if _millions(ranking) else 1e3
-    points = panel.scatter(
-        ranking.accuracy, ranking.true, c=ranking.params / unit, s=14, cmap="viridis", alpha=0.8, linewidths=0
+def _low(values: np.ndarray) -> float:
+    """Where an axis may begin: below all values, or, where a few lie far off, below the other 98 %."""
+    few, top = np.quantile(values, 0.02), values.max()
+    return (
+        min(values.min() - 0.02 * (top - values.min()), top)
+        if values.min() > few - (top - few)
+        else few - (top - few) / 4
     )
+
+
+def _panel(panel: "Axes", title: str, ranking: Ranking, truth: str) -> "PathCollection":
+    colours = ranking.params / (1e6 if _millions(ranking) else 1e3)
+    low = np.array([_low(ranking.accuracy), _low(ranking.true)])
+    at = np.maximum(np.stack([ranking.accuracy, ranking.true], axis=1), low)
+    far = (at == low).any(axis=1)
+    style: dict[str, Any] = {"cmap": "viridis", "vmin": colours.min(), "vmax": colours.max(), "linewidths": 0}
+    points = panel.scatter(at[~far, 0], at[~far, 1], c=colours[~far], s=14, alpha=0.8, **style)
+    if far.any():  # a few hopeless subnets would squeeze all others into a corner
+        panel.scatter(at[far, 0], at[far, 1], c=colours[far], s=30, marker="v", clip_on=False, **style)
+        panel.text(0.02, 0.02, f"▼ {far.sum()} further off", transform=panel.transAxes, va="bottom", fontsize=8)
+        panel.set(xlim=(low[0], None), ylim=(low[1], None))
     row = ranking.table["accuracy"]
     interval = f"95 % over images: {row['low']:.3f} to {row['high']:.3f}"
     panel.set_title(f"{title}\nKendall's tau {row['tau']:.3f}  ({interval})", fontsize=10)

@@ -10,10 +10,13 @@ from nshot.benchmarks.rank import Ranking
 
 
 def print_ranking(rankings: Mapping[str, Ranking], truth: str) -> None:
-    """A row a run and score: Kendall's tau with its interval over images, Spearman, and tau of the best 10 %."""
+    """A row a run and score: Kendall's tau with its interval over images, Spearman, and tau of the best 10 %.
+
+    Fits 80 columns.
+    """
     first = next(iter(rankings.values()))
     table = Table(title=f"{len(first.subnets)} subnets, {first.images:,} images, against {truth}")
-    for column in ("run", "score", "tau [95 % over images]", "Spearman", "tau, best 10 %"):
+    for column in ("run", "score", "tau [95 %, images]", "Spearman", "best 10 %"):
         table.add_column(column)
     for name, ranking in rankings.items():
         for score, row in ranking.table.items():

@@ -1,6 +1,7 @@
 """Limits on what a subnet costs, and quantities as people write them."""
 
 import math
+import re
 from dataclasses import dataclass
 
 from nshot.errors import UserError
@@ -11,7 +12,9 @@ _UNITS = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9}
 
 def quantity(text: str) -> int:
     """``1.2M`` as 1,200,000; k, M, G (or B) or nothing. Raises UserError for anything else."""
-    number = text.strip().lower().replace(",", "")
+    number = text.strip().lower()
+    if re.fullmatch(r"\d{1,3}(,\d{3})+(\.\d+)?[kmgb]?", number):  # 1,200,000; a decimal comma is refused
+        number = number.replace(",", "")
     unit = number[-1] if number and number[-1] in "kmgb" else ""
     try:
         value = float(number.removesuffix(unit)) * _UNITS[unit]

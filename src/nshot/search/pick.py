@@ -3,11 +3,12 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
-from nshot.errors import check_whole
+from nshot.data.sources import data_root
+from nshot.errors import UserError, check_whole
 from nshot.files import write_json
 from nshot.ranking.evaluate import Scores
 from nshot.spaces import Subnet
@@ -44,9 +45,11 @@ def search_run(
     """
     check_whole(1, sample=sample)
     check_whole(0, seed=seed)
+    if by not in get_args(Score):
+        raise UserError(f"unknown score {by!r}: choose one of {', '.join(get_args(Score))}")
     config, supernet = load_run(run)
     if subnets is not None:
-        candidates = within(config.space, subnets_from_file(subnets, config.space), limits)
+        candidates = within(config.space, subnets_from_file(subnets, config.space, data_root(root)), limits)
     else:
         candidates = random_subnets(config.space, sample, limits, seed)
     scores = score_run(run, config, supernet, candidates, root=root, images=images, device=device)

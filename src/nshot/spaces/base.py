@@ -78,7 +78,9 @@ class Space(ABC):
 
     @abstractmethod
     def canonical(self, subnet: Subnet) -> Subnet:
-        """The representative of all subnets that compute the same function of the same weights.
+        """One representative of subnets that differ only in options which change no output, so compute the same.
+
+        Subnets of different forms may still happen to compute the same, where their connections are worth the same.
 
         For comparing and computing: in a restricted space it may have an option that the space has not.
         """

@@ -50,7 +50,8 @@ def retrain(
     configuration.
 
     Returns:
-        What result.json holds: the subnet, its costs and ``test_accuracy`` in percent.
+        What result.json holds: the subnet, its costs, how its images are normalised (of pixels from 0 to 255), and
+        ``test_accuracy`` in percent.
 
     Raises:
         UserError: for values that do not fit together, and as `execute`.
@@ -68,6 +69,7 @@ def retrain(
         "dataset": config.dataset,
         "params": space.network_params(subnet),
         "flops": space.flops(subnet),
+        "normalise": {"mean": batches.normalise.mean, "std": batches.normalise.std},
     }
 
     lightning = fabric(device)

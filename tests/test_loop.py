@@ -11,7 +11,9 @@ import nshot
 from nshot import SeparatedMomentum
 from nshot.spaces import Subnet, Supernet
 from nshot.strategies import Plan
-from nshot.training.supernet import Idle, train_steps
+from nshot.training.sgd import Idle
+from nshot.training.sgd import sgd as nshot_sgd
+from nshot.training.supernet import train_steps
 
 STEPS, LR, CLIP = 12, 0.1, 0.5
 SPACE = nshot.space("nasbench201", channels=4, cells=1, resolution=8)
@@ -22,8 +24,17 @@ def new_supernet() -> Supernet:
     return SPACE.supernet()
 
 
+RECIPE = {"lr": 123.0, "momentum": 0.9, "nesterov": True, "weight_decay": 5e-4}
+
+
 def sgd(model: nn.Module) -> torch.optim.SGD:
-    return torch.optim.SGD(model.parameters(), lr=123.0, momentum=0.9, nesterov=True, weight_decay=5e-4)
+    return torch.optim.SGD(model.parameters(), **RECIPE)
+
+
+def separated(
+    model: nn.Module, clusters: int, idle: Idle, clip: float | None = None, fast: bool = False
+) -> SeparatedMomentum:
+    return SeparatedMomentum(nshot_sgd(model.parameters(), idle=idle, clip=clip, fast=fast, **RECIPE), clusters)
 
 
 def batches(step: int) -> tuple[Tensor, Tensor]:
@@ -40,10 +51,12 @@ def two_paths(step: int) -> Plan:
     return Plan(paths=paths, weights=(0.3, 0.7), lr=1 - step / STEPS, cluster=0)
 
 
-def train(plan: Callable[[int], Plan], idle: Idle, clusters: int = 1, clip: float | None = CLIP) -> Supernet:
+def train(
+    plan: Callable[[int], Plan], idle: Idle, clusters: int = 1, clip: float | None = CLIP, fast: bool = False
+) -> Supernet:
     model = new_supernet()
-    optimizer = SeparatedMomentum(sgd(model), clusters)
-    for _ in train_steps(model, optimizer, plan, batches, start=0, total_steps=STEPS, lr=LR, clip=clip, idle=idle):
+    optimizer = separated(model, clusters, idle, clip, fast)
+    for _ in train_steps(model, optimizer, plan, batches, start=0, total_steps=STEPS, lr=LR):
         pass
     return model
 
@@ -76,7 +89,9 @@ def largest_difference(a: nn.Module, b: nn.Module) -> float:
 @pytest.mark.parametrize("idle", ["drift", "rest"])
 @pytest.mark.parametrize("clip", [None, CLIP])
 def test_equals_a_loop_by_hand(idle: Idle, clip: float | None) -> None:
-    assert largest_difference(train(spos(), idle, clip=clip), by_hand(spos(), idle, clip=clip)) == 0
+    by_torch = by_hand(spos(), idle, clip=clip)
+    assert largest_difference(train(spos(), idle, clip=clip), by_torch) == 0
+    assert largest_difference(train(spos(), idle, clip=clip, fast=True), by_torch) < 1e-6
 
 
 @pytest.mark.parametrize("idle", ["drift", "rest"])
@@ -85,6 +100,7 @@ def test_ms_equals_one_sgd_a_cluster(idle: Idle) -> None:
     assert len({plan(step).cluster for step in range(STEPS)}) > 2
     trained = train(plan, idle, clusters=5)
     assert largest_difference(trained, by_hand(plan, idle, clusters=5)) == 0
+    assert largest_difference(train(plan, idle, clusters=5, fast=True), trained) < 1e-6
     assert largest_difference(trained, train(spos(), idle)) > 1e-4  # and MS does something
 
 
@@ -102,11 +118,11 @@ def test_two_paths_sum_their_weighted_gradients(idle: Idle) -> None:
     assert largest_difference(train(two_paths, idle), by_hand(two_paths, idle)) < 1e-6
 
 
-def moved_by_one_later_step(idle: Idle) -> tuple[set[str], set[str]]:
+def moved_by_one_later_step(idle: Idle, fast: bool) -> tuple[set[str], set[str]]:
     """Convolutions on edges that two steps move: the first trains all-3x3, the second all-1x1."""
     paths: list[Subnet] = [(3,) * 6, (2,) * 6]
     model = new_supernet()
-    optimizer = SeparatedMomentum(sgd(model), clusters=1)
+    optimizer = separated(model, 1, idle, fast=fast)
     moved: list[set[str]] = []
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     for _ in train_steps(
@@ -117,7 +133,6 @@ def moved_by_one_later_step(idle: Idle) -> tuple[set[str], set[str]]:
         start=0,
         total_steps=2,
         lr=LR,
-        idle=idle,
     ):
         now = {name: p.detach().clone() for name, p in model.named_parameters()}
         moved.append({name.split(".")[5] for name in now if ".edges." in name and not now[name].equal(before[name])})
@@ -125,22 +140,25 @@ def moved_by_one_later_step(idle: Idle) -> tuple[set[str], set[str]]:
     return moved[0], moved[1]
 
 
-def test_rest_moves_the_path_alone() -> None:
-    assert moved_by_one_later_step("rest") == ({"nor_conv_3x3"}, {"nor_conv_1x1"})
+@pytest.mark.parametrize("fast", [False, True])
+def test_rest_moves_the_path_alone(fast: bool) -> None:
+    assert moved_by_one_later_step("rest", fast) == ({"nor_conv_3x3"}, {"nor_conv_1x1"})
 
 
-def test_drift_moves_all_weights() -> None:
+@pytest.mark.parametrize("fast", [False, True])
+def test_drift_moves_all_weights(fast: bool) -> None:
     both = {"nor_conv_1x1", "nor_conv_3x3"}
-    assert moved_by_one_later_step("drift") == (both, both)
+    assert moved_by_one_later_step("drift", fast) == (both, both)
 
 
+@pytest.mark.parametrize("fast", [False, True])
 @pytest.mark.parametrize("idle", ["drift", "rest"])
-def test_a_later_start_continues_the_same_sequence(idle: Idle) -> None:
+def test_a_later_start_continues_the_same_sequence(idle: Idle, fast: bool) -> None:
     plan, middle = spos(ms="2<-0"), 5
-    whole = train(plan, idle, clusters=5)
+    whole = train(plan, idle, clusters=5, fast=fast)
     model = new_supernet()
-    optimizer = SeparatedMomentum(sgd(model), clusters=5)
-    loop = train_steps(model, optimizer, plan, batches, start=0, total_steps=STEPS, lr=LR, clip=CLIP, idle=idle)
+    optimizer = separated(model, 5, idle, CLIP, fast)
+    loop = train_steps(model, optimizer, plan, batches, start=0, total_steps=STEPS, lr=LR)
     for step, _ in loop:
         if step == middle - 1:
             break
@@ -148,9 +166,9 @@ def test_a_later_start_continues_the_same_sequence(idle: Idle) -> None:
 
     resumed = SPACE.supernet()
     resumed.load_state_dict(weights)
-    optimizer = SeparatedMomentum(sgd(resumed), clusters=5)
+    optimizer = separated(resumed, 5, idle, CLIP, fast)
     optimizer.load_state_dict(state)
-    loop = train_steps(resumed, optimizer, plan, batches, start=middle, total_steps=STEPS, lr=LR, clip=CLIP, idle=idle)
+    loop = train_steps(resumed, optimizer, plan, batches, start=middle, total_steps=STEPS, lr=LR)
     assert [step for step, _ in loop] == list(range(middle, STEPS))
     assert largest_difference(resumed, whole) == 0
 

@@ -23,6 +23,7 @@ from nshot.dynamic import SeparatedMomentum
 from nshot.strategies import Options, strategy
 from nshot.training.config import TrainConfig, from_dict, preset, to_dict
 from nshot.training.run import load_run, locked, read_log
+from nshot.training.sgd import sgd
 from nshot.training.supernet import train_steps
 from nshot.training.train import train
 
@@ -267,9 +268,11 @@ def test_no_host_read_in_a_step(config, digits) -> None:
     batches = TrainBatches(digits.train, 32, 0, flip=True)
     plans = strategy("spos", config.space, total_steps=10, schedule="calr", ms="first")
     supernet = config.space.supernet()
-    sgd = torch.optim.SGD(supernet.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4)
-    optimizer = SeparatedMomentum(sgd, plans.clusters)
+    recipe = {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 5e-4}
+    optimizer = SeparatedMomentum(
+        sgd(supernet.parameters(), idle="drift", clip=5.0, fast=False, **recipe), plans.clusters
+    )
     with HostReads() as reads:
-        for _ in train_steps(supernet, optimizer, plans.plan, batches, start=0, total_steps=10, lr=0.1, clip=5.0):
+        for _ in train_steps(supernet, optimizer, plans.plan, batches, start=0, total_steps=10, lr=0.1):
             pass
     assert reads.count == 0

@@ -1,11 +1,44 @@
 """Building blocks of the NAS-Bench-201 networks (Dong and Yang, ICLR 2020), channel-preserving and residual."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import cast
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 Norm = Callable[[int], nn.Module]
+Ops = tuple[int, ...]  # an operation index for each edge: a subnet
+
+NODES = 4
+EDGES = [(target, source) for target in range(1, NODES) for source in range(target)]
+OPS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
+NONE = OPS.index("none")
+KERNELS = {"nor_conv_1x1": 1, "nor_conv_3x3": 3}
+DECIDES = {0: 0, 1: 1, 2: 3}  # how many edges, from the first, decide the value of a node
+
+# What a cell computed: (edge, operation, or -1 for the ReLU of node `edge`; the edges that decide its input) to value.
+Memo = dict[tuple[int, int, Ops], Tensor]
+
+
+@cache
+def live_edges(subnet: Ops) -> Ops:
+    """The subnet with ``none`` on every edge that the input does not reach or that does not reach the output.
+
+    Such an edge changes no output; 9,445 of the 15,625 subnets are distinct this way, and 341 have no path at all.
+    """
+    forward, backward = {0}, {NODES - 1}
+    for (target, source), op in zip(EDGES, subnet, strict=True):
+        if op != NONE and source in forward:
+            forward.add(target)
+    for (target, source), op in zip(reversed(EDGES), reversed(subnet), strict=True):
+        if op != NONE and target in backward:
+            backward.add(source)
+    return tuple(
+        op if source in forward and target in backward else NONE
+        for (target, source), op in zip(EDGES, subnet, strict=True)
+    )
 
 
 def batch_norm(channels: int) -> nn.BatchNorm2d:
@@ -47,3 +80,37 @@ class Reduction(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         residual = self.conv_b(F.relu(self.conv_a(F.relu(x))))
         return self.shortcut(F.avg_pool2d(x, 2)) + residual
+
+
+class Cell(nn.Module):
+    """Sums at each node what the edges into it make of earlier nodes: (N, C, H, W) to (N, C, H, W)."""
+
+    def __init__(self, channels: int, options: Sequence[Sequence[int]], norm: Norm) -> None:
+        super().__init__()
+        self.edges = nn.ModuleList(
+            nn.ModuleDict(
+                {OPS[i]: ConvNorm(channels, channels, KERNELS[OPS[i]], norm) for i in allowed if OPS[i] in KERNELS}
+            )
+            for allowed in options
+        )
+
+    def forward(self, x: Tensor, live: Ops, memo: Memo | None = None) -> Tensor:
+        """``memo`` holds what earlier subnets computed of the same x: a supernet's ``forward_many`` shares it."""
+        nodes = {0: x}
+        memo = {} if memo is None else memo
+        for e, ((target, source), op) in enumerate(zip(EDGES, live, strict=True)):
+            if op == NONE:
+                continue
+            decided = live[: DECIDES[source]]
+            key = (e, op, decided)
+            if key not in memo:
+                memo[key] = self._edge(e, op, nodes[source], memo, (source, -1, decided))
+            nodes[target] = nodes[target] + memo[key] if target in nodes else memo[key]
+        return nodes.get(NODES - 1, torch.zeros_like(x))
+
+    def _edge(self, e: int, op: int, value: Tensor, memo: Memo, relu: tuple[int, int, Ops]) -> Tensor:
+        if OPS[op] in KERNELS:
+            if relu not in memo:
+                memo[relu] = F.relu(value)  # all convolutions of a node share it
+            return cast(nn.ModuleDict, self.edges[e])[OPS[op]](memo[relu])
+        return average_pool(value) if OPS[op] == "avg_pool_3x3" else value

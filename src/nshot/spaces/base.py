@@ -190,6 +190,8 @@ class Supernet(nn.Module, ABC):
     """Holds the weights of all subnets of ``space``: ``supernet(x, subnet)``."""
 
     space: Space
+    fast: bool = True
+    """Whether to run fused kernels where the space has them and they can run: the same mathematics, to rounding."""
 
     @abstractmethod
     def forward(self, x: Tensor, subnet: Subnet) -> Tensor:

@@ -15,6 +15,7 @@ from nshot.seeding import seeded
 from nshot.spaces import Space, Subnet
 from nshot.strategies.base import Plan
 
+from .sgd import sgd
 from .supernet import train_steps
 
 
@@ -52,14 +53,17 @@ class _Alone(nn.Module):
 
 def optimizer_of(network: nn.Module, recipe: Recipe) -> SeparatedMomentum:
     """The recipe's optimizer, with one momentum."""
-    sgd = torch.optim.SGD(
+    base = sgd(
         network.parameters(),
+        idle="rest",
+        clip=None,
+        fast=True,
         lr=recipe.lr,
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,
         nesterov=recipe.nesterov,
     )
-    return SeparatedMomentum(sgd, clusters=1)
+    return SeparatedMomentum(base, clusters=1)
 
 
 def fit_steps(
@@ -79,7 +83,6 @@ def fit_steps(
         start=start,
         total_steps=total,
         lr=recipe.lr,
-        idle="rest",
         label_smoothing=recipe.label_smoothing,
     )
 

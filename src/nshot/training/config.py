@@ -10,7 +10,7 @@ from nshot.errors import UserError, check_choices, check_positive, check_share, 
 from nshot.spaces import Space, space
 from nshot.strategies import Options, strategies
 
-from .supernet import Idle
+from .sgd import Idle
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,8 @@ class TrainConfig:
     """Largest norm of the gradient; None does not clip."""
     idle: Idle = "drift"
     """Weights off the path: drift (zero gradient, momentum and weight decay still move them, as released) or rest."""
+    fast: Literal["on", "off"] = "on"
+    """Use fused kernels where they can run (CPU): the same mathematics, to rounding."""
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     seed: int = 0
     log_every: int = 50

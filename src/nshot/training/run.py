@@ -143,6 +143,7 @@ def load_run(folder: str | Path) -> tuple[TrainConfig, Supernet]:
     if not (folder / WEIGHTS).exists():
         raise UserError(f"run {folder} is not finished: continue it with the same nshot train command")
     supernet = config.space.supernet()
+    supernet.fast = config.fast == "on"
     try:
         supernet.load_state_dict(load_file(folder / WEIGHTS))
     except (OSError, RuntimeError, SafetensorError) as error:

@@ -1,7 +1,6 @@
 """THE loop: executes a strategy's plans. It knows no method, no space and no data set by name."""
 
 from collections.abc import Callable, Iterator
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -9,8 +8,6 @@ from torch import Tensor, nn
 
 from nshot.dynamic import SeparatedMomentum
 from nshot.strategies.base import Plan
-
-Idle = Literal["drift", "rest"]
 
 
 def train_steps(
@@ -22,8 +19,6 @@ def train_steps(
     start: int,
     total_steps: int,
     lr: float,
-    clip: float | None = None,
-    idle: Idle = "drift",
     backward: Callable[[Tensor], None] = Tensor.backward,
     label_smoothing: float = 0.0,
 ) -> Iterator[tuple[int, Tensor]]:
@@ -31,22 +26,15 @@ def train_steps(
 
     Args:
         model: ``model(x, subnet)`` gives logits.
-        optimizer: its clusters are those of the plans.
+        optimizer: its clusters are those of the plans. It sees no gradient of weights off the path.
         plan: what each step trains.
         batches: the images and labels of each step.
         start: first step, 0 or where a checkpoint was taken.
         total_steps: T.
         lr: base learning rate lr0, which plans scale.
-        clip: largest norm of the gradient; None does not clip.
-        idle: what weights off the path do. ``drift``: their gradient is zero, so momentum and weight decay still move
-            them, as in the authors' released code. ``rest``: they have no gradient and keep still.
         backward: how a loss becomes gradients, for wrappers like Fabric.
         label_smoothing: of the cross entropy.
     """
-    parameters = list(model.parameters())
-    if idle == "drift":
-        for parameter in parameters:
-            parameter.grad = torch.zeros_like(parameter)
     for step in range(start, total_steps):
         todo = plan(step)
         images, labels = batches(step)
@@ -55,10 +43,8 @@ def train_steps(
             loss = F.cross_entropy(model(images, path), labels, label_smoothing=label_smoothing)
             backward(loss if weight == 1 else loss * weight)
             losses.append(loss.detach())
-        if clip is not None:
-            nn.utils.clip_grad_norm_(parameters, clip)
         for group in optimizer.param_groups:
             group["lr"] = lr * todo.lr
         optimizer.step(cluster=todo.cluster)
-        optimizer.zero_grad(set_to_none=idle == "rest")
+        optimizer.zero_grad()
         yield step, losses[0] if len(losses) == 1 else torch.stack(losses).mean()

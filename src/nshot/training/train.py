@@ -14,6 +14,7 @@ from nshot.strategies import strategies
 from .config import TrainConfig, to_dict
 from .run import WEIGHTS
 from .runner import Job, Run, Say, execute, fabric, save_weights
+from .sgd import sgd
 from .supernet import train_steps
 
 
@@ -47,16 +48,20 @@ def train(config: TrainConfig, data: Dataset, out: str | Path, *, device: str = 
     def make() -> Job:
         with seeded(config.seed, "init"):
             supernet = config.space.supernet()
+        supernet.fast = config.fast == "on"
         supernet.to(memory_format=torch.channels_last)
         model = lightning.setup(supernet)
-        sgd = torch.optim.SGD(
+        base = sgd(
             supernet.parameters(),
+            idle=config.idle,
+            clip=config.clip,
+            fast=config.fast == "on",
             lr=config.lr,
             momentum=config.momentum,
             weight_decay=config.weight_decay,
             nesterov=config.nesterov,
         )
-        optimizer = SeparatedMomentum(sgd, strategy.clusters)
+        optimizer = SeparatedMomentum(base, strategy.clusters)
         batches.to(lightning.device)
         return Job(
             supernet,
@@ -69,8 +74,6 @@ def train(config: TrainConfig, data: Dataset, out: str | Path, *, device: str = 
                 start=start,
                 total_steps=total_steps,
                 lr=config.lr,
-                clip=config.clip,
-                idle=config.idle,
                 backward=lightning.backward,
             ),
             total_steps,

@@ -1,0 +1,273 @@
+"""The CPU's fast path: a network of nodes, run forward and backward by fused kernels instead of autograd's graph.
+
+A node sums batch-normalised convolutions, earlier values and 3x3 averages of earlier values. Autograd would pass over
+memory once for each of these operations and each of their gradients; here a node costs one pass for the statistics and
+one for all the rest, forward as backward. Convolutions stay torch's own. The same mathematics as the modules' plain
+``forward``, to rounding: tests compare every gradient.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from .kernels import EPS, call, library, pointer, pointers
+
+
+class Signal:
+    """A tensor (N, C, H, W), channels-last, and the gradients that reach it."""
+
+    __slots__ = ("grads", "tensor")
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+        self.grads: list[Tensor] = []
+
+
+class Convolved(Signal):
+    """A convolution's output, and the statistics of its channels."""
+
+    __slots__ = ("mean", "rstd")
+
+    def __init__(self, tensor: Tensor) -> None:
+        super().__init__(tensor)
+        n, c, h, w = tensor.shape
+        self.mean, self.rstd = torch.empty(2, c).unbind()
+        call("moments", tensor.dtype, pointer(tensor), n * h * w, c, EPS, pointer(self.mean), pointer(self.rstd))
+
+
+class Node:
+    """A sum, as float32 ``value``, as the ``relu`` that convolutions read, or both; ``pooled``: the gradients of its
+    3x3 averages."""
+
+    __slots__ = ("pooled", "relu", "value")
+
+    def __init__(self, value: Tensor | None, relu: Tensor | None) -> None:
+        self.value = None if value is None else Signal(value)
+        self.relu = None if relu is None else Signal(relu)
+        self.pooled: list[Tensor] = []
+
+
+def usable(x: Tensor) -> bool:
+    """Whether the fast path can run on this input: on a CPU, in float32, with kernels."""
+    return x.device.type == "cpu" and x.dtype == torch.float32 and not x.requires_grad and library() is not None
+
+
+class Tape:
+    """Runs operations forward and, where ``train``, records how to run them backward.
+
+    Args:
+        train: whether gradients will be asked for.
+
+    ``dtype`` is what convolutions read and write: float32, or under autocast its type. Statistics and sums are float32.
+    """
+
+    def __init__(self, train: bool) -> None:
+        self.train = train
+        self.dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32
+        self.weights: dict[Tensor, Tensor] = {}  # parameter to what convolutions read
+        self.grads: dict[Tensor, Tensor] = {}
+        self._back: list[Callable[[], None]] = []
+
+    def conv(self, x: Signal, weight: Tensor, stride: int = 1, *, grad_x: bool = True, norm: bool = True) -> Any:
+        """Convolution without bias, padded to keep its size: a `Convolved`, or without ``norm`` a float32 `Signal`."""
+        if weight not in self.weights:
+            self.weights[weight] = weight.detach().to(self.dtype)
+        read = self.weights[weight]
+        y, gradients = _pointwise(x.tensor, read) if weight.shape[-1] == stride == 1 else _conv(x.tensor, read, stride)
+        out = Convolved(y) if norm else Signal(y.float())
+
+        def back() -> None:
+            if not out.grads:
+                return  # the output does not depend on it
+            (g,) = out.grads
+            gx, gw = gradients(g.to(self.dtype), grad_x)
+            self.grads[weight] = self.grads[weight] + gw if weight in self.grads else gw
+            if gx is not None:
+                x.grads.append(gx)
+
+        if self.train:
+            self._back.append(back)
+        return out
+
+    def node(
+        self,
+        convolved: Sequence[Convolved] = (),
+        plain: Sequence[Signal] = (),
+        pooled: Sequence[Node] = (),
+        *,
+        value: bool = True,
+        relu: bool = True,
+    ) -> Node:
+        """The sum of normalised convolutions, plain values, and 3x3 averages of nodes' values; at least one of them."""
+        averaged = [p.value.tensor for p in pooled if p.value is not None]
+        like = [*(s.tensor for s in convolved), *(s.tensor for s in plain), *averaged][0]
+        n, c, h, w = like.shape
+        summed = torch.empty_like(like, dtype=torch.float32) if value else None
+        positive = torch.empty_like(like, dtype=self.dtype) if relu else None
+        node = Node(summed, positive)
+        ys, means, rstds = _columns(convolved)
+        xs, ps = pointers([s.tensor for s in plain]), pointers(averaged)
+        call(
+            "mix", self.dtype, pointer(summed), pointer(positive), n, h, w, c,
+            len(convolved), ys, means, rstds, len(plain), xs, len(pooled), ps,
+        )  # fmt: skip
+        if self.train:
+            self._back.append(lambda: self._node_back(node, convolved, plain, pooled, (ys, means, rstds), (n, h, w, c)))
+        return node
+
+    def _node_back(
+        self,
+        node: Node,
+        convolved: Sequence[Convolved],
+        plain: Sequence[Signal],
+        pooled: Sequence[Node],
+        columns: tuple[Any, Any, Any],
+        shape: tuple[int, int, int, int],
+    ) -> None:
+        n, h, w, c = shape
+        own = node.value.grads if node.value else []
+        conv = node.relu.grads if node.relu else []
+        count = len(own) + len(conv) + len(node.pooled)
+        if not count:
+            return
+        alone = len(own) == count == 1
+        g = own[0] if alone else torch.empty((n, c, h, w), memory_format=torch.channels_last)
+        sums = torch.empty(1 + len(convolved), c)
+        if convolved or not alone:
+            call(
+                "gather", self.dtype, pointer(None if alone else g), pointer(node.relu.tensor if node.relu else None),
+                n, h, w, c, len(conv), pointers(conv), len(own), pointers(own), len(node.pooled), pointers(node.pooled),
+                len(convolved), *columns, *map(pointer, (sums[0], sums[1:])),
+            )  # fmt: skip
+        if convolved:
+            grads = [torch.empty_like(y.tensor) for y in convolved]
+            call(
+                "norm_backward", self.dtype, pointers(grads), pointer(g), n * h * w, c,
+                len(convolved), *columns, *map(pointer, (sums[0], sums[1:])),
+            )  # fmt: skip
+            for y, grad in zip(convolved, grads, strict=True):
+                y.grads.append(grad)
+        for x in plain:
+            x.grads.append(g)
+        for p in pooled:
+            p.pooled.append(g)
+
+    def relu(self, node: Node) -> Signal:
+        """What convolutions of the node read; computed now where it was not asked for with the node."""
+        if node.relu is None:
+            assert node.value is not None
+            node.relu = Signal(node.value.tensor.clamp_min(0).to(self.dtype))
+        return node.relu
+
+    def half(self, x: Signal) -> Signal:
+        """Average of 2x2 pixels."""
+        out = Signal(F.avg_pool2d(x.tensor, 2).to(self.dtype))
+
+        def back() -> None:
+            if not out.grads:
+                return
+            (g,) = out.grads
+            gx = torch.ops.aten.avg_pool2d_backward(g.float(), x.tensor, [2, 2], [2, 2], [0, 0], False, True, None)
+            x.grads.append(gx.contiguous(memory_format=torch.channels_last))
+
+        if self.train:
+            self._back.append(back)
+        return out
+
+    def images(self, x: Tensor) -> Signal:
+        """What the first convolution reads."""
+        return Signal(x.to(self.dtype).contiguous(memory_format=torch.channels_last))
+
+    def normed(self, x: Node) -> Node:
+        """ReLU of a value that is normalised without a convolution."""
+        assert x.value is not None
+        value = x.value
+        y = Convolved(value.tensor.to(self.dtype))
+        if self.train:
+            self._back.append(lambda: value.grads.extend(g.float() for g in y.grads))
+        return self.node([y], value=False)
+
+    def backward(self, out: Signal, g: Tensor) -> list[Tensor | None]:
+        """Gradients of the weights, in the order of their first use, from that of the output."""
+        if not self._back:
+            raise RuntimeError("the fast path keeps nothing after a backward: run forward again")
+        out.grads.append(g)
+        while self._back:
+            self._back.pop()()
+        return [self.grads.pop(weight, None) for weight in self.weights]  # popped: autograd need not copy
+
+
+Gradients = Callable[[Tensor, bool], tuple[Tensor | None, Tensor]]
+
+
+def _conv(x: Tensor, weight: Tensor, stride: int) -> tuple[Tensor, Gradients]:
+    """A convolution's output and, from that of the output, the gradients of x (where asked for) and of the weight."""
+    padding = weight.shape[-1] // 2
+
+    def gradients(g: Tensor, grad_x: bool) -> tuple[Tensor | None, Tensor]:
+        gx, gw, _ = torch.ops.aten.convolution_backward(
+            g, x, weight, None, [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], 1, [grad_x, True, False]
+        )
+        return gx.contiguous(memory_format=torch.channels_last) if grad_x else None, gw
+
+    return F.conv2d(x, weight, None, stride, padding).contiguous(memory_format=torch.channels_last), gradients
+
+
+def _pointwise(x: Tensor, weight: Tensor) -> tuple[Tensor, Gradients]:
+    """A 1x1 convolution as a product of matrices, half again as fast."""
+    rows, matrix = _rows(x), weight.flatten(1)
+
+    def gradients(g: Tensor, grad_x: bool) -> tuple[Tensor | None, Tensor]:
+        g_rows = _rows(g)
+        gx = _image(g_rows @ matrix, x) if grad_x else None
+        return gx, (g_rows.t() @ rows).view_as(weight)
+
+    return _image(rows @ matrix.t(), x), gradients
+
+
+def _rows(x: Tensor) -> Tensor:
+    """(N, C, H, W) channels-last as (N H W, C), without a copy."""
+    return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
+
+
+def _image(rows: Tensor, like: Tensor) -> Tensor:
+    n, _, h, w = like.shape
+    return rows.view(n, h, w, -1).permute(0, 3, 1, 2)
+
+
+def pooled(program: Callable[[Tape], Signal]) -> Tensor:
+    """Mean over pixels (N, C), float32, of what ``program`` computes; autograd gets the gradients of its weights."""
+    tape = Tape(torch.is_grad_enabled())
+    with torch.no_grad(), torch.autocast("cpu", enabled=False):
+        last = program(tape)
+        out = last.tensor.mean((2, 3), dtype=torch.float32)
+    return _Replay.apply(tape, last, out, *tape.weights) if tape.train else out
+
+
+class _Replay(torch.autograd.Function):
+    """Hands a tape's gradients to autograd."""
+
+    @staticmethod
+    def forward(ctx: Any, tape: Tape, last: Signal, out: Tensor, *weights: Tensor) -> Tensor:
+        ctx.tape, ctx.last = tape, last
+        return out.view_as(out)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g: Tensor) -> Any:
+        like = ctx.last.tensor
+        spread = (g / (like.shape[2] * like.shape[3])).to(like.dtype)[:, :, None, None].expand_as(like)
+        grads = ctx.tape.backward(ctx.last, spread.contiguous(memory_format=torch.channels_last))
+        return None, None, None, *grads
+
+
+def _columns(convolved: Sequence[Convolved]) -> tuple[Any, Any, Any]:
+    return (
+        pointers([y.tensor for y in convolved]),
+        pointers([y.mean for y in convolved]),
+        pointers([y.rstd for y in convolved]),
+    )

@@ -1,0 +1,105 @@
+"""SGD as supernets are trained with: torch's own, and on the CPU the same update in one pass over memory.
+
+What is not in torch's SGD is what the released code and the paper differ in: weights off the path (``idle``).
+``drift``: their gradient is zero, so momentum and weight decay still move them, as in the released code. ``rest``:
+they keep still.
+"""
+
+import ctypes
+import math
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD
+
+from nshot.nn.kernels import library, pointers, run
+
+Idle = Literal["drift", "rest"]
+
+
+def sgd(parameters: Iterable[Tensor], *, idle: Idle, clip: float | None, fast: bool, **options: Any) -> SGD:
+    """torch's SGD that clips gradients to the norm ``clip`` (None: not), and does with idle weights what it is told.
+
+    Args:
+        parameters: the weights. In each step those without gradient are idle.
+        idle: see above.
+        clip: largest norm of the gradient of all weights.
+        fast: use `FusedSGD` where it can run.
+        options: lr, momentum, weight_decay and nesterov of torch's SGD.
+    """
+    weights = list(parameters)
+    if fast and library() is not None and all(w.device.type == "cpu" and w.dtype == torch.float32 for w in weights):
+        return FusedSGD(weights, idle=idle, clip=clip, **options)
+    optimizer = SGD(weights, **options)
+    if idle == "drift":
+        zeros = {weight: torch.zeros_like(weight) for weight in weights}
+
+        def fill(*_: Any) -> None:
+            for weight, zero in zeros.items():
+                if weight.grad is None:
+                    weight.grad = zero
+
+        optimizer.register_step_pre_hook(fill)
+    if clip is not None:
+
+        def clipped(*_: Any) -> None:
+            nn.utils.clip_grad_norm_(weights, clip)
+
+        optimizer.register_step_pre_hook(clipped)
+    return optimizer
+
+
+class FusedSGD(SGD):
+    """torch's SGD with momentum on float32 weights in the CPU's memory; state and ``state_dict`` are SGD's own."""
+
+    def __init__(self, parameters: Iterable[Tensor], *, idle: Idle, clip: float | None, **options: Any) -> None:
+        super().__init__(parameters, **options)
+        self.idle = idle
+        self.clip = clip
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        scale = self._scale()
+        for group in self.param_groups:
+            chosen = [p for p in group["params"] if self.idle == "drift" or p.grad is not None]
+            momenta = pointers([self._momentum(p) for p in chosen])
+            grads = [_aligned(p.grad, p) for p in chosen]  # named: they must live until the kernel has run
+            run(
+                "sgd", len(chosen), _sizes(chosen), pointers(chosen), momenta, pointers(grads), float(group["lr"]),
+                float(group["momentum"]), float(group["weight_decay"]), scale, int(group["nesterov"]),
+            )  # fmt: skip
+        return loss
+
+    def _scale(self) -> float:
+        """What clipping multiplies the gradients by."""
+        if self.clip is None:
+            return 1.0
+        total = ctypes.c_double()
+        grads = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
+        run("square_sum", len(grads), _sizes(grads), pointers(grads), ctypes.byref(total))
+        return min(1.0, self.clip / (math.sqrt(total.value) + 1e-6))  # torch's formula
+
+    def _momentum(self, parameter: Tensor) -> Tensor:
+        state = self.state[parameter]
+        if state.get("momentum_buffer") is None:
+            state["momentum_buffer"] = torch.zeros_like(parameter)
+        elif state["momentum_buffer"].stride() != parameter.stride():  # another memory format, from a checkpoint
+            state["momentum_buffer"] = _aligned(state["momentum_buffer"], parameter)
+        return state["momentum_buffer"]
+
+
+def _sizes(tensors: list[Tensor]) -> "ctypes.Array[ctypes.c_int64]":
+    return (ctypes.c_int64 * len(tensors))(*[tensor.numel() for tensor in tensors])
+
+
+def _aligned(value: Tensor | None, parameter: Tensor) -> Tensor | None:
+    """The value in the parameter's memory format."""
+    if value is None or value.stride() == parameter.stride():
+        return value
+    return torch.empty_like(parameter).copy_(value)

@@ -1,0 +1,128 @@
+"""The fast path against the plain one in double precision, over every space that has it; what it refuses to do."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import nshot
+from nshot.nn import kernels
+from nshot.spaces import Subnet, Supernet
+
+SMALL = {"nasbench201": [{"channels": 16, "cells": 1, "resolution": 8}, {"channels": 5, "cells": 2, "resolution": 12}]}
+CASES = [(name, sizes) for name in nshot.list_spaces() for sizes in SMALL.get(name, [{}])]
+SUBNETS = 50
+
+
+def pair(name: str, sizes: dict) -> tuple[Supernet, Supernet]:
+    """A supernet on the fast path, and its plain twin in double precision."""
+    torch.manual_seed(0)
+    supernet = nshot.space(name, **sizes).supernet().to(memory_format=torch.channels_last)
+    twin = copy.deepcopy(supernet).double()
+    twin.fast = False
+    return supernet, twin
+
+
+def batch(supernet: Supernet, count: int = 6) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    side = supernet.space.resolution
+    return torch.randn(count, 3, side, side, generator=generator), torch.arange(count) % 10
+
+
+def gradients(supernet: Supernet, images: Tensor, labels: Tensor, subnet: Subnet) -> tuple[Tensor, dict[str, Tensor]]:
+    supernet.zero_grad()
+    loss = F.cross_entropy(supernet(images, subnet), labels)
+    loss.backward()
+    return loss.detach(), {name: p.grad for name, p in supernet.named_parameters() if p.grad is not None}
+
+
+def relative(a: Tensor, b: Tensor) -> float:
+    return float((a.double() - b.double()).norm() / b.double().norm().clamp_min(1e-12))
+
+
+def subnets(supernet: Supernet) -> list[Subnet]:
+    rng = np.random.default_rng(0)
+    space = supernet.space
+    return [tuple(d.allowed[0] for d in space.decisions), *(space.sample(rng) for _ in range(SUBNETS - 1))]
+
+
+@pytest.mark.skipif(kernels.library() is None, reason="no compiler: there is no fast path")
+@pytest.mark.parametrize(("name", "sizes"), CASES)
+def test_loss_and_every_gradient_equal_the_plain_path(name: str, sizes: dict) -> None:
+    supernet, twin = pair(name, sizes)
+    images, labels = batch(supernet)
+    errors = []
+    for subnet in subnets(supernet):
+        loss, fast = gradients(supernet, images, labels, subnet)
+        truth, plain = gradients(twin, images.double(), labels, subnet)
+        assert abs(loss - truth) < 1e-5 * abs(truth)
+        assert fast.keys() == plain.keys()
+        errors.append(max(relative(fast[key], plain[key]) for key in plain))
+    # Rounding may put a value on the other side of a ReLU's zero, for which neither path is the right one.
+    assert sorted(errors)[int(0.9 * SUBNETS)] < 1e-5, sorted(errors)
+
+
+@pytest.mark.skipif(kernels.library() is None, reason="no compiler: there is no fast path")
+@pytest.mark.parametrize(("name", "sizes"), CASES)
+def test_bf16_is_no_further_from_the_truth_than_the_plain_path(name: str, sizes: dict) -> None:
+    supernet, twin = pair(name, sizes)
+    images, labels = batch(supernet, 16)
+    errors: dict[bool, list[float]] = {True: [], False: []}
+    for subnet in subnets(supernet):
+        truth = gradients(twin, images.double(), labels, subnet)
+        for fast in errors:
+            supernet.fast = fast
+            with torch.autocast("cpu", torch.bfloat16):
+                loss, grads = gradients(supernet, images, labels, subnet)
+            assert abs(loss - truth[0]) < 2e-2 * abs(truth[0])
+            errors[fast].append(relative(*(torch.cat([g[key].flatten() for key in g]) for g in (grads, truth[1]))))
+    assert np.median(errors[True]) < 1.05 * np.median(errors[False])
+
+
+@pytest.mark.skipif(kernels.library() is None, reason="no compiler: there is no fast path")
+def test_the_fast_path_is_the_default_and_another() -> None:
+    supernet, _ = pair("nasbench201", SMALL["nasbench201"][0])
+    images, _ = batch(supernet)
+    fast = supernet(images, (3,) * 6)
+    supernet.fast = False
+    plain = supernet(images, (3,) * 6)
+    assert not fast.equal(plain)
+    torch.testing.assert_close(fast, plain, rtol=1e-4, atol=1e-5)
+
+
+def test_gradients_of_images_are_had_by_the_plain_path() -> None:
+    supernet, twin = pair("nasbench201", SMALL["nasbench201"][0])
+    images, _ = batch(supernet)
+    asked = [images.clone().requires_grad_(), images.double().requires_grad_()]
+    for net, x in zip((supernet, twin), asked, strict=True):
+        net(x, (3, 1, 2, 4, 3, 1)).square().sum().backward()
+    assert relative(asked[0].grad, asked[1].grad) < 1e-4
+
+
+@pytest.mark.skipif(kernels.library() is None, reason="no compiler: there is no fast path")
+def test_a_second_backward_is_refused() -> None:
+    supernet, _ = pair("nasbench201", SMALL["nasbench201"][0])
+    images, _ = batch(supernet)
+    out = supernet(images, (3,) * 6).sum()
+    out.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="run forward again"):
+        out.backward()
+
+
+def test_without_a_compiler_the_plain_path_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    supernet, twin = pair("nasbench201", SMALL["nasbench201"][0])
+    images, _ = batch(supernet)
+    monkeypatch.setenv("CXX", "/no/such/compiler")
+    kernels.library.cache_clear()
+    try:
+        with pytest.warns(UserWarning, match="fast path is off"):
+            out = supernet(images, (3,) * 6)
+        supernet.fast = False
+        assert out.equal(supernet(images, (3,) * 6))
+    finally:
+        monkeypatch.undo()
+        kernels.library.cache_clear()
+    assert relative(out.detach(), twin(images.double(), (3,) * 6).detach()) < 1e-4

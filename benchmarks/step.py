@@ -174,7 +174,8 @@ def variants(subnets: list, repeats: int) -> dict:
 def processes(seconds: float) -> dict:
     """Steps a second of one and of two processes of one thread, proxy size."""
     code = (
-        "import sys, time; sys.path.insert(0, 'benchmarks'); import torch; torch.set_num_threads(1); import numpy as np;"
+        "import sys, time; sys.path.insert(0, 'benchmarks'); import torch; torch.set_num_threads(1);"
+        "import numpy as np;"
         "from step import *; o = Ours(SIZES['proxy'], batch_of(SIZES['proxy'], 64)); r = np.random.default_rng(0);"
         f"[o(o.space.sample(r)) for _ in range(20)]; n = 0; end = time.time() + {seconds}\n"
         "while time.time() < end: o(o.space.sample(r)); n += 1\n"
@@ -190,7 +191,8 @@ def processes(seconds: float) -> dict:
 def memory(clusters: int) -> int:
     """Peak memory of 60 proxy-size steps in a fresh process, in MB; clusters 0: the reference."""
     code = (
-        "import sys; sys.path.insert(0, 'benchmarks'); import torch; torch.set_num_threads(1); import numpy as np;"
+        "import resource, sys; sys.path.insert(0, 'benchmarks'); import torch; torch.set_num_threads(1);"
+        "import numpy as np;"
         "from step import *; r = np.random.default_rng(0); size = SIZES['full']; d = batch_of(size, 64);"
         f"o = Ours(size, d, clusters={clusters}) if {clusters} else None;"
         "t = None if o else reference.Trainer(reference.Supernet(16, 5)); s = nshot.space('nasbench201');"

@@ -45,6 +45,8 @@ def train(args: list[str]) -> None:
         out: Path
         """Run folder; an unfinished run of the same options there is continued."""
         config: TrainConfig = field(default_factory=lambda: default)
+        jobs: int = 1
+        """Where a method has several supernets: how many are trained at once, one thread each."""
 
     what = (
         f"Train a supernet by {strategy}, from the preset {preset_name}; options override it. Strategies: "
@@ -56,7 +58,7 @@ def train(args: list[str]) -> None:
     size = config.space.resolution
     data = load(config.dataset, root=command.data_root, split=config.split, download=command.download, resolution=size)
     config = dataclasses.replace(config, space=dataclasses.replace(config.space, num_classes=data.classes))
-    train(config, data, command.out, device=command.device)
+    train(config, data, command.out, device=command.device, jobs=command.jobs)
     known = "digits" if config.dataset == "digits" else "nasbench201"
     print(f"trained: {command.out}; rank it with: nshot rank {command.out} --benchmark {known}")
 
@@ -216,6 +218,52 @@ def _benchmark_import(args: list[str]) -> None:
     print(f"written: {import_official(Path(file), command.out)}")
 
 
+def study(args: list[str]) -> None:
+    """run a table of the paper: nshot study table-j|...|all [--preset P] [--seeds N] [--jobs N]"""
+    from nshot.studies.base import scale, studies
+    from nshot.studies.collect import collect, markdown, write
+    from nshot.studies.runner import jobs_of, run_jobs
+
+    names = studies.names()
+    name = positional(args, "study", f"a table: {', '.join(names)}, or all")
+
+    @dataclass(frozen=True)
+    class Study:
+        preset: str = "proxy"
+        """smoke (digits, seconds), proxy (CIFAR-10 at 16 px) or paper (section A)."""
+        seeds: int = 3
+        """Seeds of each row, from 0."""
+        jobs: int = 1
+        """Processes, one thread each."""
+        runs: Path = Path("runs/studies")
+        """Where runs lie; two studies that need the same run share it, a killed one continues."""
+        out: Path = Path("runs/studies/results")
+        """Folder for the results: JSON, Markdown and a plot a table."""
+        data_root: Path | None = None
+        """Where data sets and benchmarks lie; default: NSHOT_DATA, else ./data."""
+        only: str = ""
+        """Only rows whose label begins with this, such as SPOS."""
+        collect: bool = False
+        """Run nothing, write the results of what is there."""
+
+    command = parse(Study, args, "study TABLE", f"Run a table of the paper. Tables: {', '.join(names)}, or all.")
+    chosen = [studies[each] for each in (names if name == "all" else [name])]
+    at = scale(command.preset)
+    runs = command.runs / command.preset
+    if not command.collect:
+        wanted = [
+            dataclasses.replace(each, rows=tuple(row for row in each.rows if row.label.startswith(command.only)))
+            for each in chosen
+        ]
+        if not any(each.rows for each in wanted):
+            raise UserError(f"only {command.only!r}: no row's label begins with it")
+        run_jobs(jobs_of(wanted, at, command.seeds), runs, processes=command.jobs, root=command.data_root)
+    for each in chosen:
+        result = collect(each, at, command.seeds, runs, command.data_root)
+        print(f"\n{markdown(result)}")
+        print(f"written: {', '.join(map(str, write(result, command.out)))}")
+
+
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "quickstart": quickstart,
     "train": train,
@@ -223,6 +271,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "search": search,
     "retrain": retrain,
     "benchmark": benchmark,
+    "study": study,
 }
 
 

@@ -3,10 +3,8 @@
 import dataclasses
 import json
 import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from nshot.seeding import generator
 from nshot.spaces import Space, Subnet, space
 from nshot.spaces.base import ENUMERABLE
 from nshot.training.alone import Recipe, train_alone
+from nshot.training.processes import run_in_processes
 from nshot.training.progress import Progress
 from nshot.training.run import claim, locked, read_log, versions
 
@@ -90,7 +89,8 @@ def build(
             open(folder / RESULTS, "a") as log,
             Progress("build", wanted, wanted - len(tasks), noun="trainings") as progress,
         ):
-            for result in _run(tasks, subnets, space, config, data, jobs):
+            work = [(i, subnets[i], seed) for i, seed in tasks]
+            for result in run_in_processes(_train_one, work, jobs, start=_start, given=(space, config.recipe, data)):
                 log.write(json.dumps(result) + "\n")
                 log.flush()
                 done[result["subnet"], result["seed"]] = result
@@ -136,35 +136,10 @@ def _to_dict(config: BuildConfig) -> dict[str, Any]:
     return {**values, "space": {"name": config.space.name, **config.space.sizes()}}
 
 
-def _run(
-    tasks: list[tuple[int, int]], subnets: list[Subnet], space: Space, config: BuildConfig, data: Dataset, jobs: int
-) -> Iterator[dict[str, Any]]:
-    """Results as they come, from worker processes of one thread each."""
-    # The threads are said before the children start: OpenMP reads the variable when torch is imported.
-    before = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = "1"
-    try:
-        with ProcessPoolExecutor(jobs, get_context("spawn"), _start, (space, config.recipe, data)) as pool:
-            futures = [pool.submit(_train_one, i, subnets[i], seed) for i, seed in tasks]
-            try:
-                for future in as_completed(futures):
-                    yield future.result()
-            finally:
-                pool.shutdown(wait=False, cancel_futures=True)  # an interrupted build does not train the rest
-    finally:
-        if before is None:
-            del os.environ["OMP_NUM_THREADS"]
-        else:
-            os.environ["OMP_NUM_THREADS"] = before
-
-
 _worker: dict[str, Any] = {}  # what a worker process keeps between trainings
 
 
 def _start(space: Space, recipe: Recipe, data: Dataset) -> None:
-    import torch
-
-    torch.set_num_threads(1)
     _worker.update(space=space, recipe=recipe, data=data)
 
 

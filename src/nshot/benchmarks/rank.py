@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from nshot.data.sources import data_root
+from nshot.data.sources import Dataset, data_root
 from nshot.errors import UserError
 from nshot.files import write_json, write_parquet
 from nshot.ranking.evaluate import Scores
@@ -86,6 +86,7 @@ def rank_run(
     name: str = "ranking",
     root: str | Path | None = None,
     device: str = "auto",
+    data: Dataset | None = None,
 ) -> tuple[Ranking, str]:
     """Ranks subnets of a finished run against a benchmark and writes the ranking to the run folder.
 
@@ -99,6 +100,7 @@ def rank_run(
         name: of the files written.
         root: data root.
         device: Fabric's accelerator.
+        data: the run's data set, where it is loaded already.
 
     Returns:
         The ranking, and the column of true accuracies.
@@ -123,7 +125,7 @@ def rank_run(
     if len(chosen) < 2:
         raise UserError(f"a ranking needs at least 2 subnets, not {len(chosen)}")
     truth = table.truth(column, chosen)
-    scores = score_run(Path(run), config, supernet, chosen, root=root, images=images, device=device)
+    scores = score_run(Path(run), config, supernet, chosen, root=root, images=images, device=device, data=data)
     ranking = compare(config.space, chosen, scores, truth)
     described = {"benchmark": benchmark, "column": column, "list": str(subnets) if subnets else f"sample of {sample}"}
     write_ranking(Path(run), name, config.space, ranking, described)

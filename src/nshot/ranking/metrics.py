@@ -65,3 +65,28 @@ def bootstrap_interval(
         return float("nan"), float("nan")
     low, high = np.nanquantile(values, [tail, 1 - tail])
     return float(low), float(high)
+
+
+def complexity_bias(scores: ArrayLike, truth: ArrayLike, complexity: ArrayLike) -> float:
+    """CB: among pairs of subnets that scores order wrongly, the share in which the less complex one is put first.
+
+    0.5 is fair, 1 puts small subnets first whenever it errs. Pairs that tie in scores, truth or complexity do not
+    count; nan where no pair is left. Our definition of table D's CB, which the supplement does not define.
+    """
+    s, t, c = (np.asarray(values, dtype=np.float64) for values in (scores, truth, complexity))
+    wrong = small_first = 0
+    for i in range(len(s) - 1):  # row by row: all pairs at once would not fit for a whole space
+        ds, dt, dc = np.sign(s[i] - s[i + 1 :]), np.sign(t[i] - t[i + 1 :]), np.sign(c[i] - c[i + 1 :])
+        mistaken = (ds * dt < 0) & (dc != 0)
+        wrong += int(mistaken.sum())
+        small_first += int((mistaken & (ds * dc < 0)).sum())
+    return small_first / wrong if wrong else float("nan")
+
+
+def complexity_convergence(accuracy: ArrayLike, truth: ArrayLike, complexity: ArrayLike) -> float:
+    """C³: Kendall's tau between complexity and convergence, the supernet's accuracy over the true one.
+
+    0 is fair, below 0 complex subnets have converged less. Our definition of table D's C³, which the supplement does
+    not define.
+    """
+    return kendall_tau(complexity, np.asarray(accuracy, dtype=np.float64) / np.asarray(truth, dtype=np.float64))

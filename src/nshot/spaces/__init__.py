@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from .base import Decision, Space, Subnet, Supernet, extract, spaces
+from .base import Decision, FewShot, Space, Subnet, Supernet, extract, spaces
 
-__all__ = ["Decision", "Space", "Subnet", "Supernet", "extract", "list_spaces", "space", "spaces"]
+__all__ = ["Decision", "FewShot", "Space", "Subnet", "Supernet", "extract", "list_spaces", "space", "spaces"]
 
 
 def space(name: str, **sizes: Any) -> Space:

@@ -204,9 +204,46 @@ class Supernet(nn.Module, ABC):
         """
         return (self(x, subnet) for subnet in subnets)
 
+    def canonical(self, subnet: Subnet) -> Subnet:
+        """One representative of the subnets that compute the same with this supernet's weights."""
+        return self.space.canonical(subnet)
+
     @abstractmethod
     def extract(self, subnet: Subnet) -> nn.Module:
         """A module ``network(x)`` with a copy of the subnet's weights and bit for bit its outputs."""
+
+
+class FewShot(Supernet):
+    """Several supernets, each of its part of ``space``; a subnet is run by the one that owns it (few-shot NAS)."""
+
+    def __init__(self, space: Space, parts: Sequence[Supernet]) -> None:
+        super().__init__()
+        self.space = space
+        self.parts = nn.ModuleList(parts)
+
+    def owner(self, subnet: Subnet) -> Supernet:
+        """The part's supernet; raises UserError where no part has the subnet."""
+        for part in self.parts:
+            assert isinstance(part, Supernet)
+            if subnet in part.space:
+                return part
+        raise UserError(f"subnet {tuple(subnet)} is in no part of the space")
+
+    def forward(self, x: Tensor, subnet: Subnet) -> Tensor:
+        return self.owner(subnet)(x, subnet)
+
+    def forward_many(self, x: Tensor, subnets: Iterable[Subnet]) -> Iterator[Tensor]:
+        for part, group in itertools.groupby(subnets, self.owner):
+            yield from part.forward_many(x, group)
+
+    def canonical(self, subnet: Subnet) -> Subnet:
+        """Keeps the options that say which part owns the subnet: other parts have other weights."""
+        closed = [len(d.allowed) == 1 for d in self.owner(subnet).space.decisions]
+        form = self.space.canonical(subnet)
+        return tuple(own if kept else option for own, option, kept in zip(subnet, form, closed, strict=True))
+
+    def extract(self, subnet: Subnet) -> nn.Module:
+        return self.owner(subnet).extract(subnet)
 
 
 def extract(supernet: Supernet, subnet: Sequence[int]) -> nn.Module:

@@ -87,6 +87,13 @@ class Strategy(ABC):
 
     name: ClassVar[str]
     options_type: ClassVar[type[Options]] = Options
+    presets: ClassVar[dict[str, dict[str, Any]]] = {}
+    """What a preset's training has otherwise for this method: values of the run's configuration, by preset."""
+
+    @classmethod
+    def parts(cls, space: Space, options: Options, seed: int) -> list[Space]:
+        """The spaces that get a supernet each: a partition of ``space``; of a part, the part itself."""
+        return [space]
 
     def __init__(self, space: Space, *, total_steps: int, seed: int = 0, options: Options | None = None) -> None:
         check_whole(1, total_steps=total_steps)
@@ -130,8 +137,12 @@ class Strategy(ABC):
         if schedule == "constant":
             return 1.0
         if schedule == "cosine":
-            return (1 + math.cos(math.pi * step / self.total_steps)) / 2
+            return self.cosine(step)
         return learning_rate(1.0, step, self.total_steps, self.decay(path))
+
+    def cosine(self, step: int) -> float:
+        """A cosine from 1 to 0."""
+        return (1 + math.cos(math.pi * step / self.total_steps)) / 2
 
     def decay(self, path: Subnet) -> float:
         """γ(α) of eq. 4, or what a control puts in its place."""

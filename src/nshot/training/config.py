@@ -2,6 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from tyro.conf import Suppress
@@ -39,6 +40,8 @@ class TrainConfig:
     fast: Literal["on", "off"] = "on"
     """Use fused kernels where they can run (CPU): the same mathematics, to rounding."""
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    init: Path | None = None
+    """A finished run whose supernet's weights this training begins with, as few-shot NAS does; None: new ones."""
     seed: int = 0
     log_every: int = 50
     """Steps between lines of the log."""
@@ -63,6 +66,7 @@ def to_dict(config: TrainConfig) -> dict[str, Any]:
     values = {f.name: getattr(config, f.name) for f in fields(config)}
     values["space"] = {"name": config.space.name, **config.space.sizes()}
     values["options"] = dataclasses.asdict(config.options)
+    values["init"] = None if config.init is None else str(config.init)
     return values
 
 
@@ -73,9 +77,12 @@ def from_dict(values: dict[str, Any]) -> TrainConfig:
     if unknown:
         raise UserError(f"configuration has unknown entries {', '.join(unknown)}: another version of nshot wrote it")
     method = strategies[values["strategy"]]
-    return TrainConfig(
-        **{**values, "space": space_from_dict(values["space"]), "options": method.options_type.of(**values["options"])}
-    )
+    read = {
+        "space": space_from_dict(values["space"]),
+        "options": method.options_type.of(**values["options"]),
+        "init": None if values.get("init") is None else Path(values["init"]),
+    }
+    return TrainConfig(**{**values, **read})
 
 
 def space_from_dict(values: dict[str, Any]) -> Space:
@@ -106,22 +113,26 @@ def preset(name: str, strategy: str = "spos") -> TrainConfig:
     Raises:
         UserError: for an unknown preset or strategy.
     """
-    options = strategies[strategy].options_type()
+    if name not in PRESETS:
+        raise UserError(f"unknown preset {name!r}: choose one of {', '.join(PRESETS)}")
+    method = strategies[strategy]
+    return dataclasses.replace(_preset(name, strategy, method.options_type()), **method.presets.get(name, {}))
+
+
+def _preset(name: str, strategy: str, options: Options) -> TrainConfig:
     if name == "paper":
         return TrainConfig(strategy=strategy, options=options)
     if name == "proxy":
         sizes = space("nasbench201", channels=16, cells=1, resolution=16)
         return TrainConfig(strategy=strategy, space=sizes, options=options, epochs=40)
-    if name == "smoke":
-        sizes = space("nasbench201", channels=4, cells=1, resolution=8)
-        return TrainConfig(
-            strategy=strategy,
-            space=sizes,
-            options=options,
-            dataset="digits",
-            epochs=10,
-            batch_size=32,
-            log_every=20,
-            checkpoint_every=100,
-        )
-    raise UserError(f"unknown preset {name!r}: choose one of {', '.join(PRESETS)}")
+    sizes = space("nasbench201", channels=4, cells=1, resolution=8)
+    return TrainConfig(
+        strategy=strategy,
+        space=sizes,
+        options=options,
+        dataset="digits",
+        epochs=10,
+        batch_size=32,
+        log_every=20,
+        checkpoint_every=100,
+    )

@@ -12,11 +12,12 @@ import torch
 
 from nshot.errors import UserError
 from nshot.files import write_atomically, write_json
-from nshot.spaces import Supernet
+from nshot.spaces import FewShot, Supernet
 
 from .config import TrainConfig, differences, from_dict
 
 WEIGHTS = "supernet.safetensors"
+PARTS = "parts"  # the kind of a run that is made of runs
 
 
 def versions() -> dict[str, str]:
@@ -126,6 +127,14 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     return lines
 
 
+def part_folders(folder: Path) -> list[Path]:
+    """The runs that a run of several supernets is made of; raises UserError where there are none yet."""
+    found = sorted(folder.glob("part-*"))
+    if not found:
+        raise UserError(f"run {folder} is not finished: continue it with the same nshot train command")
+    return found
+
+
 def load_run(folder: str | Path) -> tuple[TrainConfig, Supernet]:
     """A finished run's configuration and its trained supernet, on the CPU.
 
@@ -137,6 +146,9 @@ def load_run(folder: str | Path) -> tuple[TrainConfig, Supernet]:
 
     folder = Path(folder)
     stored = read_config(folder)
+    if stored.get("kind") == PARTS:
+        config = from_dict(stored["config"])
+        return config, FewShot(config.space, [load_run(part)[1] for part in part_folders(folder)])
     if stored.get("kind") != "supernet":
         raise UserError(f"{folder} holds a {stored.get('kind')} run: name a folder that nshot train made")
     config = from_dict(stored["config"])

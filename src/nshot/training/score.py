@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from nshot.data.batches import Normalise, heldout_batches
-from nshot.data.sources import load
+from nshot.data.sources import Dataset, load
 from nshot.errors import UserError
 from nshot.files import write_atomically
 from nshot.ranking.evaluate import Scores, evaluate
@@ -34,15 +34,18 @@ def score_run(
     root: str | Path | None = None,
     images: int | None = None,
     device: str = "auto",
+    data: Dataset | None = None,
 ) -> Scores:
     """Scores of subnets with a run's supernet on its validation images (the first ``images`` of them).
 
-    What is scored is kept in the run folder until all are, so that a killed scoring continues.
+    ``data`` is the run's data set, where it is loaded already. What is scored is kept in the run folder until all are,
+    so that a killed scoring continues.
 
     Raises:
         UserError: for ``images`` outside 2 to what there are.
     """
-    data = load(config.dataset, root=root, split=config.split, resolution=config.space.resolution)
+    if data is None:
+        data = load(config.dataset, root=root, split=config.split, resolution=config.space.resolution)
     valid = data.valid
     if images is not None:
         if not 2 <= images <= len(valid):
@@ -52,9 +55,11 @@ def score_run(
     supernet.to(lightning.device)
     normalise = Normalise(data.train).to(lightning.device)
     batches = heldout_batches(valid, min(BATCH, len(valid)), normalise, lightning.device)
-    canonical = config.space.canonical
+    canonical = supernet.canonical
     forms = sorted({canonical(subnet) for subnet in subnets})
-    store = PartialScores(folder, (folder / WEIGHTS).read_bytes(), len(valid), forms)
+    store = PartialScores(
+        folder, b"".join(path.read_bytes() for path in sorted(folder.rglob(WEIGHTS))), len(valid), forms
+    )
     with Progress("rank", len(forms), len(store), noun="subnets") as progress:
         while len(store) < len(forms):
             chunk = forms[len(store) : len(store) + CHUNK]

@@ -1,41 +1,54 @@
 """Trains the supernet of a configuration in a run folder."""
 
+import dataclasses
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
 
 from nshot.data.batches import TrainBatches
 from nshot.data.sources import Dataset
 from nshot.dynamic import SeparatedMomentum
-from nshot.errors import UserError
+from nshot.errors import UserError, check_whole
 from nshot.seeding import seeded
+from nshot.spaces import Space
 from nshot.strategies import strategies
 
 from .config import TrainConfig, to_dict
-from .run import WEIGHTS
+from .processes import run_in_processes
+from .run import PARTS, WEIGHTS, claim, load_run, locked
 from .runner import Job, Run, Say, execute, fabric, save_weights
 from .sgd import sgd
 from .supernet import train_steps
 
 
-def train(config: TrainConfig, data: Dataset, out: str | Path, *, device: str = "auto", say: Say = print) -> Path:
+def train(
+    config: TrainConfig, data: Dataset, out: str | Path, *, device: str = "auto", jobs: int = 1, say: Say = print
+) -> Path:
     """Trains a supernet and writes its run folder; continues an unfinished run of the same configuration.
+
+    A method with several supernets trains each in a folder ``part-<i>`` of its own.
 
     Args:
         config: the run.
         data: what ``load(config.dataset, ...)`` gave.
         out: the run folder.
         device: Fabric's accelerator: auto, cpu, cuda, mps.
+        jobs: how many supernets are trained at once, each in a process of one thread; 1: one after the other, here.
         say: takes lines for the user.
 
     Returns:
-        The run folder, which now holds ``supernet.safetensors``.
+        The run folder, which (or whose parts) now hold ``supernet.safetensors``.
 
     Raises:
         UserError: for values that do not fit together, and as `execute`.
     """
     if config.space.num_classes != data.classes:
         raise UserError(f"num_classes {config.space.num_classes}: {data.name} has {data.classes} classes")
+    check_whole(1, jobs=jobs)
+    parts = strategies[config.strategy].parts(config.space, config.options, config.seed)
+    if len(parts) > 1:
+        return _train_parts(config, parts, data, Path(out), device, jobs, say)
     folder = Path(out)
     batches = TrainBatches(data.train, config.batch_size, config.seed, flip=data.mirrors)
     total_steps = config.epochs * batches.steps_per_epoch
@@ -45,9 +58,13 @@ def train(config: TrainConfig, data: Dataset, out: str | Path, *, device: str = 
 
     lightning = fabric(device, config.precision)
 
+    given = None if config.init is None else load_run(config.init)[1].state_dict()
+
     def make() -> Job:
         with seeded(config.seed, "init"):
             supernet = config.space.supernet()
+        if given is not None:
+            _begin_with(supernet, given, config.init)
         supernet.fast = config.fast == "on"
         supernet.to(memory_format=torch.channels_last)
         model = lightning.setup(supernet)
@@ -84,3 +101,37 @@ def train(config: TrainConfig, data: Dataset, out: str | Path, *, device: str = 
     run = Run(folder, "supernet", to_dict(config), WEIGHTS, config.log_every, config.checkpoint_every)
     execute(run, make, lambda job: save_weights(folder / WEIGHTS, job.module), say)
     return folder
+
+
+def _begin_with(supernet: nn.Module, given: dict[str, Tensor], init: Path | None) -> None:
+    """Takes the weights that the supernet shares with a trained one, which may have more."""
+    own = supernet.state_dict()
+    if missing := [name for name in own if name not in given or given[name].shape != own[name].shape]:
+        raise UserError(f"init {init}: its supernet has no {missing[0]} of this shape: name a run of the same sizes")
+    supernet.load_state_dict({name: given[name] for name in own})
+
+
+def _train_parts(
+    config: TrainConfig, parts: list[Space], data: Dataset, folder: Path, device: str, jobs: int, say: Say
+) -> Path:
+    """Each part is a run of its own: what is finished is left alone, what was killed continues."""
+    configs = [dataclasses.replace(config, space=part) for part in parts]
+    for part in configs:  # refuses wrong options before any folder
+        strategies[part.strategy](part.space, total_steps=1, seed=part.seed, options=part.options)
+    TrainBatches(data.train, config.batch_size, config.seed, flip=False)
+    with locked(folder):
+        claim(folder, PARTS, to_dict(config))
+        todo = [(part, data, folder / f"part-{i}", device) for i, part in enumerate(configs)]
+        if jobs == 1:
+            for part, _, out, _ in todo:
+                train(part, data, out, device=device, say=say)
+        else:
+            for line in run_in_processes(_train_part, todo, jobs):
+                say(line)
+    return folder
+
+
+def _train_part(config: TrainConfig, data: Dataset, out: Path, device: str) -> str:
+    lines: list[str] = []
+    train(config, data, out, device=device, say=lines.append)
+    return "; ".join([*lines, f"{out} is trained"])

@@ -1,0 +1,78 @@
+"""FairNAS (Chu et al., ICCV 2021): strict fairness, and with CaLR and MS Alg. 2 of the supplement."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from nshot.errors import UserError
+from nshot.seeding import generator
+from nshot.spaces import Subnet
+
+from .base import Options, Plan, Strategy, strategies
+
+
+@dataclass(frozen=True)
+class FairOptions(Options):
+    """FairNAS: as SPOS; schedules that depend on the path become the weights of the paths' gradients (Alg. 2)."""
+
+    outer: Literal["constant", "cosine"] = "constant"
+    """Learning rate around the weights of calr, power and shuffled: constant (Alg. 2, released) or cosine."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.outer != "constant" and not self.weighs:
+            raise UserError(f"outer {self.outer!r} has no effect without --schedule calr, power or shuffled")
+        if self.sampling != "uniform":
+            raise UserError(f"sampling {self.sampling!r}: FairNAS's paths are permutations, only uniform is possible")
+
+    @property
+    def weighs(self) -> bool:
+        """Whether the schedule weighs gradients."""
+        return self.schedule in ("calr", "power", "shuffled")
+
+
+@strategies.register("fairnas")
+class FairNAS(Strategy):
+    """Each step trains n paths that use every option of every decision once, n being the number of options.
+
+    A decision with fewer options than others has some of them twice. With MS the paths of a step share the option of
+    the MS decision, drawn anew (Alg. 2, lines 5 and 11), so that decision is not fair.
+    """
+
+    name = "fairnas"
+    options_type = FairOptions
+    options: FairOptions
+    # Section A; n = 5 paths a step of NAS-Bench-201, so at proxy scale a fifth of SPOS's steps. No clipping: released.
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "paper": {"epochs": 200, "clip": None},
+        "proxy": {"epochs": 8, "clip": None},
+        "smoke": {"epochs": 2, "clip": None},
+    }
+
+    def plan(self, step: int) -> Plan:
+        rng = generator(self.seed, "fair paths", step)
+        columns = [self._column(rng, d.allowed) for d in self.space.decisions]
+        if self.ms_decision is not None:
+            columns[self.ms_decision] = [int(rng.choice(self.space.decisions[self.ms_decision].allowed))] * self.paths
+        paths: tuple[Subnet, ...] = tuple(zip(*columns, strict=True))
+        weights, lr = (1.0,) * self.paths, self._outer(step)
+        if self.options.weighs:
+            weights = tuple(self.lr(step, path) for path in paths)
+        return Plan(paths, weights, lr, self.cluster(paths[0]))
+
+    @property
+    def paths(self) -> int:
+        """n, the paths of a step."""
+        return max(len(d.allowed) for d in self.space.decisions)
+
+    def _column(self, rng: np.random.Generator, allowed: tuple[int, ...]) -> list[int]:
+        """A permutation of a decision's options, filled up to n."""
+        column = rng.permutation(np.resize(rng.permutation(allowed), self.paths))
+        return [int(option) for option in column]
+
+    def _outer(self, step: int) -> float:
+        """The step's own learning rate."""
+        if not self.options.weighs:
+            return self.lr(step, ())
+        return self.cosine(step) if self.options.outer == "cosine" else 1.0

@@ -1,0 +1,92 @@
+"""What a study is: rows of runs, the paper's figures beside them, and at which scale they are run."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from nshot.errors import UserError
+from nshot.registry import Registry
+from nshot.strategies import strategies
+from nshot.training.config import TrainConfig, preset
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A preset as studies use it: training, and what its supernets are ranked against."""
+
+    preset: str
+    benchmark: str
+    subnets: Path | None = None
+    """List of the subnets that are ranked, under the data root."""
+    sample: int = 0
+    """Without a list: so many random subnets of the benchmark."""
+    images: int | None = None
+    """How many validation images rank; None: all."""
+    overrides: dict[str, Any] = field(default_factory=dict)
+    """Values of the configuration at this scale."""
+
+
+RANK_LIST, SPLIT = Path("nasbench201/rank-list.json"), "nasbench201/cifar10-split.json"
+SCALES = {
+    "paper": Scale("paper", "nasbench201", RANK_LIST, overrides={"split": SPLIT}),
+    "proxy": Scale("proxy", "nasbench201", RANK_LIST, images=10_000, overrides={"split": SPLIT}),
+    "smoke": Scale("smoke", "digits", sample=40, images=256, overrides={"epochs": 1, "batch_size": 64}),
+}
+
+
+def scale(name: str) -> Scale:
+    """The scale of that name; raises UserError for another."""
+    if name not in SCALES:
+        raise UserError(f"unknown preset {name!r}: choose one of {', '.join(SCALES)}")
+    return SCALES[name]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How a row's supernet is trained, whatever the scale and the seed.
+
+    ``options`` are the strategy's (CaLR, MS, ...), ``config`` the run's (momentum, idle weights, ...).
+    """
+
+    strategy: str
+    options: dict[str, Any] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict)
+
+    def at(self, scale: Scale, seed: int) -> TrainConfig:
+        """The run's configuration."""
+        base = preset(scale.preset, self.strategy)
+        options = strategies[self.strategy].options_type.of(**self.options)
+        return replace(base, **{**scale.overrides, **self.config, "options": options, "seed": seed})
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table: its label, how it is trained, and the paper's figures by column (mean, or mean and std)."""
+
+    label: str
+    setting: Setting
+    paper: tuple[float, ...] = ()
+    """Empty where the paper has no such row: a control of ours."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """A table of the paper, made from runs.
+
+    ``measure`` says what its columns are: ``tau`` (Kendall's tau by accuracy and by loss) or ``bias`` (CB and C³ for
+    each data set of the benchmark).
+    """
+
+    name: str
+    title: str
+    rows: tuple[Row, ...]
+    measure: str = "tau"
+    note: str = ""
+
+
+studies: Registry[Study] = Registry("study", "nshot.studies")
+
+
+def ours(**options: Any) -> dict[str, Any]:
+    """Options of CaLR and MS with the defaults of this project: MS on the first decision."""
+    return {"schedule": "calr", "ms": "first", **options}

@@ -1,0 +1,111 @@
+"""Results of a study: figures of its runs, beside the paper's, as JSON, Markdown and a plot."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import numpy as np
+
+from nshot.benchmarks.table import read_benchmark
+from nshot.files import write_atomically, write_json
+from nshot.ranking.metrics import complexity_bias, complexity_convergence
+
+from .base import Scale, Study
+from .runner import FAILED, Job
+
+DATASETS = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "imagenet16": "ImageNet16-120", "digits": "digits"}
+Measure = Callable[[Path, Job, str | Path | None], dict[str, float]]
+
+
+def tau(folder: Path, job: Job, root: str | Path | None) -> dict[str, float]:
+    """Kendall's taus of a ranking, and half the width of their 95 % intervals over images."""
+    metrics = json.loads((folder / f"{job.ranking}.json").read_text())["metrics"]
+    found: dict[str, float] = {}
+    for score in ("accuracy", "loss"):
+        row = metrics[score]
+        found |= {f"tau by {score}": row["tau"], f"± images, {score}": (row["high"] - row["low"]) / 2}
+    return found
+
+
+def bias(folder: Path, job: Job, root: str | Path | None) -> dict[str, float]:
+    """CB and C³ against each data set of the benchmark."""
+    import pyarrow.parquet as pq
+
+    ranked = pq.read_table(folder / f"{job.ranking}.parquet").to_pydict()
+    space = job.config.space
+    benchmark = read_benchmark(job.scale.benchmark, space, root)
+    subnets = [space.parse(arch) for arch in ranked["arch"]]
+    found = {}
+    for name, title in DATASETS.items():
+        if f"{name}_test" in benchmark.columns:
+            truth = benchmark.truth(f"{name}_test", subnets)
+            found[f"{title} CB"] = complexity_bias(ranked["accuracy"], truth, ranked["params"])
+            found[f"{title} C³"] = complexity_convergence(ranked["accuracy"], truth, ranked["params"])
+    return found
+
+
+MEASURES: dict[str, Measure] = {"tau": tau, "bias": bias}
+
+
+def collect(study: Study, scale: Scale, seeds: int, runs: Path, root: str | Path | None = None) -> dict[str, Any]:
+    """What is there of a study: for each row the figures of each seed, and which runs are missing or have failed."""
+    rows = []
+    for row in study.rows:
+        figures, missing, failed = {}, [], {}
+        for seed in range(seeds):
+            job = Job(row.setting.at(scale, seed), scale)
+            folder = runs / job.folder
+            if (folder / FAILED).exists():
+                failed[str(seed)] = json.loads((folder / FAILED).read_text())["error"]
+            elif (folder / f"{job.ranking}.json").exists():
+                figures[str(seed)] = MEASURES[study.measure](folder, job, root)
+            else:
+                missing.append(seed)
+        rows.append(
+            {"label": row.label, "paper": row.paper, "seeds": figures, "missing seeds": missing, "failed": failed}
+        )
+    return {"study": study.name, "title": study.title, "preset": scale.preset, "note": study.note, "rows": rows}
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """The table: the paper's figures, ours as mean ± std over seeds; intervals over images in columns of their own."""
+    columns = list(next((f for row in result["rows"] for f in row["seeds"].values()), {}))
+    lines = [f"### {result['title']}", "", f"Preset {result['preset']}.", ""]
+    lines += [
+        f"| row | paper | {' | '.join(columns)} | seeds |",
+        f"| --- | --- | {' | '.join('---' for _ in columns)} | --- |",
+    ]
+    for row in result["rows"]:
+        cells = [_spread([figures[column] for figures in row["seeds"].values()]) for column in columns]
+        state = str(len(row["seeds"])) + (f", {len(row['failed'])} failed" if row["failed"] else "")
+        lines.append(f"| {row['label']} | {_paper(row['paper'])} | {' | '.join(cells)} | {state} |")
+    if result["note"]:
+        lines += ["", result["note"]]
+    return "\n".join(lines) + "\n"
+
+
+def _spread(values: list[float | None]) -> str:
+    numbers = [value for value in values if value is not None and np.isfinite(value)]
+    if not numbers:
+        return "-"
+    return f"{mean(numbers):.3f} ± {stdev(numbers):.3f}" if len(numbers) > 1 else f"{numbers[0]:.3f}"
+
+
+def _paper(figures: tuple[float, ...]) -> str:
+    if not figures:
+        return "-"
+    return f"{figures[0]:.3f} ± {figures[1]:.3f}" if len(figures) == 2 else ", ".join(f"{f:.2f}" for f in figures)
+
+
+def write(result: dict[str, Any], out: Path) -> list[Path]:
+    """Writes ``<study>-<preset>.json``, ``.md`` and ``.png``."""
+    from nshot.studies.plot import plot
+
+    out.mkdir(parents=True, exist_ok=True)
+    stem = out / f"{result['study']}-{result['preset']}"
+    write_json(stem.with_suffix(".json"), result)
+    write_atomically(stem.with_suffix(".md"), markdown(result).encode())
+    plot(stem.with_suffix(".png"), result)
+    return [stem.with_suffix(suffix) for suffix in (".json", ".md", ".png")]

@@ -1,0 +1,37 @@
+"""A study as a picture: each row's seeds beside the paper's figure."""
+
+from pathlib import Path
+from typing import Any
+
+
+def plot(path: Path, result: dict[str, Any]) -> Path:
+    """Horizontal dots, a line a row: every seed, their mean, and the paper's mean with its spread. For a table of
+    several columns the first one is shown."""
+    from matplotlib.figure import Figure
+
+    rows = result["rows"]
+    column = next((c for row in rows for figures in row["seeds"].values() for c in figures), "")
+    figure = Figure(figsize=(8, 1.2 + 0.34 * len(rows)), layout="constrained", dpi=120)
+    panel = figure.subplots()
+    labels = {"seed": "our seeds", "mean": "our mean", "paper": "paper, full scale"}
+    for y, row in enumerate(rows):
+        values = [f[column] for f in row["seeds"].values() if f.get(column) is not None]
+        if values:
+            panel.plot(values, [y] * len(values), "o", color="#4c78a8", alpha=0.5, ms=5, label=labels.pop("seed", None))
+            mean = sum(values) / len(values)
+            panel.plot(mean, y, "|", color="#4c78a8", ms=14, mew=2.5, label=labels.pop("mean", None))
+        if row["paper"]:
+            std = row["paper"][1] if len(row["paper"]) == 2 else 0
+            panel.errorbar(
+                row["paper"][0], y, xerr=std, fmt="D", color="#e45756", ms=5, capsize=3, label=labels.pop("paper", None)
+            )
+    panel.set_yticks(range(len(rows)), [row["label"] for row in rows], fontsize=8)
+    panel.invert_yaxis()
+    panel.set_xlabel(column)
+    panel.set_title(f"{result['title']}\npreset {result['preset']}", fontsize=10)
+    panel.grid(axis="x", alpha=0.25)
+    panel.spines[["top", "right"]].set_visible(False)
+    if len(labels) < 3:
+        figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+    figure.savefig(path)
+    return path

@@ -1,0 +1,136 @@
+"""Runs what studies need, each distinct run once, in parallel processes; killed and restarted it continues."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from nshot.benchmarks.rank import rank_run
+from nshot.benchmarks.table import read_benchmark
+from nshot.data.sources import Dataset, data_root, load
+from nshot.errors import UserError, check_whole
+from nshot.files import write_json
+from nshot.spaces.lists import subnets_from_file
+from nshot.training.config import TrainConfig, to_dict
+from nshot.training.processes import run_in_processes
+from nshot.training.progress import Progress
+from nshot.training.train import train
+
+from .base import Scale, Study
+
+Say = Callable[[str], None]
+FAILED = "failed.json"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run: a setting at a scale with a seed."""
+
+    config: TrainConfig
+    scale: Scale
+
+    @property
+    def folder(self) -> str:
+        """The run's name: two studies that need the same run find it by this."""
+        values = to_dict(self.config)
+        for key in ("log_every", "checkpoint_every"):  # they do not change what is trained
+            del values[key]
+        digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
+        return f"{self.config.strategy}-{digest}"
+
+    @property
+    def ranking(self) -> str:
+        """Names the ranking: list and images are part of it."""
+        which = self.scale.subnets.stem if self.scale.subnets else f"sample{self.scale.sample}"
+        return f"{which}-{self.scale.images or 'all'}"
+
+
+def jobs_of(studies: Sequence[Study], scale: Scale, seeds: int) -> dict[str, Job]:
+    """The distinct runs by name, the first seed of every row before the second."""
+    check_whole(1, seeds=seeds)
+    found: dict[str, Job] = {}
+    for seed in range(seeds):
+        for study in studies:
+            for row in study.rows:
+                job = Job(row.setting.at(scale, seed), scale)
+                found.setdefault(job.folder, job)
+    return found
+
+
+def run_jobs(
+    jobs: dict[str, Job], runs: Path, *, processes: int, root: str | Path | None = None, say: Say = print
+) -> None:
+    """Trains and ranks what the folder ``runs`` does not have yet; one that fails is marked, the others go on.
+
+    Raises:
+        UserError: where data, benchmark or list cannot be had; then nothing is started.
+    """
+    check_whole(1, jobs=processes)
+    cores = os.cpu_count() or 1
+    if processes > cores:
+        raise UserError(f"jobs {processes}: this machine has {cores} cores, and each run takes one")
+    todo = [job for name, job in jobs.items() if not is_done(runs / name, job)]
+    say(f"{len(jobs) - len(todo)} of {len(jobs)} runs are done, {len(todo)} to do in {processes} processes")
+    if not todo:
+        return
+    data = _checked(todo[0], root)
+    work = [(with_classes(job, data), runs / job.folder, root) for job in todo]
+    with Progress("study", len(jobs), len(jobs) - len(todo), noun="runs") as progress:
+        for line in run_in_processes(_run_one, work, processes, start=_start, given=(data,)):
+            progress.advance()
+            progress.show()
+            say(line)
+
+
+def _checked(job: Job, root: str | Path | None) -> Dataset:
+    """The data set, once it is clear that all that the runs need is there."""
+    config = job.config
+    benchmark = read_benchmark(job.scale.benchmark, config.space, root)
+    if job.scale.subnets is not None:
+        listed = subnets_from_file(job.scale.subnets, config.space, data_root(root))
+        benchmark.truth(f"{config.dataset}_test", listed)
+    return load(config.dataset, root=root, split=config.split, resolution=config.space.resolution)
+
+
+def with_classes(job: Job, data: Dataset) -> Job:
+    space = replace(job.config.space, num_classes=data.classes)
+    return Job(replace(job.config, space=space), job.scale)
+
+
+def is_done(folder: Path, job: Job) -> bool:
+    """Whether the run is ranked, or has failed for good."""
+    return (folder / f"{job.ranking}.json").exists() or (folder / FAILED).exists()
+
+
+_worker: dict[str, Any] = {}  # what a worker process keeps between runs
+
+
+def _start(data: Dataset) -> None:
+    _worker["data"] = data
+
+
+def _run_one(job: Job, folder: Path, root: str | Path | None) -> str:
+    """Trains and ranks; says how it went."""
+    scale, data = job.scale, _worker["data"]
+    try:
+        train(job.config, data, folder, device="cpu", say=lambda line: None)
+        ranking, _ = rank_run(
+            folder,
+            scale.benchmark,
+            subnets=scale.subnets,
+            sample=scale.sample,
+            images=scale.images,
+            name=job.ranking,
+            root=root,
+            device="cpu",
+            data=data,
+        )
+    except UserError as error:
+        if "the loss is" in str(error):  # diverged: training it again would diverge again
+            write_json(folder / FAILED, {"error": str(error)})
+        return f"{folder.name} failed: {error}"
+    taus = ", ".join(f"{row['tau']:.3f} by {score}" for score, row in ranking.table.items())
+    return f"{folder.name}: tau {taus}"

@@ -1,0 +1,28 @@
+"""Table E: g of the decay ratio (eqs. i to iii), MS on everywhere; and the controls that the paper lacks."""
+
+from . import settings as s
+from .base import Row, Setting, Study, ours, studies
+
+TABLE_E = studies.register("table-e")(
+    Study(
+        "table-e",
+        "Kendall's tau by g of the decay ratio, MS on everywhere",
+        (
+            Row("SPOS + MS", s.SPOS_MS, (0.772, 0.007)),
+            Row("SPOS + MS + CaLR, exp", Setting("spos", ours(g="exp")), (0.774, 0.018)),
+            Row("SPOS + MS + CaLR, linear", Setting("spos", ours(g="linear")), (0.783, 0.013)),
+            Row("SPOS + MS + CaLR, log", s.SPOS_OURS, (0.814, 0.007)),
+            Row("SPOS + MS at (1-t/T)^2.18 (control)", s.SPOS_MS_POWER),
+            Row("SPOS + MS, γ shuffled (control)", s.SPOS_MS_SHUFFLED),
+            Row("FairNAS + MS, constant lr", s.FAIR_MS, (0.784, 0.007)),
+            Row("FairNAS + MS, cosine", s.FAIR_MS_COSINE),
+            Row("FairNAS + MS + CaLR, exp", Setting("fairnas", ours(g="exp")), (0.794, 0.016)),
+            Row("FairNAS + MS + CaLR, linear", Setting("fairnas", ours(g="linear")), (0.813, 0.011)),
+            Row("FairNAS + MS + CaLR, log", s.FAIR_OURS, (0.828, 0.020)),
+            Row("FSNAS + MS", s.FEW_MS, (0.750, 0.024)),
+            Row("FSNAS + MS + CaLR, exp", Setting("fsnas", ours(g="exp")), (0.755, 0.015)),
+            Row("FSNAS + MS + CaLR, linear", Setting("fsnas", ours(g="linear")), (0.763, 0.013)),
+            Row("FSNAS + MS + CaLR, log", s.FEW_OURS, (0.767, 0.010)),
+        ),
+    )
+)

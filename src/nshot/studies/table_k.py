@@ -1,0 +1,26 @@
+"""Table K: γ', and the controls that tell complexity-awareness from a faster decay and from idle weights."""
+
+from . import settings as s
+from .base import Row, Setting, Study, ours, studies
+
+REST = {"idle": "rest"}
+
+TABLE_K = studies.register("table-k")(
+    Study(
+        "table-k",
+        "Kendall's tau by γ', and controls",
+        (
+            Row("SPOS", s.SPOS, (0.751, 0.008)),
+            Row("SPOS + ours, γ' = 2", Setting("spos", ours(gamma=2.0)), (0.787, 0.001)),
+            Row("SPOS + ours, γ' = 3", Setting("spos", ours(gamma=3.0)), (0.797, 0.010)),
+            Row("SPOS + ours, γ' = 4", s.SPOS_OURS, (0.814, 0.007)),
+            Row("SPOS + MS (control)", s.SPOS_MS),
+            Row("SPOS + CaLR (control)", s.SPOS_CALR),
+            Row("SPOS at (1-t/T)^2.18 (control)", s.SPOS_POWER),
+            Row("SPOS + MS at (1-t/T)^2.18 (control)", s.SPOS_MS_POWER),
+            Row("SPOS + MS, γ shuffled (control)", s.SPOS_MS_SHUFFLED),
+            Row("SPOS, idle weights rest (control)", Setting("spos", config=REST)),
+            Row("SPOS + ours, idle weights rest (control)", Setting("spos", ours(), REST)),
+        ),
+    )
+)

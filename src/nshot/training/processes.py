@@ -1,0 +1,62 @@
+"""Work in parallel processes of one thread each: two torch processes with two threads each collapse on two cores."""
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from multiprocessing import get_context
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def run_in_processes(
+    function: Callable[..., T],
+    tasks: Iterable[Sequence[Any]],
+    jobs: int,
+    *,
+    start: Callable[..., None] | None = None,
+    given: Sequence[Any] = (),
+) -> Iterator[T]:
+    """Yields ``function(*task)`` of every task as they come, in ``jobs`` spawned processes.
+
+    Args:
+        function: a module's own, so that another process finds it.
+        tasks: begun in this order.
+        jobs: how many at once.
+        start: called once in each process, with ``given``.
+
+    An interruption, or a task that raises, cancels what has not begun.
+    """
+    with (
+        _one_thread(),
+        ProcessPoolExecutor(jobs, get_context("spawn"), _begin, (start, given)) as pool,
+    ):
+        futures = [pool.submit(function, *task) for task in tasks]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Said before the children start: OpenMP reads the variable when torch is imported."""
+    before = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["OMP_NUM_THREADS"]
+        else:
+            os.environ["OMP_NUM_THREADS"] = before
+
+
+def _begin(start: Callable[..., None] | None, given: Sequence[Any]) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    if start is not None:
+        start(*given)

@@ -18,10 +18,10 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
-import reference
 import torch
 
 import nshot
+import reference
 from nshot.ranking.evaluate import evaluate
 
 SIZES = {"channels": 16, "cells": 1, "resolution": 16}

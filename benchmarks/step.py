@@ -191,13 +191,13 @@ def processes(seconds: float) -> dict:
 def memory(clusters: int) -> int:
     """Peak memory of 60 proxy-size steps in a fresh process, in MB; clusters 0: the reference."""
     code = (
-        "import resource, sys; sys.path.insert(0, 'benchmarks'); import torch; torch.set_num_threads(1);"
+        "import sys; sys.path.insert(0, 'benchmarks'); import torch; torch.set_num_threads(1);"
         "import numpy as np;"
         "from step import *; r = np.random.default_rng(0); size = SIZES['full']; d = batch_of(size, 64);"
         f"o = Ours(size, d, clusters={clusters}) if {clusters} else None;"
         "t = None if o else reference.Trainer(reference.Supernet(16, 5)); s = nshot.space('nasbench201');"
         "[o(s.sample(r)) if o else t.step(*d, s.sample(r)) for _ in range(60)];"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
+        "print(next(int(l.split()[1]) for l in open('/proc/self/status') if l.startswith('VmHWM')) // 1024)"
     )
     return int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
 

@@ -1,7 +1,5 @@
 """The command line: a whole thread on digits, help at once, and one line and status 2 for what cannot be."""
 
-import contextlib
-import io
 import json
 import re
 import resource
@@ -19,9 +17,10 @@ from safetensors.torch import load_file
 import nshot
 import nshot.benchmarks.build
 import nshot.cli
+from helpers import nshot_, refuse
 from nshot.benchmarks.build import BuildConfig
 
-COMMANDS = ["quickstart", "train", "rank", "search", "retrain", "benchmark"]
+COMMANDS = ["quickstart", "train", "rank", "search", "retrain", "benchmark", "study"]
 SMOKE = ["spos", "--preset", "smoke", "--epochs", "1", "--device", "cpu"]
 SMALL = ["--channels", "4", "--cells", "1", "--resolution", "8", "--dataset", "digits", "--device", "cpu"]
 ARCH = "|nor_conv_3x3~0|+|none~0|none~1|+|nor_conv_3x3~0|none~1|none~2|"
@@ -30,17 +29,6 @@ CHILDREN = resource.RUSAGE_CHILDREN
 
 def bug(reason: str) -> pytest.MarkDecorator:
     return pytest.mark.xfail(strict=True, reason=reason)
-
-
-def nshot_(*args: str | Path) -> tuple[int, str, str]:
-    """Exit status, stdout and stderr of a command, run in this process."""
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            status = nshot.cli.main([str(arg) for arg in args])
-        except SystemExit as stop:  # tyro's way out
-            status = stop.code  # type: ignore[assignment]
-    return status, out.getvalue(), err.getvalue()
 
 
 # help
@@ -206,14 +194,6 @@ def test_an_interrupt_says_how_to_continue(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 # what cannot be
-
-
-def refuse(*args: str | Path) -> str:
-    """The message of a command that must end with status 2: one line."""
-    status, _, err = nshot_(*args)
-    assert status == 2
-    assert re.fullmatch(r"nshot: error: [^\n]+\n", err)
-    return err
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The training loop against loops written by hand in plain torch."""
 
+import dataclasses
 from collections.abc import Callable
 
 import pytest
@@ -46,16 +47,29 @@ def spos(ms: str | None = None) -> Callable[[int], Plan]:
     return nshot.strategy("spos", SPACE, total_steps=STEPS, seed=1, schedule="calr", ms=ms).plan
 
 
+def fairnas(schedule: str = "calr", ms: str | None = "2<-0") -> Callable[[int], Plan]:
+    return nshot.strategy("fairnas", SPACE, total_steps=STEPS, seed=1, schedule=schedule, ms=ms).plan
+
+
 def two_paths(step: int) -> Plan:
     paths = (spos()(step).paths[0], spos()(step + 1).paths[0])
     return Plan(paths=paths, weights=(0.3, 0.7), lr=1 - step / STEPS, cluster=0)
 
 
 def train(
-    plan: Callable[[int], Plan], idle: Idle, clusters: int = 1, clip: float | None = CLIP, fast: bool = False
+    plan: Callable[[int], Plan],
+    idle: Idle,
+    clusters: int = 1,
+    clip: float | None = CLIP,
+    fast: bool = False,
+    one: bool = False,
 ) -> Supernet:
+    """``one``: all plans in one cluster."""
     model = new_supernet()
     optimizer = separated(model, clusters, idle, clip, fast)
+    if one:
+        separate = plan
+        plan = lambda step: dataclasses.replace(separate(step), cluster=0)  # noqa: E731
     for _ in train_steps(model, optimizer, plan, batches, start=0, total_steps=STEPS, lr=LR):
         pass
     return model
@@ -116,6 +130,28 @@ def test_options_do_something() -> None:
 def test_two_paths_sum_their_weighted_gradients(idle: Idle) -> None:
     assert all(len(set(two_paths(step).paths)) == 2 for step in range(STEPS))
     assert largest_difference(train(two_paths, idle), by_hand(two_paths, idle)) < 1e-6
+
+
+@pytest.mark.parametrize("idle", ["drift", "rest"])
+def test_fairnas_is_alg_2(idle: Idle) -> None:
+    """The sum of five weighted gradients, one momentum a cluster."""
+    plan = fairnas()
+    assert len({plan(step).cluster for step in range(STEPS)}) > 2
+    assert len({weight for step in range(1, STEPS) for weight in plan(step).weights}) > STEPS
+    trained = by_hand(plan, idle, clusters=5, clip=None)
+    # One backward of the weighted sum rounds otherwise than five backwards do, and each step trains on from there.
+    assert largest_difference(train(plan, idle, clusters=5, clip=None), trained) < 1e-5
+    assert largest_difference(train(plan, idle, clusters=1, clip=None, one=True), trained) > 1e-4
+
+
+def test_fairnas_of_one_path_is_spos() -> None:
+    """In a space of one subnet there is one path, of weight 1."""
+    one = SPACE
+    for decision in SPACE.decisions:
+        one = one.restrict(decision.name, "nor_conv_3x3")
+    plans = [nshot.strategy(name, one, total_steps=STEPS, seed=1).plan for name in ("fairnas", "spos")]
+    assert plans[0](3).weights == (1.0,)
+    assert largest_difference(*(train(plan, "drift") for plan in plans)) == 0
 
 
 def moved_by_one_later_step(idle: Idle, fast: bool) -> tuple[set[str], set[str]]:

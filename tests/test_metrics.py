@@ -22,7 +22,14 @@ from nshot.benchmarks.table import EMBEDDED
 from nshot.data.sources import load
 from nshot.files import write_json
 from nshot.ranking.evaluate import Scores, evaluate
-from nshot.ranking.metrics import bootstrap_interval, kendall_tau, spearman, top_tau
+from nshot.ranking.metrics import (
+    bootstrap_interval,
+    complexity_bias,
+    complexity_convergence,
+    kendall_tau,
+    spearman,
+    top_tau,
+)
 from nshot.training.config import preset
 from nshot.training.train import train
 
@@ -371,3 +378,33 @@ def test_what_json_has_not_becomes_null(tmp_path):
     write_json(tmp_path / "a.json", {"tau": float("nan"), "rows": [1, (float("inf"), 2.5)], "text": "nan"})
     read = json.loads((tmp_path / "a.json").read_text(), parse_constant=lambda name: pytest.fail(name))
     assert read == {"tau": None, "rows": [1, [None, 2.5]], "text": "nan"}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_complexity_bias_by_brute_force(seed: int) -> None:
+    """Of the pairs in the wrong order, those whose smaller subnet is put first."""
+    rng = np.random.default_rng(seed)
+    scores, truth, complexity = rng.integers(0, 8, (3, 30))
+    wrong, small_first = 0, 0
+    for i, j in itertools.permutations(range(30), 2):  # i is put before j, wrongly
+        if scores[i] > scores[j] and truth[i] < truth[j] and complexity[i] != complexity[j]:
+            wrong += 1
+            small_first += complexity[i] < complexity[j]
+    assert wrong > 20
+    assert complexity_bias(scores, truth, complexity) == pytest.approx(small_first / wrong)
+
+
+def test_complexity_bias_of_known_orders() -> None:
+    params, truth = [1, 2, 3, 4], [10, 20, 30, 40]
+    assert complexity_bias([4, 3, 2, 1], truth, params) == 1  # small subnets always first
+    assert complexity_bias([4, 3, 2, 1], truth, [4, 3, 2, 1]) == 0
+    assert math.isnan(complexity_bias([1, 2, 3, 4], truth, params))  # no mistake
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_complexity_convergence_by_its_definition(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    accuracy, truth, complexity = rng.random(40), 1 + rng.random(40), rng.integers(0, 9, 40)
+    found = complexity_convergence(accuracy, truth, complexity)
+    assert found == pytest.approx(tau_b(complexity, accuracy / truth))
+    assert complexity_convergence([3.0, 2.0, 1.0], [4.0, 4.0, 4.0], [1, 2, 3]) == pytest.approx(-1)

@@ -23,7 +23,7 @@ SETTINGS: list[dict[str, Any]] = [
     {"schedule": "power", "power": 2.18},
     {"schedule": "shuffled"},
     {"schedule": "constant", "ms": "first"},
-    {"schedule": "calr", "ms": "random", "sampling": "proportional"},
+    {"schedule": "calr", "ms": "random"},
 ]
 
 every_strategy = pytest.mark.parametrize("name", nshot.list_strategies())
@@ -306,3 +306,110 @@ def test_calr_in_a_space_of_one_complexity(space: Space) -> None:
         space = space.restrict(decision.name, "skip_connect", "avg_pool_3x3")
     with pytest.raises(UserError, match="72752"):
         make("spos", space, schedule="calr")
+
+
+# FairNAS
+
+
+@pytest.mark.parametrize("ms", [None, "first", "3<-0"])
+def test_fairnas_is_strictly_fair(ms: str | None, space: Space) -> None:
+    """Every option of every decision once a step, but of the MS decision, which has one option a step."""
+    strategy = make("fairnas", space, total_steps=1000, ms=ms)
+    separated = {None: None, "first": 0, "3<-0": 3}[ms]
+    seen = set()
+    for step in range(1000):
+        plan = strategy.plan(step)
+        assert len(plan.paths) == 5
+        for index, options in enumerate(zip(*plan.paths, strict=True)):
+            assert sorted(options) == ([plan.cluster] * 5 if index == separated else [0, 1, 2, 3, 4])
+        seen |= set(plan.paths)
+    assert len(seen) > 3000  # the permutations are not those of one step
+
+
+def test_fairnas_fills_up_decisions_of_fewer_options(tiny: Space) -> None:
+    strategy = make("fairnas", tiny)
+    for step in range(200):
+        columns = list(zip(*strategy.plan(step).paths, strict=True))
+        assert all(set(column) == set(d.allowed) for column, d in zip(columns, tiny.decisions, strict=True))
+        assert all(len(column) == 3 for column in columns)
+
+
+def test_fairnas_weighs_gradients_by_eq_3(space: Space) -> None:
+    """Alg. 2, lines 13 and 15: the learning rate of each path is the weight of its gradient, and the step has none."""
+    strategy = make("fairnas", space, schedule="calr", ms="first")
+    for step in range(0, STEPS, 7):
+        plan = strategy.plan(step)
+        expected = [(1 - step / STEPS) ** gamma_eq_4(params(path)) for path in plan.paths]
+        assert plan.weights == pytest.approx(expected, rel=1e-9)
+        assert plan.lr == 1
+    cosine = make("fairnas", space, schedule="calr", outer="cosine").plan(100)
+    assert cosine.lr == pytest.approx((1 + math.cos(math.pi / 4)) / 2)
+
+
+def test_fairnas_baselines(space: Space) -> None:
+    """Released: a constant learning rate. Implied by the supplement: a cosine."""
+    assert {make("fairnas", space, schedule="constant").plan(step).lr for step in range(STEPS)} == {1.0}
+    plan = make("fairnas", space).plan(STEPS // 2)
+    assert plan.lr == pytest.approx(0.5)
+    assert plan.weights == (1.0,) * 5
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"outer": "cosine"}, "outer 'cosine' has no effect without"),
+        ({"sampling": "proportional"}, "sampling 'proportional'.*only uniform"),
+        ({"outer": "linear"}, "unknown outer 'linear'"),
+    ],
+)
+def test_fairnas_refuses(options: dict[str, Any], message: str, space: Space) -> None:
+    with pytest.raises(UserError, match=message):
+        make("fairnas", space, **options)
+
+
+# FSNAS
+
+
+def parts(space: Space, seed: int = 0, **options: Any) -> list[Space]:
+    strategy = make("fsnas", space, **options)
+    return type(strategy).parts(space, strategy.options, seed)
+
+
+@pytest.mark.parametrize("split_at", ["first", "last", "random", "2<-1"])
+def test_fsnas_parts_partition_the_space(split_at: str, tiny: Space, space: Space) -> None:
+    found = parts(tiny, split_at=split_at)
+    owned = [subnet for part in found for subnet in part.subnets()]
+    assert len(owned) == len(set(owned))
+    assert set(owned) == set(tiny.subnets())
+    whole = parts(space, split_at=split_at)
+    assert len(whole) == 5
+    assert sum(part.size for part in whole) == space.size == 15_625
+    rng = np.random.default_rng(0)
+    assert all(sum(subnet in part for part in whole) == 1 for subnet in (space.sample(rng) for _ in range(200)))
+
+
+@pytest.mark.parametrize("split_at", ["first", "last", "random"])
+def test_fsnas_splits_a_part_no_further(split_at: str, space: Space) -> None:
+    for part in parts(space, split_at=split_at):
+        assert parts(part, split_at=split_at) == [part]
+
+
+def test_fsnas_trains_a_part_like_spos(space: Space) -> None:
+    """With C's range and the MS decision of the part (Alg. 3)."""
+    part = parts(space)[3]
+    options = {"schedule": "calr", "ms": "first"}
+    few, spos = make("fsnas", part, **options), make("spos", part, **options)
+    assert [few.plan(step) for step in range(50)] == [spos.plan(step) for step in range(50)]
+    assert few.ms_decision == 1
+    assert few.cost_range == (C_MIN + 241_920, C_MAX)
+
+
+def test_fsnas_split_is_named(space: Space) -> None:
+    with pytest.raises(UserError, match=r"unknown decision 'middle'.*1<-0"):
+        parts(space, split_at="middle")
+
+
+def test_other_methods_have_one_supernet(space: Space) -> None:
+    for name in ("spos", "fairnas"):
+        strategy = make(name, space)
+        assert type(strategy).parts(space, strategy.options, 0) == [space]

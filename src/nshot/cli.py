@@ -219,13 +219,15 @@ def _benchmark_import(args: list[str]) -> None:
 
 
 def study(args: list[str]) -> None:
-    """run a table of the paper: nshot study table-j|...|all [--preset P] [--seeds N] [--jobs N]"""
+    """run a table or figure of the paper: nshot study table-j|...|all [--preset P] [--seeds N] [--jobs N]"""
     from nshot.studies.base import scale, studies
     from nshot.studies.collect import collect, markdown, write
+    from nshot.studies.figure_c import figure_c
     from nshot.studies.runner import jobs_of, run_jobs
+    from nshot.training.config import preset
 
     names = studies.names()
-    name = positional(args, "study", f"a table: {', '.join(names)}, or all")
+    name = positional(args, "study", f"a table or figure: {', '.join(names)}, figure-c, or all")
 
     @dataclass(frozen=True)
     class Study:
@@ -246,9 +248,18 @@ def study(args: list[str]) -> None:
         collect: bool = False
         """Run nothing, write the results of what is there."""
 
-    command = parse(Study, args, "study TABLE", f"Run a table of the paper. Tables: {', '.join(names)}, or all.")
-    chosen = [studies[each] for each in (names if name == "all" else [name])]
+    command = parse(
+        Study,
+        args,
+        "study TABLE",
+        f"Run what is behind a table or figure of the paper: {', '.join(names)}, figure-c, or all.",
+    )
     at = scale(command.preset)
+    if name == "figure-c":
+        command.out.mkdir(parents=True, exist_ok=True)
+        print(f"written: {figure_c(command.out / 'figure-c.png', preset('paper').space)}")
+        return
+    chosen = [studies[each] for each in (names if name == "all" else [name])]
     runs = command.runs / command.preset
     if not command.collect:
         wanted = [

@@ -44,7 +44,8 @@ class Options:
     power: float = 2.18
     """k of --schedule power; 2.18 is the mean decay ratio of CaLR on NAS-Bench-201."""
     ms: str | None = None
-    """Momentum separation: the decision that clusters subnets, by name, or first, last, random. None: off."""
+    """Momentum separation: the decision that clusters subnets, by name, or first, last, random; None: off. Control:
+    shuffled, as many clusters as the first decision has options, each subnet in one drawn at random."""
     sampling: Literal["uniform", "proportional"] = "uniform"
     """Paths drawn uniformly, or in proportion to their complexity (table G)."""
 
@@ -121,6 +122,8 @@ class Strategy(ABC):
 
     def cluster(self, path: Subnet) -> int:
         """Eq. 7: the option of the MS decision."""
+        if self.options.ms == "shuffled":
+            return int(generator(self.seed, f"cluster {path}").integers(self.clusters))
         return 0 if self.ms_decision is None else path[self.ms_decision]
 
     def draw(self, rng: np.random.Generator) -> Subnet:
@@ -157,9 +160,9 @@ class Strategy(ABC):
         open_decisions = [i for i, d in enumerate(self.space.decisions) if len(d.allowed) > 1]
         if ms is None:
             return None
-        if ms in ("first", "last", "random") and not open_decisions:
+        if ms in ("first", "last", "random", "shuffled") and not open_decisions:
             raise UserError(f"ms {ms!r}: the space has no decision left to cluster by")
-        if ms == "first":
+        if ms in ("first", "shuffled"):
             return open_decisions[0]
         if ms == "last":
             return open_decisions[-1]

@@ -23,6 +23,8 @@ class FairOptions(Options):
         super().__post_init__()
         if self.outer != "constant" and not self.weighs:
             raise UserError(f"outer {self.outer!r} has no effect without --schedule calr, power or shuffled")
+        if self.ms == "shuffled":
+            raise UserError("ms 'shuffled': the paths of a FairNAS step must share a cluster, name a decision")
         if self.sampling != "uniform":
             raise UserError(f"sampling {self.sampling!r}: FairNAS's paths are permutations, only uniform is possible")
 

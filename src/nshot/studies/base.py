@@ -1,5 +1,6 @@
 """What a study is: rows of runs, the paper's figures beside them, and at which scale they are run."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,17 @@ class Setting:
 
 
 @dataclass(frozen=True)
+class Measured(Setting):
+    """A row whose figures are no ranking's but those that ``function`` measures while it trains.
+
+    ``function(config, data, **arguments)`` gives figures by column; a module's own, so that another process finds it.
+    """
+
+    function: Callable[..., dict[str, Any]] = field(kw_only=True)
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Row:
     """One line of a table: its label, how it is trained, and the paper's figures by column (mean, or mean and std)."""
 
@@ -73,8 +85,8 @@ class Row:
 class Study:
     """A table of the paper, made from runs.
 
-    ``measure`` says what its columns are: ``tau`` (Kendall's tau by accuracy and by loss) or ``bias`` (CB and C³ for
-    each data set of the benchmark).
+    ``measure`` says what its columns are: ``tau`` (Kendall's tau by accuracy and by loss), ``bias`` (CB and C³ for
+    each data set of the benchmark), or ``own`` (what its rows' functions measured).
     """
 
     name: str

@@ -21,7 +21,7 @@ Measure = Callable[[Path, Job, str | Path | None], dict[str, float]]
 
 def tau(folder: Path, job: Job, root: str | Path | None) -> dict[str, float]:
     """Kendall's taus of a ranking, and half the width of their 95 % intervals over images."""
-    metrics = json.loads((folder / f"{job.ranking}.json").read_text())["metrics"]
+    metrics = json.loads((folder / f"{job.result}.json").read_text())["metrics"]
     found: dict[str, float] = {}
     for score in ("accuracy", "loss"):
         row = metrics[score]
@@ -33,7 +33,7 @@ def bias(folder: Path, job: Job, root: str | Path | None) -> dict[str, float]:
     """CB and C³ against each data set of the benchmark."""
     import pyarrow.parquet as pq
 
-    ranked = pq.read_table(folder / f"{job.ranking}.parquet").to_pydict()
+    ranked = pq.read_table(folder / f"{job.result}.parquet").to_pydict()
     space = job.config.space
     benchmark = read_benchmark(job.scale.benchmark, space, root)
     subnets = [space.parse(arch) for arch in ranked["arch"]]
@@ -46,7 +46,12 @@ def bias(folder: Path, job: Job, root: str | Path | None) -> dict[str, float]:
     return found
 
 
-MEASURES: dict[str, Measure] = {"tau": tau, "bias": bias}
+def own(folder: Path, job: Job, root: str | Path | None) -> dict[str, float]:
+    """What the row's function measured."""
+    return json.loads((folder / f"{job.result}.json").read_text())
+
+
+MEASURES: dict[str, Measure] = {"tau": tau, "bias": bias, "own": own}
 
 
 def collect(study: Study, scale: Scale, seeds: int, runs: Path, root: str | Path | None = None) -> dict[str, Any]:
@@ -55,11 +60,11 @@ def collect(study: Study, scale: Scale, seeds: int, runs: Path, root: str | Path
     for row in study.rows:
         figures, missing, failed = {}, [], {}
         for seed in range(seeds):
-            job = Job(row.setting.at(scale, seed), scale)
+            job = Job.of(row.setting, scale, seed)
             folder = runs / job.folder
             if (folder / FAILED).exists():
                 failed[str(seed)] = json.loads((folder / FAILED).read_text())["error"]
-            elif (folder / f"{job.ranking}.json").exists():
+            elif (folder / f"{job.result}.json").exists():
                 figures[str(seed)] = MEASURES[study.measure](folder, job, root)
             else:
                 missing.append(seed)
@@ -71,16 +76,17 @@ def collect(study: Study, scale: Scale, seeds: int, runs: Path, root: str | Path
 
 def markdown(result: dict[str, Any]) -> str:
     """The table: the paper's figures, ours as mean ± std over seeds; intervals over images in columns of their own."""
-    columns = list(next((f for row in result["rows"] for f in row["seeds"].values()), {}))
+    first: dict[str, Any] = next((f for row in result["rows"] for f in row["seeds"].values()), {})
+    columns = [name for name, value in first.items() if not isinstance(value, list)]
     lines = [f"### {result['title']}", "", f"Preset {result['preset']}.", ""]
     lines += [
-        f"| row | paper | {' | '.join(columns)} | seeds |",
-        f"| --- | --- | {' | '.join('---' for _ in columns)} | --- |",
+        f"| row | paper | {' | '.join([*columns, 'seeds'])} |",
+        f"| --- | --- | {' | '.join('---' for _ in [*columns, 'seeds'])} |",
     ]
     for row in result["rows"]:
         cells = [_spread([figures[column] for figures in row["seeds"].values()]) for column in columns]
         state = str(len(row["seeds"])) + (f", {len(row['failed'])} failed" if row["failed"] else "")
-        lines.append(f"| {row['label']} | {_paper(row['paper'])} | {' | '.join(cells)} | {state} |")
+        lines.append(f"| {row['label']} | {_paper(row['paper'])} | {' | '.join([*cells, state])} |")
     if result["note"]:
         lines += ["", result["note"]]
     return "\n".join(lines) + "\n"
@@ -90,7 +96,11 @@ def _spread(values: list[float | None]) -> str:
     numbers = [value for value in values if value is not None and np.isfinite(value)]
     if not numbers:
         return "-"
-    return f"{mean(numbers):.3f} ± {stdev(numbers):.3f}" if len(numbers) > 1 else f"{numbers[0]:.3f}"
+    return f"{_number(mean(numbers))} ± {_number(stdev(numbers))}" if len(numbers) > 1 else _number(numbers[0])
+
+
+def _number(value: float) -> str:
+    return f"{value:.3f}" if abs(value) >= 0.01 or value == 0 else f"{value:.2e}"
 
 
 def _paper(figures: tuple[float, ...]) -> str:

@@ -19,7 +19,7 @@ from nshot.training.processes import run_in_processes
 from nshot.training.progress import Progress
 from nshot.training.train import train
 
-from .base import Scale, Study
+from .base import Measured, Scale, Setting, Study
 
 Say = Callable[[str], None]
 FAILED = "failed.json"
@@ -31,19 +31,30 @@ class Job:
 
     config: TrainConfig
     scale: Scale
+    measured: Measured | None = None
+
+    @classmethod
+    def of(cls, setting: Setting, scale: Scale, seed: int) -> "Job":
+        return cls(setting.at(scale, seed), scale, setting if isinstance(setting, Measured) else None)
 
     @property
     def folder(self) -> str:
         """The run's name: two studies that need the same run find it by this."""
         values = to_dict(self.config)
+        kind = self.config.strategy
+        if self.measured is not None:
+            kind = self.measured.function.__name__
+            values["arguments"] = self.measured.arguments
         for key in ("log_every", "checkpoint_every"):  # they do not change what is trained
             del values[key]
         digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
-        return f"{self.config.strategy}-{digest}"
+        return f"{kind}-{digest}"
 
     @property
-    def ranking(self) -> str:
-        """Names the ranking: list and images are part of it."""
+    def result(self) -> str:
+        """Names the ranking (list and images are part of it), or what was measured."""
+        if self.measured is not None:
+            return "measured"
         which = self.scale.subnets.stem if self.scale.subnets else f"sample{self.scale.sample}"
         return f"{which}-{self.scale.images or 'all'}"
 
@@ -55,7 +66,7 @@ def jobs_of(studies: Sequence[Study], scale: Scale, seeds: int) -> dict[str, Job
     for seed in range(seeds):
         for study in studies:
             for row in study.rows:
-                job = Job(row.setting.at(scale, seed), scale)
+                job = Job.of(row.setting, scale, seed)
                 found.setdefault(job.folder, job)
     return found
 
@@ -97,12 +108,12 @@ def _checked(job: Job, root: str | Path | None) -> Dataset:
 
 def with_classes(job: Job, data: Dataset) -> Job:
     space = replace(job.config.space, num_classes=data.classes)
-    return Job(replace(job.config, space=space), job.scale)
+    return replace(job, config=replace(job.config, space=space))
 
 
 def is_done(folder: Path, job: Job) -> bool:
     """Whether the run is ranked, or has failed for good."""
-    return (folder / f"{job.ranking}.json").exists() or (folder / FAILED).exists()
+    return (folder / f"{job.result}.json").exists() or (folder / FAILED).exists()
 
 
 _worker: dict[str, Any] = {}  # what a worker process keeps between runs
@@ -113,9 +124,14 @@ def _start(data: Dataset) -> None:
 
 
 def _run_one(job: Job, folder: Path, root: str | Path | None) -> str:
-    """Trains and ranks; says how it went."""
+    """Trains and ranks, or measures; says how it went."""
     scale, data = job.scale, _worker["data"]
     try:
+        if job.measured is not None:
+            figures = job.measured.function(job.config, data, **job.measured.arguments)
+            folder.mkdir(parents=True, exist_ok=True)
+            write_json(folder / f"{job.result}.json", figures)
+            return f"{folder.name} is measured"
         train(job.config, data, folder, device="cpu", say=lambda line: None)
         ranking, _ = rank_run(
             folder,
@@ -123,7 +139,7 @@ def _run_one(job: Job, folder: Path, root: str | Path | None) -> str:
             subnets=scale.subnets,
             sample=scale.sample,
             images=scale.images,
-            name=job.ranking,
+            name=job.result,
             root=root,
             device="cpu",
             data=data,

@@ -1,0 +1,30 @@
+"""Figure C: the decay ratio γ by complexity, for the three g."""
+
+from pathlib import Path
+
+import numpy as np
+
+from nshot.dynamic.calr import G, decay_ratio
+from nshot.spaces import Space
+
+
+def figure_c(path: Path, space: Space, gamma: float = 4.0) -> Path:
+    """Draws γ of eqs. i to iii over the space's range of parameters, above the share of subnets at each complexity."""
+    from matplotlib.figure import Figure
+
+    low, high = space.params_range
+    complexities = np.linspace(low, high, 400)
+    figure = Figure(figsize=(6, 4.6), layout="constrained", dpi=120)
+    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    for g in G:
+        top.plot(complexities / 1e6, [decay_ratio(c, (low, high), gamma, g) for c in complexities], label=f"g = {g}")
+    top.axhline(1, color="grey", lw=0.8, ls=":")
+    top.set_ylabel("decay ratio γ(α)")
+    top.legend(frameon=False)
+    bottom.hist([space.params(subnet) / 1e6 for subnet in space.subnets()], bins=60, color="#4c78a8")
+    bottom.set_xlabel("complexity C(α), parameters (M)")
+    bottom.set_ylabel("subnets")
+    for panel in (top, bottom):
+        panel.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path)
+    return path

@@ -1,0 +1,96 @@
+"""The trainings behind table I and figure B: what gradients of different subnets have in common."""
+
+import math
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+
+from nshot.data.batches import TrainBatches
+from nshot.data.sources import Dataset
+from nshot.dynamic import SeparatedMomentum
+from nshot.errors import UserError
+from nshot.ranking.gradients import SimilarityRecorder, SpreadRecorder
+from nshot.seeding import generator, seeded
+from nshot.spaces import Space, Subnet, Supernet
+from nshot.strategies import Plan, strategies
+from nshot.training.config import TrainConfig
+from nshot.training.sgd import sgd
+from nshot.training.supernet import train_steps
+
+DISTANCES = (0, 1, 3, 5)  # A0, A1, A3, A5 of section C.6: how many decisions differ from those of A0
+
+
+def relatives(space: Space, seed: int) -> tuple[Subnet, ...]:
+    """A0, drawn at random, and A0 with 1, 3 and 5 decisions changed; each of them needs all its decisions."""
+    rng = generator(seed, "relatives")
+    while True:
+        base = space.sample(rng)
+        found = []
+        for distance in DISTANCES:
+            other = list(base)
+            for i in rng.permutation(len(base))[:distance]:
+                other[i] = int(rng.choice([option for option in space.decisions[i].allowed if option != base[i]]))
+            found.append(tuple(other))
+        if all(space.canonical(subnet) == subnet for subnet in found):
+            return tuple(found)
+
+
+def similarity(config: TrainConfig, data: Dataset) -> dict[str, Any]:
+    """Table I: MGCS of A1, A3 and A5 with A0, trained together; the last epoch, the stem's weights."""
+    subnets = relatives(config.space, config.seed)
+    supernet, base, batches = _parts(config, data)
+    optimizer = SeparatedMomentum(base, clusters=1)
+    total = config.epochs * batches.steps_per_epoch
+    recorder = SimilarityRecorder(next(supernet.parameters()), len(subnets))
+
+    def plan(step: int) -> Plan:
+        return Plan(subnets, (1.0,) * len(subnets), (1 + math.cos(math.pi * step / total)) / 2, 0)
+
+    steps = train_steps(supernet, optimizer, plan, batches, start=0, total_steps=total, lr=config.lr, backward=recorder)
+    for step, loss in steps:
+        if step == total - batches.steps_per_epoch - 1:
+            _finite(loss, step)
+            recorder.forget()
+    names = (f"A{distance}" for distance in DISTANCES)
+    return {name: value for name, value in zip(names, recorder.means, strict=True) if name != "A0"}
+
+
+def spread(config: TrainConfig, data: Dataset) -> dict[str, Any]:
+    """Figure B: the standard deviation of the gradients that feed one momentum, over training."""
+    supernet, base, batches = _parts(config, data)
+    total = config.epochs * batches.steps_per_epoch
+    strategy = strategies[config.strategy](config.space, total_steps=total, seed=config.seed, options=config.options)
+    optimizer = SeparatedMomentum(base, strategy.clusters)
+    recorder = SpreadRecorder(list(supernet.parameters()), strategy.clusters)
+    optimizer.register_step_pre_hook(lambda _, args, kwargs: recorder.add(kwargs["cluster"]))
+    curve = []
+    for step, loss in train_steps(
+        supernet, optimizer, strategy.plan, batches, start=0, total_steps=total, lr=config.lr
+    ):
+        if (step + 1) % batches.steps_per_epoch == 0:
+            _finite(loss, step)
+            curve.append(recorder.take())
+    return {"mean over training": sum(curve) / len(curve), "last epoch": curve[-1], "curve": curve}
+
+
+def _parts(config: TrainConfig, data: Dataset) -> tuple[Supernet, Optimizer, TrainBatches]:
+    with seeded(config.seed, "init"):
+        supernet = config.space.supernet().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    base = sgd(
+        supernet.parameters(),
+        idle=config.idle,
+        clip=config.clip,
+        fast=config.fast == "on",
+        lr=config.lr,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+        nesterov=config.nesterov,
+    )
+    batches = TrainBatches(data.train, config.batch_size, config.seed, flip=data.mirrors)
+    return supernet, base, batches
+
+
+def _finite(loss: torch.Tensor, step: int) -> None:
+    if not math.isfinite(float(loss)):
+        raise UserError(f"the loss is {float(loss)} by step {step}: lower --lr, or set --clip")

@@ -1,0 +1,27 @@
+"""The command line, run in the process of the tests."""
+
+import contextlib
+import io
+import re
+from pathlib import Path
+
+import nshot.cli
+
+
+def nshot_(*args: str | Path) -> tuple[int, str, str]:
+    """Exit status, stdout and stderr of a command, run in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            status = nshot.cli.main([str(arg) for arg in args])
+        except SystemExit as stop:  # tyro's way out
+            status = stop.code  # type: ignore[assignment]
+    return status, out.getvalue(), err.getvalue()
+
+
+def refuse(*args: str | Path) -> str:
+    """The message of a command that must end with status 2: one line."""
+    status, _, err = nshot_(*args)
+    assert status == 2
+    assert re.fullmatch(r"nshot: error: [^\n]+\n", err)
+    return err

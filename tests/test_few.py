@@ -1,0 +1,128 @@
+"""Few-shot runs: several supernets in one folder, each subnet run by its owner; beginning with a trained supernet."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from nshot import UserError
+from nshot.benchmarks.rank import rank_run
+from nshot.data.sources import load
+from nshot.strategies import strategies
+from nshot.training.config import TrainConfig, preset
+from nshot.training.run import load_run
+from nshot.training.train import train
+
+
+def quiet(line: str) -> None:
+    pass
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load("digits", resolution=8)
+
+
+@pytest.fixture(scope="module")
+def config() -> TrainConfig:
+    options = strategies["fsnas"].options_type.of(schedule="calr", ms="first", split_at="3<-1")
+    return dataclasses.replace(preset("smoke", "fsnas"), epochs=1, options=options)
+
+
+@pytest.fixture(scope="module")
+def run(config, digits, tmp_path_factory) -> Path:
+    return train(config, digits, tmp_path_factory.mktemp("few") / "run", device="cpu", say=quiet)
+
+
+def test_each_part_is_a_run_of_its_own(run: Path, config: TrainConfig) -> None:
+    folders = sorted(path.name for path in run.glob("part-*"))
+    assert folders == [f"part-{i}" for i in range(5)]
+    weights = [load_file(run / folder / "supernet.safetensors") for folder in folders]
+    # Part i has option i alone on the edge that splits, so only parts 2 and 3 have a convolution there.
+    names = [{name for name in part if "stages.0.0.edges.4" in name} for part in weights]
+    assert [len(found) for found in names] == [0, 0, 1, 1, 0]
+    part, _ = load_run(run / "part-3")
+    assert part.space == config.space.restrict("3<-1", "nor_conv_3x3")
+
+
+def test_the_owner_runs_a_subnet(run: Path, config: TrainConfig) -> None:
+    _, few = load_run(run)
+    images = torch.randn(8, 3, 8, 8)
+    rng = np.random.default_rng(0)
+    for _ in range(10):
+        subnet = config.space.sample(rng)
+        _, own = load_run(run / f"part-{subnet[4]}")
+        assert few(images, subnet).equal(own(images, subnet))
+        assert few.extract(subnet)(images).equal(own(images, subnet))
+    subnets = sorted(config.space.sample(rng) for _ in range(20))
+    with torch.inference_mode():
+        many = list(few.forward_many(images, subnets))
+    assert all(logits.equal(few(images, subnet)) for logits, subnet in zip(many, subnets, strict=True))
+
+
+def test_a_dead_edge_still_says_who_owns_a_subnet(run: Path, config: TrainConfig) -> None:
+    """Edge 3<-1 is dead where 1<-0 is none; the parts have other weights all the same."""
+    _, few = load_run(run)
+    dead = [(0, 3, 0, 3, option, 3) for option in range(5)]
+    assert len({config.space.canonical(subnet) for subnet in dead}) == 1
+    assert len({few.canonical(subnet) for subnet in dead}) == 5
+    images = torch.randn(8, 3, 8, 8)
+    outputs = [few(images, subnet) for subnet in dead]
+    assert all(few(images, few.canonical(subnet)).equal(out) for subnet, out in zip(dead, outputs, strict=True))
+    assert not outputs[0].equal(outputs[1])
+
+
+def test_it_is_ranked_like_any_run(run: Path) -> None:
+    ranking, _ = rank_run(run, "digits", sample=30, images=200, name="some", device="cpu")
+    assert len(ranking.subnets) == 30
+    assert json.loads((run / "some.json").read_text())["subnets"] == 30
+
+
+def test_parallel_parts_are_the_same(run: Path, config: TrainConfig, digits, tmp_path: Path) -> None:
+    """And what is trained already is left alone."""
+    said: list[str] = []
+    train(config, digits, tmp_path / "run", device="cpu", jobs=2, say=said.append)
+    assert len(said) == 5
+    for i in range(5):
+        ours, theirs = (load_file(r / f"part-{i}" / "supernet.safetensors") for r in (run, tmp_path / "run"))
+        assert all(torch.allclose(ours[name], theirs[name], atol=1e-4) for name in ours)
+    said.clear()
+    train(config, digits, tmp_path / "run", device="cpu", say=said.append)
+    assert len(said) == 5
+    assert all("finished already" in line for line in said)
+
+
+def test_an_unfinished_run_is_refused(config: TrainConfig, digits, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    whole = train(config, digits, tmp_path / "whole", device="cpu", say=quiet)
+    (whole / "part-2" / "supernet.safetensors").unlink()
+    with pytest.raises(UserError, match="part-2 is not finished"):
+        load_run(whole)
+
+
+def test_wrong_options_leave_nothing(config: TrainConfig, digits, tmp_path: Path) -> None:
+    wrong = dataclasses.replace(config, options=dataclasses.replace(config.options, ms="3<-1"))
+    with pytest.raises(UserError, match="ms '3<-1': the decision has one option left"):
+        train(wrong, digits, tmp_path / "run", device="cpu", say=quiet)
+    with pytest.raises(UserError, match="jobs 0"):
+        train(config, digits, tmp_path / "run", device="cpu", jobs=0, say=quiet)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_training_begins_with_a_trained_supernet(config: TrainConfig, digits, tmp_path: Path) -> None:
+    one = train(dataclasses.replace(preset("smoke"), epochs=1), digits, tmp_path / "one", device="cpu", say=quiet)
+    # So small a learning rate that what it began with is still seen.
+    still = dataclasses.replace(config, init=one, lr=1e-12, weight_decay=0.0)
+    few = train(still, digits, tmp_path / "few", device="cpu", say=quiet)
+    given = load_file(one / "supernet.safetensors")
+    for i in range(5):
+        for name, weight in load_file(few / f"part-{i}" / "supernet.safetensors").items():
+            torch.testing.assert_close(weight, given[name], rtol=0, atol=1e-8)
+    other = dataclasses.replace(config, init=one, space=dataclasses.replace(config.space, channels=8))
+    with pytest.raises(UserError, match=r"init .*: its supernet has no .* of this shape"):
+        train(other, digits, tmp_path / "other", device="cpu", say=quiet)
+    assert not (tmp_path / "other" / "part-0" / "supernet.safetensors").exists()

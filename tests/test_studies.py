@@ -1,0 +1,141 @@
+"""Studies at smoke scale: every table runs, shared runs are done once, failures are marked, wrong requests refused."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from helpers import nshot_, refuse
+from nshot import UserError
+from nshot.studies.base import SCALES, Row, Setting, Study, studies
+from nshot.studies.collect import collect, markdown
+from nshot.studies.runner import jobs_of, run_jobs
+
+SMOKE = SCALES["smoke"]
+ALL = [studies[name] for name in studies.names()]
+TABLES = ["table-d", "table-e", "table-f", "table-g", "table-j", "table-k"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """All tables, one seed, run by the command line."""
+    folder = tmp_path_factory.mktemp("studies")
+    status, out, _ = command(folder)
+    assert status == 0
+    assert "0 of" in out
+    return folder
+
+
+def command(folder: Path, *args: str, name: str = "all") -> tuple[int, str, str]:
+    base = ["--preset", "smoke", "--seeds", "1", "--runs", folder / "runs", "--out", folder / "out"]
+    return nshot_("study", name, *base, *args)
+
+
+def test_every_table_is_written(folder: Path) -> None:
+    assert set(TABLES) <= set(studies.names())
+    for name in TABLES:
+        result = json.loads((folder / "out" / f"{name}-smoke.json").read_text())
+        assert [row["label"] for row in result["rows"]] == [row.label for row in studies[name].rows]
+        assert all(row["seeds"].keys() == {"0"} and not row["failed"] for row in result["rows"])
+        text = (folder / "out" / f"{name}-smoke.md").read_text()
+        assert all(f"| {row.label} |" in text for row in studies[name].rows)
+        assert (folder / "out" / f"{name}-smoke.png").stat().st_size > 5000
+
+
+def test_runs_are_shared(folder: Path) -> None:
+    rows = sum(len(study.rows) for study in ALL)
+    runs = [path.name for path in (folder / "runs" / "smoke").iterdir()]
+    assert len(runs) == len(jobs_of(ALL, SMOKE, 1)) < rows
+    settings = {
+        json.dumps([r.setting.strategy, r.setting.options, r.setting.config], sort_keys=True)
+        for s in ALL
+        for r in s.rows
+    }
+    assert len(runs) == len(settings)
+
+
+def test_one_row_has_one_figure_everywhere(folder: Path) -> None:
+    """SPOS is a row of tables F, J and K."""
+    figures = []
+    for name, label in (("table-f", "SPOS"), ("table-j", "SPOS, β = 0.9"), ("table-k", "SPOS")):
+        rows = json.loads((folder / "out" / f"{name}-smoke.json").read_text())["rows"]
+        figures.append(next(row["seeds"]["0"] for row in rows if row["label"] == label))
+    assert figures[0] == figures[1] == figures[2]
+
+
+def test_what_is_done_is_not_done_again(folder: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in (folder / "runs").rglob("*")}
+    status, out, _ = command(folder)
+    assert status == 0
+    assert re.search(r"(\d+) of \1 runs are done, 0 to do", out)
+    assert {path: path.stat().st_mtime_ns for path in (folder / "runs").rglob("*")} == before
+
+
+def test_a_killed_study_continues(folder: Path, tmp_path: Path) -> None:
+    """What is missing is run, and comes out the same."""
+    name = "table-k"
+    assert command(tmp_path, name=name)[0] == 0
+    text = (tmp_path / "out" / f"{name}-smoke.json").read_text()
+    victim = next((tmp_path / "runs" / "smoke").glob("spos-*/sample40-256.json"))
+    victim.unlink()
+    status, out, _ = command(tmp_path, name=name)
+    assert status == 0
+    assert "10 of 11 runs are done, 1 to do" in out
+    assert (tmp_path / "out" / f"{name}-smoke.json").read_text() == text
+    assert text == (folder / "out" / f"{name}-smoke.json").read_text()
+
+
+def test_first_seeds_come_first() -> None:
+    seeds = [job.config.seed for job in jobs_of(ALL, SMOKE, 3).values()]
+    assert seeds == sorted(seeds)
+    assert set(seeds) == {0, 1, 2}
+
+
+def test_a_diverging_run_is_marked_and_the_others_go_on(tmp_path: Path) -> None:
+    wild = Setting("spos", config={"lr": 1e30, "clip": None})
+    study = Study("wild", "a title", (Row("wild", wild, (0.5, 0.1)), Row("tame", Setting("spos"))))
+    said: list[str] = []
+    run_jobs(jobs_of([study], SMOKE, 1), tmp_path, processes=1, say=said.append)
+    assert any(re.search(r"failed: the loss is (nan|inf) by step \d+", line) for line in said)
+    rows = collect(study, SMOKE, 1, tmp_path)["rows"]
+    assert "by step" in rows[0]["failed"]["0"]
+    assert rows[0]["seeds"] == {}
+    assert rows[1]["seeds"]["0"].keys() >= {"tau by accuracy", "tau by loss"}
+    assert "| wild | 0.500 ± 0.100 | - | - | - | - | 0, 1 failed |" in markdown(collect(study, SMOKE, 1, tmp_path))
+    said.clear()
+    run_jobs(jobs_of([study], SMOKE, 1), tmp_path, processes=1, say=said.append)
+    assert said == ["2 of 2 runs are done, 0 to do in 1 processes"]
+
+
+def test_mean_and_spread_are_over_seeds() -> None:
+    figures = {"0": {"tau by accuracy": 0.4}, "1": {"tau by accuracy": 0.6}, "2": {"tau by accuracy": None}}
+    row = {"label": "a", "paper": (0.7, 0.01), "seeds": figures, "missing seeds": [], "failed": {}}
+    text = markdown({"study": "s", "title": "t", "preset": "smoke", "note": "a note", "rows": [row]})
+    assert "| a | 0.700 ± 0.010 | 0.500 ± 0.141 | 3 |" in text
+    assert text.endswith("a note\n")
+
+
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [
+        (["table-z"], "unknown study 'table-z': choose one of table-d"),
+        (["table-j", "--jobs", "0"], "jobs 0: must be at least 1"),
+        (["table-j", "--jobs", "1000"], "jobs 1000: this machine has"),
+        (["table-j", "--seeds", "0"], "seeds 0"),
+        (["table-j", "--preset", "huge"], "preset 'huge': choose one of paper, proxy, smoke"),
+        (["table-j", "--preset", "proxy"], "benchmark 'nasbench201' not found at"),
+        (["table-j", "--only", "AutoFormer"], "only 'AutoFormer': no row"),
+    ],
+)
+def test_an_impossible_request_starts_nothing(args: list[str], expected: str, tmp_path: Path) -> None:
+    (tmp_path / "root").mkdir()
+    preset = [] if "--preset" in args else ["--preset", "smoke"]
+    places = ["--runs", tmp_path / "runs", "--out", tmp_path / "out", "--data-root", tmp_path / "root"]
+    assert expected in refuse("study", *args, *preset, *places)
+    assert [path.name for path in tmp_path.iterdir()] == ["root"]
+
+
+def test_a_setting_that_cannot_be_is_an_error() -> None:
+    with pytest.raises(UserError, match="has no effect"):
+        Setting("spos", {"gamma": 3.0}).at(SMOKE, 0)

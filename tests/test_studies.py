@@ -48,9 +48,8 @@ def test_runs_are_shared(folder: Path) -> None:
     runs = [path.name for path in (folder / "runs" / "smoke").iterdir()]
     assert len(runs) == len(jobs_of(ALL, SMOKE, 1)) < rows
     settings = {
-        json.dumps([r.setting.strategy, r.setting.options, r.setting.config], sort_keys=True)
-        for s in ALL
-        for r in s.rows
+        repr((s.strategy, sorted(s.options.items()), sorted(s.config.items()), getattr(s, "function", None)))
+        for s in (row.setting for study in ALL for row in study.rows)
     }
     assert len(runs) == len(settings)
 
@@ -119,7 +118,7 @@ def test_mean_and_spread_are_over_seeds() -> None:
 @pytest.mark.parametrize(
     ("args", "expected"),
     [
-        (["table-z"], "unknown study 'table-z': choose one of table-d"),
+        (["table-z"], "unknown study 'table-z': choose one of figure-b, table-d"),
         (["table-j", "--jobs", "0"], "jobs 0: must be at least 1"),
         (["table-j", "--jobs", "1000"], "jobs 1000: this machine has"),
         (["table-j", "--seeds", "0"], "seeds 0"),

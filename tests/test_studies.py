@@ -138,3 +138,19 @@ def test_an_impossible_request_starts_nothing(args: list[str], expected: str, tm
 def test_a_setting_that_cannot_be_is_an_error() -> None:
     with pytest.raises(UserError, match="has no effect"):
         Setting("spos", {"gamma": 3.0}).at(SMOKE, 0)
+
+
+def test_what_is_there_is_collected_without_running(folder: Path, tmp_path: Path) -> None:
+    status, out, _ = nshot_(
+        "study", "table-j", "--preset", "smoke", "--runs", folder / "runs", "--out", tmp_path, "--collect"
+    )
+    assert status == 0
+    assert "to do" not in out
+    rows = json.loads((tmp_path / "table-j-smoke.json").read_text())["rows"]
+    assert all(row["missing seeds"] == [1, 2] for row in rows)  # three seeds are asked for, one is there
+
+
+def test_figure_c_is_drawn(tmp_path: Path) -> None:
+    status, _, _ = nshot_("study", "figure-c", "--out", tmp_path)
+    assert status == 0
+    assert (tmp_path / "figure-c.png").stat().st_size > 10_000

@@ -220,11 +220,8 @@ def _benchmark_import(args: list[str]) -> None:
 
 def study(args: list[str]) -> None:
     """run a table or figure of the paper: nshot study table-j|...|all [--preset P] [--seeds N] [--jobs N]"""
-    from nshot.studies.base import scale, studies
-    from nshot.studies.collect import collect, markdown, write
-    from nshot.studies.figure_c import figure_c
-    from nshot.studies.runner import jobs_of, run_jobs
-    from nshot.training.config import preset
+    from nshot.studies.base import studies
+    from nshot.studies.command import run_study
 
     names = studies.names()
     name = positional(args, "study", f"a table or figure: {', '.join(names)}, figure-c, or all")
@@ -248,31 +245,18 @@ def study(args: list[str]) -> None:
         collect: bool = False
         """Run nothing, write the results of what is there."""
 
-    command = parse(
-        Study,
-        args,
-        "study TABLE",
-        f"Run what is behind a table or figure of the paper: {', '.join(names)}, figure-c, or all.",
+    command = parse(Study, args, f"study {name}", "Run what is behind a table or figure of the paper.")
+    run_study(
+        name,
+        command.preset,
+        seeds=command.seeds,
+        jobs=command.jobs,
+        runs=command.runs,
+        out=command.out,
+        root=command.data_root,
+        only=command.only,
+        run=not command.collect,
     )
-    at = scale(command.preset)
-    if name == "figure-c":
-        command.out.mkdir(parents=True, exist_ok=True)
-        print(f"written: {figure_c(command.out / 'figure-c.png', preset('paper').space)}")
-        return
-    chosen = [studies[each] for each in (names if name == "all" else [name])]
-    runs = command.runs / command.preset
-    if not command.collect:
-        wanted = [
-            dataclasses.replace(each, rows=tuple(row for row in each.rows if row.label.startswith(command.only)))
-            for each in chosen
-        ]
-        if not any(each.rows for each in wanted):
-            raise UserError(f"only {command.only!r}: no row's label begins with it")
-        run_jobs(jobs_of(wanted, at, command.seeds), runs, processes=command.jobs, root=command.data_root)
-    for each in chosen:
-        result = collect(each, at, command.seeds, runs, command.data_root)
-        print(f"\n{markdown(result)}")
-        print(f"written: {', '.join(map(str, write(result, command.out)))}")
 
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {

@@ -1,0 +1,60 @@
+"""What `nshot study` does: runs the rows of tables that are not there yet, then writes what is there."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from nshot.errors import UserError
+from nshot.training.config import preset
+
+from .base import scale, studies
+from .collect import collect, markdown, write
+from .figure_c import figure_c
+from .runner import jobs_of, run_jobs
+
+
+def run_study(
+    name: str,
+    scale_name: str,
+    *,
+    seeds: int,
+    jobs: int,
+    runs: Path,
+    out: Path,
+    root: Path | None = None,
+    only: str = "",
+    run: bool = True,
+    say: Callable[[str], None] = print,
+) -> None:
+    """Runs a table or figure (or ``all``) and writes its results.
+
+    Args:
+        name: of a study, ``figure-c`` or ``all``.
+        scale_name: smoke, proxy or paper.
+        seeds: of each row, from 0.
+        jobs: processes.
+        runs: where runs lie, in a folder a scale.
+        out: where results are written.
+        root: data root.
+        only: only rows whose label begins with this are run.
+        run: False: only what is there is collected.
+        say: takes lines for the user.
+
+    Raises:
+        UserError: for a name, scale or number that cannot be, or data that is not there; then nothing is started.
+    """
+    at = scale(scale_name)
+    if name == "figure-c":
+        out.mkdir(parents=True, exist_ok=True)
+        say(f"written: {figure_c(out / 'figure-c.png', preset('paper').space)}")
+        return
+    chosen = [studies[each] for each in (studies.names() if name == "all" else [name])]
+    if run:
+        wanted = [replace(each, rows=tuple(row for row in each.rows if row.label.startswith(only))) for each in chosen]
+        if not any(each.rows for each in wanted):
+            raise UserError(f"only {only!r}: no row's label begins with it")
+        run_jobs(jobs_of(wanted, at, seeds), runs / at.preset, processes=jobs, root=root, say=say)
+    for each in chosen:
+        result = collect(each, at, seeds, runs / at.preset, root)
+        say(f"\n{markdown(result)}")
+        say(f"written: {', '.join(map(str, write(result, out)))}")

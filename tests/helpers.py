@@ -1,4 +1,4 @@
-"""The command line, run in the process of the tests."""
+"""What several test modules share: the command line in this process, and sizes at which every space is quick."""
 
 import contextlib
 import io
@@ -6,6 +6,11 @@ import re
 from pathlib import Path
 
 import nshot.cli
+
+SMALL = {
+    "nasbench201": {"channels": 4, "cells": 1, "resolution": 8},
+    "mobilenet": {"width": 0.25, "resolution": 64, "num_classes": 10},
+}
 
 
 def nshot_(*args: str | Path) -> tuple[int, str, str]:

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import nshot
+from helpers import SMALL
 from nshot import UserError
 from nshot.spaces import Space, Subnet
 from nshot.spaces.nasbench201 import EDGES, NASBench201, NASBench201Supernet
 
-SMALL = {"nasbench201": {"channels": 4, "cells": 1, "resolution": 8}}
 FORMATS = [torch.contiguous_format, torch.channels_last]
 
 

@@ -38,7 +38,7 @@ def train(args: list[str]) -> None:
 
     preset_name = take(args, "--preset") or "paper"
     strategy = args.pop(0) if args and not args[0].startswith("-") else "spos"
-    default = take_space(args, preset(preset_name, strategy))
+    default = preset(preset_name, strategy, take(args, "--space") or "nasbench201")
 
     @dataclass(frozen=True)
     class Train(Where, Download):

@@ -29,8 +29,9 @@ def print_search(result: dict[str, Any]) -> None:
     """The ten best of a search."""
     title = f"best of {result['candidates']} subnets by {result['by']}, {result['images']:,} images"
     table = Table(title=title)
-    for column in ("accuracy %", "loss", "parameters", "FLOPs", "subnet"):
+    for column in ("accuracy %", "loss", "parameters", "FLOPs"):
         table.add_column(column)
+    table.add_column("subnet", overflow="fold")  # whole, to be copied
     for row in result["top"]:
         costs = f"{row['params']:,}", f"{row['flops']:,}"
         table.add_row(f"{row['accuracy']:.2f}", f"{row['loss']:.3f}", *costs, row["arch"])

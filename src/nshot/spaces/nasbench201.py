@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import pairwise
-from typing import ClassVar, cast
+from typing import Any, ClassVar, cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -35,6 +35,20 @@ class NASBench201(Space):
     """15,625 subnets: an operation for each of the edges 1<-0, 2<-0, 2<-1, 3<-0, 3<-1, 3<-2 of one cell."""
 
     name: ClassVar[str] = "nasbench201"
+    # Section A of the supplement. At proxy scale all methods train equally many paths: a FairNAS step has five, FSNAS
+    # has five supernets.
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "paper": {"epochs": {"spos": 250, "fairnas": 200, "fsnas": 300}},
+        "proxy": {
+            "sizes": {"channels": 16, "cells": 1, "resolution": 16},
+            "epochs": {"spos": 40, "fairnas": 8, "fsnas": 8},
+        },
+        "smoke": {
+            "sizes": {"channels": 4, "cells": 1, "resolution": 8},
+            "epochs": {"spos": 10, "fairnas": 2, "fsnas": 2},
+            "config": {"dataset": "digits", "batch_size": 32, "log_every": 20, "checkpoint_every": 100},
+        },
+    }
 
     channels: int = 16
     """C, channels of the first stage; each of the two reductions doubles them."""

@@ -35,8 +35,9 @@ class Options:
     schedule: Literal["cosine", "calr", "power", "shuffled", "constant"] = "cosine"
     """Learning rate: cosine; calr (eq. 3); power, (1 - t/T)^k for all subnets; shuffled, CaLR with another subnet's
     decay ratio; constant."""
-    gamma: float = 4.0
-    """γ', the largest decay ratio of CaLR (eq. 4): 4 on NAS-Bench-201, 3 on MobileNet in the paper."""
+    gamma: float | None = None
+    """γ', the largest decay ratio of CaLR (eq. 4); None: the space's own, in the paper 4 on NAS-Bench-201, 3 on
+    MobileNet."""
     g: Literal["log", "linear", "exp"] = "log"
     """g of eq. i."""
     complexity: Literal["params", "flops"] = "params"
@@ -62,7 +63,7 @@ class Options:
                 raise UserError(f"{field} {getattr(self, field)} has no effect without {needs}")
         check_positive(power=self.power)
         try:
-            check_decay((1, 2), self.gamma, self.g)
+            check_decay((1, 2), 1 if self.gamma is None else self.gamma, self.g)
         except ValueError as error:
             raise UserError(str(error)) from None
 
@@ -88,8 +89,8 @@ class Strategy(ABC):
 
     name: ClassVar[str]
     options_type: ClassVar[type[Options]] = Options
-    presets: ClassVar[dict[str, dict[str, Any]]] = {}
-    """What a preset's training has otherwise for this method: values of the run's configuration, by preset."""
+    defaults: ClassVar[dict[str, Any]] = {}
+    """What a preset's training has otherwise for this method: values of the run's configuration."""
 
     @classmethod
     def parts(cls, space: Space, options: Options, seed: int) -> list[Space]:
@@ -103,10 +104,11 @@ class Strategy(ABC):
         self.total_steps = total_steps
         self.seed = seed
         self.options = options or self.options_type()
+        self.gamma = space.gamma if self.options.gamma is None else self.options.gamma
         self.cost, self.cost_range = space.complexity(self.options.complexity)
         if self.options.schedule in ("calr", "shuffled"):
             try:
-                check_decay(self.cost_range, self.options.gamma, self.options.g)
+                check_decay(self.cost_range, self.gamma, self.options.g)
             except ValueError as error:
                 raise UserError(f"schedule {self.options.schedule!r} on space {space.name}: {error}") from None
         self.ms_decision = self._ms_decision()
@@ -153,7 +155,7 @@ class Strategy(ABC):
             return self.options.power
         if self.options.schedule == "shuffled":  # γ of a subnet drawn anew for each path, the same at every step
             path = self.space.sample(generator(self.seed, f"shuffled {path}"))
-        return decay_ratio(self.cost(path), self.cost_range, self.options.gamma, self.options.g)
+        return decay_ratio(self.cost(path), self.cost_range, self.gamma, self.options.g)
 
     def _ms_decision(self) -> int | None:
         ms = self.options.ms

@@ -45,12 +45,7 @@ class FairNAS(Strategy):
     name = "fairnas"
     options_type = FairOptions
     options: FairOptions
-    # Section A; n = 5 paths a step of NAS-Bench-201, so at proxy scale a fifth of SPOS's steps. No clipping: released.
-    presets: ClassVar[dict[str, dict[str, Any]]] = {
-        "paper": {"epochs": 200, "clip": None},
-        "proxy": {"epochs": 8, "clip": None},
-        "smoke": {"epochs": 2, "clip": None},
-    }
+    defaults: ClassVar[dict[str, Any]] = {"clip": None}  # released
 
     def plan(self, step: int) -> Plan:
         rng = generator(self.seed, "fair paths", step)

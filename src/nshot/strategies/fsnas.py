@@ -1,7 +1,6 @@
 """FSNAS, few-shot NAS (Zhao et al., ICML 2021), and with CaLR and MS Alg. 3 of the supplement."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
 from nshot.seeding import generator
 from nshot.spaces import Space
@@ -24,12 +23,6 @@ class FSNAS(SPOS):
 
     name = "fsnas"
     options_type = FewOptions
-    # Section A; five supernets on NAS-Bench-201, so at proxy scale a fifth of SPOS's epochs each.
-    presets: ClassVar[dict[str, dict[str, Any]]] = {
-        "paper": {"epochs": 300},
-        "proxy": {"epochs": 8},
-        "smoke": {"epochs": 2},
-    }
 
     @classmethod
     def parts(cls, space: Space, options: Options, seed: int) -> list[Space]:

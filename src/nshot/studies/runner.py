@@ -40,13 +40,14 @@ class Job:
     @property
     def folder(self) -> str:
         """The run's name: two studies that need the same run find it by this."""
-        values = to_dict(self.config)
+        # What is as by default is left out: a later version may have more to say.
+        values = _unlike(to_dict(self.config), to_dict(TrainConfig()))
         kind = self.config.strategy
         if self.measured is not None:
             kind = self.measured.function.__name__
             values["arguments"] = self.measured.arguments
         for key in ("log_every", "checkpoint_every"):  # they do not change what is trained
-            del values[key]
+            values.pop(key, None)
         digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
         return f"{kind}-{digest}"
 
@@ -57,6 +58,20 @@ class Job:
             return "measured"
         which = self.scale.subnets.stem if self.scale.subnets else f"sample{self.scale.sample}"
         return f"{which}-{self.scale.images or 'all'}"
+
+
+def _unlike(values: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """What differs from the defaults, also inside."""
+    found = {}
+    for key, value in values.items():
+        default = defaults.get(key)
+        if isinstance(value, dict) and isinstance(default, dict):
+            value = _unlike(value, default)
+            if value:
+                found[key] = value
+        elif value != default:
+            found[key] = value
+    return found
 
 
 def jobs_of(studies: Sequence[Study], scale: Scale, seeds: int) -> dict[str, Job]:

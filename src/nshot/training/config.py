@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from tyro.conf import Suppress
 
 from nshot.errors import UserError, check_choices, check_positive, check_share, check_whole
-from nshot.spaces import Space, space
+from nshot.spaces import Space, space, spaces
 from nshot.strategies import Options, strategies
 
 from .sgd import Idle
@@ -107,32 +107,17 @@ def differences(a: dict[str, Any], b: dict[str, Any], prefix: str = "") -> list[
 PRESETS = ("paper", "proxy", "smoke")
 
 
-def preset(name: str, strategy: str = "spos") -> TrainConfig:
-    """A named starting point: ``paper`` (section A), ``proxy`` (CIFAR-10 at 16 px), ``smoke`` (digits, seconds).
+def preset(name: str, strategy: str = "spos", space_name: str = "nasbench201") -> TrainConfig:
+    """A named starting point: ``paper`` (section A), ``proxy`` (CIFAR-10 in minutes), ``smoke`` (digits, seconds).
 
     Raises:
-        UserError: for an unknown preset or strategy.
+        UserError: for an unknown preset, strategy or space.
     """
     if name not in PRESETS:
         raise UserError(f"unknown preset {name!r}: choose one of {', '.join(PRESETS)}")
-    method = strategies[strategy]
-    return dataclasses.replace(_preset(name, strategy, method.options_type()), **method.presets.get(name, {}))
-
-
-def _preset(name: str, strategy: str, options: Options) -> TrainConfig:
-    if name == "paper":
-        return TrainConfig(strategy=strategy, options=options)
-    if name == "proxy":
-        sizes = space("nasbench201", channels=16, cells=1, resolution=16)
-        return TrainConfig(strategy=strategy, space=sizes, options=options, epochs=40)
-    sizes = space("nasbench201", channels=4, cells=1, resolution=8)
-    return TrainConfig(
-        strategy=strategy,
-        space=sizes,
-        options=options,
-        dataset="digits",
-        epochs=10,
-        batch_size=32,
-        log_every=20,
-        checkpoint_every=100,
+    method, given = strategies[strategy], spaces[space_name].presets.get(name, {})
+    base = TrainConfig(
+        strategy=strategy, space=space(space_name, **given.get("sizes", {})), options=method.options_type()
     )
+    epochs = given.get("epochs", {}).get(strategy, base.epochs)
+    return dataclasses.replace(base, **{"epochs": epochs, **given.get("config", {}), **method.defaults})

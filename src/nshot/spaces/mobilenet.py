@@ -1,0 +1,228 @@
+"""The MobileNet space of ProxylessNAS (Cai et al., ICLR 2019): 21 layers, kernels 3, 5, 7, expansions 3 and 6, skip."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, ClassVar, cast
+
+from torch import Tensor, nn
+
+from nshot.errors import UserError
+from nshot.nn.cells import Norm, batch_norm, batch_norm_of_batch
+from nshot.nn.inverted import ConvNormAct, InvertedResidual, block_costs, global_pool
+
+from .base import Space, Subnet, Supernet, spaces
+
+WIDTHS, REPEATS, STRIDES = (24, 40, 80, 96, 192, 320), (4, 4, 4, 4, 4, 1), (2, 2, 2, 1, 2, 1)
+BLOCKS = ((3, 3), (3, 6), (5, 3), (5, 6), (7, 3), (7, 6))  # (kernel, expansion)
+SKIP = len(BLOCKS)
+OPTIONS = (*(f"MB{expansion}_{kernel}x{kernel}" for kernel, expansion in BLOCKS), "skip")
+STEM, FIRST, HEAD = 32, 16, 1280
+HALVINGS = 5  # the stem's and four stages' strides
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a searchable layer stands: channels in and out, stride, and the side of its input."""
+
+    c_in: int
+    c: int
+    stride: int
+    side: int
+
+
+@spaces.register("mobilenet")
+@dataclass(frozen=True)
+class MobileNet(Space):
+    """21 layers of six inverted residual blocks, or skipped; the first of a stage changes shape and has no skip."""
+
+    name: ClassVar[str] = "mobilenet"
+    gamma: ClassVar[float] = 3.0
+    # Section A of the supplement. At proxy scale CIFAR-10 at 32 px, widths halved, on one core in minutes.
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "paper": {
+            "sizes": {"num_classes": 1000},
+            "epochs": {"spos": 150, "fairnas": 75, "fsnas": 100},
+            "config": {"dataset": "imagenet", "batch_size": 512, "lr": 0.045, "weight_decay": 4e-5},
+        },
+        "proxy": {
+            "sizes": {"resolution": 32, "width": 0.25, "num_classes": 10},
+            "epochs": {"spos": 10, "fairnas": 2, "fsnas": 2},
+            "config": {"batch_size": 64, "lr": 0.045, "weight_decay": 4e-5},
+        },
+        "smoke": {
+            "sizes": {"resolution": 32, "width": 0.25, "num_classes": 10},
+            "epochs": {"spos": 1, "fairnas": 1, "fsnas": 1},
+            "config": {"dataset": "digits", "batch_size": 64, "lr": 0.045, "log_every": 5},
+        },
+    }
+
+    resolution: int = 224
+    """Height and width of the images, at least 32."""
+    width: float = 1.0
+    """Factor of all widths, rounded to multiples of 8."""
+    num_classes: int = 1000
+
+    def __post_init__(self) -> None:
+        if not self.width > 0:
+            raise UserError(f"width {self.width}: must be above 0")
+        if self.num_classes < 2:
+            raise UserError(f"num_classes {self.num_classes}: must be at least 2")
+        if self.resolution < 2**HALVINGS:
+            raise UserError(f"resolution {self.resolution}: the space halves it {HALVINGS} times, use at least 32")
+
+    def all_decisions(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
+        names = [(stage, layer) for stage, repeats in enumerate(REPEATS) for layer in range(repeats)]
+        return tuple(
+            (f"stage{stage}.layer{layer}", OPTIONS[:SKIP] if layer == 0 else OPTIONS) for stage, layer in names
+        )
+
+    # costs
+
+    def channels(self, base: int) -> int:
+        """A width, scaled and rounded to a multiple of 8."""
+        return base if self.width == 1 else max(8, round(base * self.width / 8) * 8)
+
+    @cached_property
+    def places(self) -> list[Place]:
+        """Of the searchable layers, in order."""
+        found, c_in, side = [], self.channels(FIRST), -(-self.resolution // 2)
+        for base, repeats, stride in zip(WIDTHS, REPEATS, STRIDES, strict=True):
+            for layer in range(repeats):
+                own = stride if layer == 0 else 1
+                found.append(Place(c_in, self.channels(base), own, side))
+                c_in, side = self.channels(base), -(-side // own)
+        return found
+
+    @cached_property
+    def _fixed(self) -> tuple[int, int, int]:
+        """Parameters, multiply-accumulates and normed channels of stem, first block, head and classifier."""
+        stem, first, head = self.channels(STEM), self.channels(FIRST), self.channels(HEAD)
+        side, last = -(-self.resolution // 2), self.places[-1]
+        block = block_costs(stem, first, 3, 1, 1, side)
+        weights, pixels = last.c * head, last.side**2
+        classifier = head * self.num_classes
+        params = 27 * stem + block[0] + weights + classifier + self.num_classes
+        flops = 27 * stem * side * side + block[1] + weights * pixels + classifier
+        return params, flops, stem + block[2] + head
+
+    @cached_property
+    def _table(self) -> list[tuple[tuple[int, int, int], ...]]:
+        """Costs of every option of every layer."""
+        return [
+            (*(block_costs(at.c_in, at.c, k, e, at.stride, at.side) for k, e in BLOCKS), (0, 0, 0))
+            for at in self.places
+        ]
+
+    def _cost(self, subnet: Subnet, which: int) -> int:
+        return self._fixed[which] + sum([row[option][which] for row, option in zip(self._table, subnet, strict=True)])
+
+    def params(self, subnet: Subnet) -> int:
+        """Weights of convolutions and classifier; 2,145,384 to 5,054,664 for 1,000 classes."""
+        return self._cost(subnet, 0)
+
+    def flops(self, subnet: Subnet) -> int:
+        return self._cost(subnet, 1)
+
+    def network_params(self, subnet: Subnet) -> int:
+        return self._cost(subnet, 0) + 2 * self._cost(subnet, 2)
+
+    def _extremes(self, which: int) -> tuple[int, int]:
+        """Costs add up, so each layer's own extremes make those of the space."""
+        rows = [[row[i][which] for i in d.allowed] for row, d in zip(self._table, self.decisions, strict=True)]
+        return self._fixed[which] + sum(map(min, rows)), self._fixed[which] + sum(map(max, rows))
+
+    @cached_property
+    def params_range(self) -> tuple[int, int]:
+        return self._extremes(0)
+
+    @cached_property
+    def flops_range(self) -> tuple[int, int]:
+        return self._extremes(1)
+
+    # notation
+
+    def format(self, subnet: Subnet) -> str:
+        """``MB3_3x3,MB6_5x5,skip,...|...``: layers separated by commas, stages by bars."""
+        layers = iter(OPTIONS[option] for option in self.check(subnet))
+        return "|".join(",".join(next(layers) for _ in range(repeats)) for repeats in REPEATS)
+
+    def parse(self, text: str) -> Subnet:
+        stages = [stage.split(",") for stage in text.strip().split("|")]
+        if [len(stage) for stage in stages] != list(REPEATS):
+            shape = "|".join(",".join(["op"] * repeats) for repeats in REPEATS)
+            raise UserError(f"{text!r} is no mobilenet subnet: expected {shape}")
+        names = [name.strip() for stage in stages for name in stage]
+        for name in names:
+            if name not in OPTIONS:
+                raise UserError(f"unknown block {name!r} in {text!r}: choose of {', '.join(OPTIONS)}")
+        return self.check(tuple(OPTIONS.index(name) for name in names))
+
+    def canonical(self, subnet: Subnet) -> Subnet:
+        """Every subnet is its own: no option leaves another without effect."""
+        return tuple(subnet)
+
+    # networks
+
+    def supernet(self, num_classes: int | None = None) -> "MobileNetSupernet":
+        return MobileNetSupernet(self._with(num_classes))
+
+    def network(self, subnet: Subnet, num_classes: int | None = None) -> "MobileNetNetwork":
+        return MobileNetNetwork(self._with(num_classes), self.check(subnet))
+
+    def _with(self, num_classes: int | None) -> "MobileNet":
+        return self if num_classes is None else replace(self, num_classes=num_classes)
+
+
+class Backbone(nn.Module):
+    """Stem, first block, ``options[i]`` at layer i, head, classifier."""
+
+    def __init__(self, space: MobileNet, options: Sequence[Sequence[int]], norm: Norm) -> None:
+        super().__init__()
+        stem, first, head = (space.channels(c) for c in (STEM, FIRST, HEAD))
+        self.stem = ConvNormAct(3, stem, 3, norm, stride=2)
+        self.first = InvertedResidual(stem, first, 3, 1, 1, norm)
+        self.layers = nn.ModuleList(
+            nn.ModuleDict(
+                {OPTIONS[i]: InvertedResidual(at.c_in, at.c, *BLOCKS[i], at.stride, norm) for i in allowed if i != SKIP}
+            )
+            for at, allowed in zip(space.places, options, strict=True)
+        )
+        self.head = ConvNormAct(space.places[-1].c, head, 1, norm)
+        self.classifier = nn.Linear(head, space.num_classes)
+
+    def run(self, x: Tensor, subnet: Subnet) -> Tensor:
+        x = self.first(self.stem(x))
+        for layer, option in zip(self.layers, subnet, strict=True):
+            if option != SKIP:
+                x = cast(nn.ModuleDict, layer)[OPTIONS[option]](x)
+        return self.classifier(global_pool(self.head(x)))
+
+
+class MobileNetSupernet(Backbone, Supernet):
+    """All blocks of all layers, each with weights of its own; batch norms of the batch."""
+
+    def __init__(self, space: MobileNet) -> None:
+        super().__init__(space, [d.allowed for d in space.decisions], batch_norm_of_batch)
+        self.space: MobileNet = space
+
+    def forward(self, x: Tensor, subnet: Subnet) -> Tensor:
+        return self.run(x, tuple(subnet))
+
+    def extract(self, subnet: Subnet) -> "MobileNetNetwork":
+        network = MobileNetNetwork(self.space, subnet, norm=batch_norm_of_batch)
+        weights = self.state_dict()
+        # Cloned and assigned, not copied into: a copy would lose the memory format, and with it the very same kernels.
+        network.load_state_dict({key: weights[key].clone() for key in network.state_dict()}, assign=True)
+        return network.requires_grad_(True).train(self.training)
+
+
+class MobileNetNetwork(Backbone):
+    """One subnet: ``network(x)``."""
+
+    def __init__(self, space: MobileNet, subnet: Subnet, *, norm: Norm = batch_norm) -> None:
+        super().__init__(space, [(option,) for option in subnet], norm)
+        self.subnet = subnet
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.run(x, self.subnet)

@@ -9,6 +9,7 @@ import nshot.cli
 
 SMALL = {
     "nasbench201": {"channels": 4, "cells": 1, "resolution": 8},
+    "darts": {"channels": 4, "cells": 3, "resolution": 8},
     "mobilenet": {"width": 0.25, "resolution": 64, "num_classes": 10},
 }
 

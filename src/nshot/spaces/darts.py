@@ -1,0 +1,299 @@
+"""The DARTS space (Liu et al., ICLR 2019): a normal and a reduction cell of four nodes, two inputs a node."""
+
+import ast
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, ClassVar, cast
+
+from torch import Tensor, nn
+
+from nshot.errors import UserError
+from nshot.nn.cells import Norm, batch_norm, batch_norm_of_batch
+from nshot.nn.inverted import global_pool
+from nshot.nn.separable import OPERATIONS, Cell, Choice, EdgeOptions, operation_costs
+
+from .base import Decision, Space, Subnet, Supernet, spaces
+
+NODES = 4
+OPS = tuple(OPERATIONS)
+KINDS = ("normal", "reduce")
+STEM = 3  # times the channels of the first cell
+PAIRS = [list(itertools.combinations(range(2 + node), 2)) for node in range(NODES)]  # inputs that a node may keep
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a cell stands: its kind, channels of its two inputs and of itself, whether the cell before halved, side."""
+
+    kind: int
+    c_prev_prev: int
+    c_prev: int
+    c: int
+    after_reduction: bool
+    side: int
+
+
+def layout(kind: int, node: int) -> tuple[int | None, int]:
+    """Places of a node's decisions in a subnet: its pair of inputs (none for node 0), its first operation."""
+    start = kind * (3 * NODES - 1) + 3 * node - (node > 0)
+    return (None, start) if node == 0 else (start, start + 1)
+
+
+LAYOUT = [[layout(kind, node) for node in range(NODES)] for kind in (0, 1)]
+
+
+def choices(subnet: Subnet, kind: int) -> list[Choice]:
+    """What the nodes of the normal (0) or the reduction cell (1) keep."""
+    found = []
+    for node, (pair, op) in enumerate(LAYOUT[kind]):
+        a, b = PAIRS[node][0 if pair is None else subnet[pair]]
+        found.append(((a, subnet[op]), (b, subnet[op + 1])))
+    return found
+
+
+@spaces.register("darts")
+@dataclass(frozen=True)
+class DARTS(Space):
+    """Each node of each kind of cell decides which pair of earlier values it keeps, and an operation for each.
+
+    The default sizes are those of the supernet; the networks that are retrained have ``cells=20, channels=36``.
+    """
+
+    name: ClassVar[str] = "darts"
+    # Section B.2, after Li and Talwalkar (UAI 2019): 50 epochs, batch 64, the search split.
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "paper": {
+            "epochs": {"spos": 50, "fairnas": 50, "fsnas": 50},
+            "config": {"batch_size": 64, "lr": 0.025, "weight_decay": 3e-4},
+        },
+        "proxy": {
+            "sizes": {"channels": 8, "cells": 5, "resolution": 16},
+            "epochs": {"spos": 15, "fairnas": 2, "fsnas": 2},
+            "config": {"batch_size": 64, "weight_decay": 3e-4},
+        },
+        "smoke": {
+            "sizes": {"channels": 4, "cells": 3, "resolution": 8},
+            "epochs": {"spos": 1, "fairnas": 1, "fsnas": 1},
+            "config": {"dataset": "digits", "batch_size": 64, "log_every": 5},
+        },
+    }
+
+    channels: int = 16
+    """C of the first cell; each of the two reduction cells doubles it."""
+    cells: int = 8
+    """Cells, of which those at a third and at two thirds reduce."""
+
+    def __post_init__(self) -> None:
+        for size, least in (("channels", 2), ("cells", 3), ("resolution", 8), ("num_classes", 2)):
+            if getattr(self, size) < least:
+                raise UserError(f"{size} {getattr(self, size)}: must be at least {least}")
+        if self.channels % 2:
+            raise UserError(f"channels {self.channels}: must be even, reductions halve them")
+
+    def all_decisions(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
+        found: list[tuple[str, tuple[str, ...]]] = []
+        for kind in KINDS:
+            for node in range(NODES):
+                if node:
+                    found.append((f"{kind}.node{node}.inputs", tuple(f"{a},{b}" for a, b in PAIRS[node])))
+                found += [(f"{kind}.node{node}.op{slot}", OPS) for slot in (0, 1)]
+        return tuple(found)
+
+    # costs
+
+    @cached_property
+    def places(self) -> list[Place]:
+        """Of the cells, in order."""
+        found = []
+        c_prev_prev = c_prev = STEM * self.channels
+        c, side, reduced = self.channels, self.resolution, False
+        for i in range(self.cells):
+            kind = int(i in (self.cells // 3, 2 * self.cells // 3))
+            c = 2 * c if kind else c
+            found.append(Place(kind, c_prev_prev, c_prev, c, reduced, side))
+            c_prev_prev, c_prev, reduced = c_prev, NODES * c, bool(kind)
+            side = -(-side // 2) if kind else side
+        return found
+
+    @cached_property
+    def _fixed(self) -> tuple[int, int, int]:
+        """Parameters, multiply-accumulates and normed channels of stem, the cells' inputs and the classifier."""
+        stem = STEM * self.channels
+        totals = [27 * stem, 27 * stem * self.resolution**2, stem]
+        for at in self.places:
+            for c_in in (at.c_prev_prev, at.c_prev):
+                totals[0] += c_in * at.c
+                totals[1] += c_in * at.c * at.side**2
+                totals[2] += at.c
+        classifier = NODES * self.places[-1].c * self.num_classes
+        return totals[0] + classifier + self.num_classes, totals[1] + classifier, totals[2]
+
+    @cached_property
+    def _table(self) -> list[list[list[tuple[int, ...]]]]:
+        """Costs [kind][operation][whether its input is one of the cell's own] over all cells of the kind."""
+
+        def total(kind: int, op: str, outer: bool) -> tuple[int, ...]:
+            stride = 2 if kind and outer else 1
+            cells = [at for at in self.places if at.kind == kind]
+            inner = [at.side if outer or not kind else -(-at.side // 2) for at in cells]
+            rows = [operation_costs(op, at.c, stride, side) for at, side in zip(cells, inner, strict=True)]
+            return tuple(map(sum, zip(*rows, strict=True)))
+
+        return [[[total(kind, op, outer) for outer in (False, True)] for op in OPS] for kind in (0, 1)]
+
+    def _cost(self, subnet: Subnet, which: int) -> int:
+        total = self._fixed[which]
+        for kind in (0, 1):
+            for node in choices(subnet, kind):
+                for source, op in node:
+                    total += self._table[kind][op][source < 2][which]
+        return total
+
+    def params(self, subnet: Subnet) -> int:
+        return self._cost(subnet, 0)
+
+    def flops(self, subnet: Subnet) -> int:
+        return self._cost(subnet, 1)
+
+    def network_params(self, subnet: Subnet) -> int:
+        return self._cost(subnet, 0) + 2 * self._cost(subnet, 2)
+
+    def _extremes(self, which: int, best: Callable[..., int]) -> int:
+        """Costs add up over nodes, and over a node's two inputs once the pair is chosen."""
+        total = self._fixed[which]
+        for kind in (0, 1):
+            for node in range(NODES):
+                pairs, ops = self.open(kind, node)
+                total += best(
+                    sum(
+                        best(self._table[kind][op][source < 2][which] for op in slot.allowed)
+                        for source, slot in zip(PAIRS[node][pair], ops, strict=True)
+                    )
+                    for pair in pairs
+                )
+        return total
+
+    def open(self, kind: int, node: int) -> tuple[tuple[int, ...], tuple[Decision, Decision]]:
+        """The pairs of inputs that a node may keep, and the decisions of its two operations."""
+        pair, op = LAYOUT[kind][node]
+        pairs = (0,) if pair is None else self.decisions[pair].allowed
+        return pairs, (self.decisions[op], self.decisions[op + 1])
+
+    @cached_property
+    def params_range(self) -> tuple[int, int]:
+        return self._extremes(0, min), self._extremes(0, max)
+
+    @cached_property
+    def flops_range(self) -> tuple[int, int]:
+        return self._extremes(1, min), self._extremes(1, max)
+
+    # notation
+
+    def format(self, subnet: Subnet) -> str:
+        """``Genotype(normal=[('sep_conv_3x3', 0), ...], normal_concat=range(2, 6), reduce=[...], ...)``."""
+        subnet = self.check(subnet)
+        parts = []
+        for kind, name in enumerate(KINDS):
+            entries = [f"({OPS[op]!r}, {source})" for node in choices(subnet, kind) for source, op in node]
+            parts.append(f"{name}=[{', '.join(entries)}], {name}_concat=range(2, {2 + NODES})")
+        return f"Genotype({', '.join(parts)})"
+
+    def parse(self, text: str) -> Subnet:
+        try:
+            call = ast.parse(text.strip(), mode="eval").body
+            given = {word.arg: word.value for word in cast(ast.Call, call).keywords}
+            cells = [ast.literal_eval(given[name]) for name in KINDS]
+            nodes = [sorted(cell[2 * i : 2 * i + 2], key=lambda e: e[1]) for cell in cells for i in range(NODES)]
+            if any(len(cell) != 2 * NODES for cell in cells):
+                raise ValueError
+            subnet: list[int] = []
+            for i, ((op_a, a), (op_b, b)) in enumerate(nodes):
+                for op in (op_a, op_b):
+                    if op not in OPS:
+                        raise UserError(f"unknown operation {op!r} in {text!r}: choose of {', '.join(OPS)}")
+                pair = PAIRS[i % NODES].index((a, b))
+                subnet += [*([pair] if i % NODES else []), OPS.index(op_a), OPS.index(op_b)]
+        except UserError:
+            raise
+        except (SyntaxError, ValueError, KeyError, TypeError, AttributeError, IndexError):
+            form = "Genotype(normal=[('sep_conv_3x3', 0), ...], reduce=[...])"
+            raise UserError(f"{text!r} is no darts subnet: expected {form}, two inputs a node") from None
+        return self.check(tuple(subnet))
+
+    def canonical(self, subnet: Subnet) -> Subnet:
+        """Every subnet is its own: all nodes reach the output, and a node's inputs are in order."""
+        return tuple(subnet)
+
+    # networks
+
+    def supernet(self, num_classes: int | None = None) -> "DARTSSupernet":
+        return DARTSSupernet(self._with(num_classes))
+
+    def network(self, subnet: Subnet, num_classes: int | None = None) -> "DARTSNetwork":
+        return DARTSNetwork(self._with(num_classes), self.check(subnet))
+
+    def _with(self, num_classes: int | None) -> "DARTS":
+        return self if num_classes is None else replace(self, num_classes=num_classes)
+
+
+class Backbone(nn.Module):
+    """Stem, cells, classifier; ``options`` are what the edges hold. ``pools``: whether pooling is normed."""
+
+    def __init__(self, space: DARTS, options: list[EdgeOptions], norm: Norm, pools: bool) -> None:
+        super().__init__()
+        stem = STEM * space.channels
+        self.stem = nn.Sequential(nn.Conv2d(3, stem, 3, padding=1, bias=False), norm(stem))
+        self.kinds = [at.kind for at in space.places]
+        self.cells = nn.ModuleList(
+            Cell((at.c_prev_prev, at.c_prev, at.c), bool(at.kind), at.after_reduction, options[at.kind], norm, pools)
+            for at in space.places
+        )
+        self.classifier = nn.Linear(NODES * space.places[-1].c, space.num_classes)
+
+    def run(self, x: Tensor, subnet: Subnet) -> Tensor:
+        kept = [choices(subnet, kind) for kind in (0, 1)]
+        before = x = self.stem(x)
+        for kind, cell in zip(self.kinds, self.cells, strict=True):
+            before, x = x, cell(before, x, kept[kind])
+        return self.classifier(global_pool(x))
+
+
+class DARTSSupernet(Backbone, Supernet):
+    """All operations of all edges that a subnet of the space may keep; batch norms of the batch."""
+
+    def __init__(self, space: DARTS) -> None:
+        options: list[EdgeOptions] = [{}, {}]
+        for kind in (0, 1):
+            for node in range(NODES):
+                pairs, ops = space.open(kind, node)
+                for pair in pairs:
+                    for source, slot in zip(PAIRS[node][pair], ops, strict=True):
+                        options[kind].setdefault((node, source), set()).update(slot.allowed)
+        super().__init__(space, options, batch_norm_of_batch, pools=True)
+        self.space: DARTS = space
+
+    def forward(self, x: Tensor, subnet: Subnet) -> Tensor:
+        return self.run(x, tuple(subnet))
+
+    def extract(self, subnet: Subnet) -> "DARTSNetwork":
+        network = DARTSNetwork(self.space, subnet, norm=batch_norm_of_batch, pools=True)
+        weights = self.state_dict()
+        network.load_state_dict({key: weights[key].clone() for key in network.state_dict()}, assign=True)
+        return network.requires_grad_(True).train(self.training)
+
+
+class DARTSNetwork(Backbone):
+    """One subnet: ``network(x)``."""
+
+    def __init__(self, space: DARTS, subnet: Subnet, *, norm: Norm = batch_norm, pools: bool = False) -> None:
+        kept = [choices(subnet, kind) for kind in (0, 1)]
+        options: list[EdgeOptions] = [
+            {(node, source): {op} for node, inputs in enumerate(cell) for source, op in inputs} for cell in kept
+        ]
+        super().__init__(space, options, norm, pools)
+        self.subnet = subnet
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.run(x, self.subnet)

@@ -24,7 +24,7 @@ import reference
 from nshot.dynamic import SeparatedMomentum
 from nshot.nn.cells import KERNELS, OPS, live_edges
 from nshot.strategies.base import Plan
-from nshot.training.sgd import sgd
+from nshot.training.optimizers import sgd
 from nshot.training.supernet import train_steps
 
 SIZES = {

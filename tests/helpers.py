@@ -9,6 +9,14 @@ import nshot.cli
 
 SMALL = {
     "nasbench201": {"channels": 4, "cells": 1, "resolution": 8},
+    "autoformer": {
+        "patch": 4,
+        "resolution": 8,
+        "widths": (16, 20, 24),
+        "depths": (2, 3),
+        "head_dim": 8,
+        "num_classes": 10,
+    },
     "darts": {"channels": 4, "cells": 3, "resolution": 8},
     "mobilenet": {"width": 0.25, "resolution": 64, "num_classes": 10},
 }

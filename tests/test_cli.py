@@ -222,7 +222,7 @@ def test_a_command_that_is_none_is_refused(
 # (what follows ``train spos --preset smoke``, what the message must say)
 TRAIN = [
     (["--preset", "bogus"], "preset 'bogus': choose one of paper, proxy, smoke"),
-    (["--space", "bogus"], "space 'bogus': choose one of darts, mobilenet, nasbench201"),
+    (["--space", "bogus"], "space 'bogus': choose one of autoformer, darts, mobilenet, nasbench201"),
     (["--dataset", "bogus"], "data set 'bogus': choose one of cifar10, cifar100, digits"),
     (["--schedule", "foo"], "'foo' for argument '--schedule'. Expected one of ('cosine', 'calr'"),
     (["--schedule", "calr", "--gamma", "0"], "gamma 0"),

@@ -12,8 +12,8 @@ import nshot
 from nshot import SeparatedMomentum
 from nshot.spaces import Subnet, Supernet
 from nshot.strategies import Plan
-from nshot.training.sgd import Idle
-from nshot.training.sgd import sgd as nshot_sgd
+from nshot.training.optimizers import Idle, adamw
+from nshot.training.optimizers import sgd as nshot_sgd
 from nshot.training.supernet import train_steps
 
 STEPS, LR, CLIP = 12, 0.1, 0.5
@@ -246,3 +246,26 @@ def test_backward_is_the_callers() -> None:
     assert loss.item() == pytest.approx((losses[0].item() + losses[1].item()) / 2)
     step = before - model.classifier.weight.detach()
     assert torch.allclose(step, LR * 2 * fresh.classifier.weight.grad, atol=1e-6)
+
+
+@pytest.mark.parametrize("idle", ["drift", "rest"])
+def test_adamw_separates_both_moments(idle: Idle) -> None:
+    """One AdamW a cluster over the same weights, bit for bit; clipped, and with idle weights as told."""
+    plan = spos(ms="2<-0")
+    recipe = {"lr": 0.01, "weight_decay": 0.05}
+    model, twin = new_supernet(), new_supernet()
+    optimizer = SeparatedMomentum(adamw(model.parameters(), idle=idle, clip=CLIP, **recipe), 5)
+    for _ in train_steps(model, optimizer, plan, batches, start=0, total_steps=STEPS, lr=LR):
+        pass
+    optimizers = [torch.optim.AdamW(twin.parameters(), **recipe) for _ in range(5)]
+    for step in range(STEPS):
+        todo = plan(step)
+        x, y = batches(step)
+        for parameter in twin.parameters():
+            parameter.grad = torch.zeros_like(parameter) if idle == "drift" else None
+        F.cross_entropy(twin(x, todo.paths[0]), y).backward()
+        nn.utils.clip_grad_norm_(twin.parameters(), CLIP)
+        optimizers[todo.cluster].param_groups[0]["lr"] = LR * todo.lr
+        optimizers[todo.cluster].step()
+    assert largest_difference(model, twin) == 0
+    assert largest_difference(model, new_supernet()) > 1e-3

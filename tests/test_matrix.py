@@ -11,7 +11,7 @@ import nshot
 from helpers import SMALL
 from nshot.dynamic import SeparatedMomentum
 from nshot.strategies import strategies
-from nshot.training.sgd import sgd
+from nshot.training.optimizers import sgd
 from nshot.training.supernet import train_steps
 
 SETTINGS: dict[str, dict[str, Any]] = {

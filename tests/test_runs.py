@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import multiprocessing
 import os
 import random
@@ -22,8 +23,8 @@ from nshot.data.sources import load
 from nshot.dynamic import SeparatedMomentum
 from nshot.strategies import Options, strategy
 from nshot.training.config import TrainConfig, from_dict, preset, to_dict
+from nshot.training.optimizers import sgd
 from nshot.training.run import load_run, locked, read_log
-from nshot.training.sgd import sgd
 from nshot.training.supernet import train_steps
 from nshot.training.train import train
 
@@ -276,3 +277,38 @@ def test_no_host_read_in_a_step(config, digits) -> None:
         for _ in train_steps(supernet, optimizer, plans.plan, batches, start=0, total_steps=10, lr=0.1):
             pass
     assert reads.count == 0
+
+
+def test_warm_up_rises_linearly_on_top_of_the_schedule(config, digits, tmp_path) -> None:
+    warm = dataclasses.replace(config, options=Options(), warmup=2, log_every=1)
+    run = train(warm, digits, tmp_path / "run", device="cpu", say=lambda line: None)
+    rates = [line["lr"] for line in read_log(run / "log.jsonl")]
+    cosine = [config.lr * (1 + math.cos(math.pi * step / STEPS)) / 2 for step in range(STEPS)]
+    expected = [rate * min(1, (step + 1) / 36) for step, rate in enumerate(cosine)]
+    assert rates == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"warmup": 5}, "warmup 5: must not exceed the 4 epochs"),
+        ({"warmup": -1}, "warmup -1"),
+        ({"optimizer": "adam"}, "unknown optimizer 'adam': choose one of sgd, adamw"),
+        ({"optimizer": "adamw", "momentum": 0.5}, "momentum 0.5 has no effect with --optimizer adamw"),
+    ],
+)
+def test_optimizers_that_cannot_be(config, values: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        dataclasses.replace(config, **values)
+
+
+def test_an_adamw_run_resumes_bit_for_bit(config, digits, tmp_path) -> None:
+    adam = dataclasses.replace(config, optimizer="adamw", lr=1e-3, warmup=1)
+    run = train(adam, digits, tmp_path / "whole", device="cpu", say=lambda line: None)
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    (copy / "supernet.safetensors").unlink()
+    newest, _ = checkpoint.checkpoints(copy)
+    newest.unlink()  # goes on from the older one
+    train(adam, digits, copy, device="cpu", say=lambda line: None)
+    assert_identical(run, copy)

@@ -15,7 +15,7 @@ from nshot.seeding import generator, seeded
 from nshot.spaces import Space, Subnet, Supernet
 from nshot.strategies import Plan, strategies
 from nshot.training.config import TrainConfig
-from nshot.training.sgd import sgd
+from nshot.training.optimizers import sgd
 from nshot.training.supernet import train_steps
 
 DISTANCES = (0, 1, 3, 5)  # A0, A1, A3, A5 of section C.6: how many decisions differ from those of A0

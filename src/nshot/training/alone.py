@@ -15,7 +15,7 @@ from nshot.seeding import seeded
 from nshot.spaces import Space, Subnet
 from nshot.strategies.base import Plan
 
-from .sgd import sgd
+from .optimizers import sgd
 from .supernet import train_steps
 
 

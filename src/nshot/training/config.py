@@ -11,7 +11,7 @@ from nshot.errors import UserError, check_choices, check_positive, check_share, 
 from nshot.spaces import Space, space, spaces
 from nshot.strategies import Options, strategies
 
-from .sgd import Idle
+from .optimizers import Idle
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,11 @@ class TrainConfig:
     """Search split: half, or a JSON file under the data root with lists train and valid."""
     epochs: int = 250
     batch_size: int = 64
+    optimizer: Literal["sgd", "adamw"] = "sgd"
     lr: float = 0.025
     """Base learning rate lr0."""
+    warmup: int = 0
+    """Epochs in which the learning rate rises linearly, on top of its schedule."""
     momentum: float = 0.9
     weight_decay: float = 5e-4
     nesterov: bool = True
@@ -57,7 +60,12 @@ class TrainConfig:
         check_positive(lr=self.lr)
         if self.clip is not None:
             check_positive(clip=self.clip)
-        if self.nesterov and self.momentum == 0:
+        check_whole(0, warmup=self.warmup)
+        if self.warmup > self.epochs:
+            raise UserError(f"warmup {self.warmup}: must not exceed the {self.epochs} epochs")
+        if self.optimizer != "sgd" and self.momentum != 0.9:
+            raise UserError(f"momentum {self.momentum} has no effect with --optimizer {self.optimizer}")
+        if self.optimizer == "sgd" and self.nesterov and self.momentum == 0:
             raise UserError("momentum 0 with nesterov: add --no-nesterov")
 
 

@@ -1,10 +1,13 @@
 """Trains the supernet of a configuration in a run folder."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from nshot.data.batches import TrainBatches
 from nshot.data.sources import Dataset
@@ -12,13 +15,13 @@ from nshot.dynamic import SeparatedMomentum
 from nshot.errors import UserError, check_whole
 from nshot.seeding import seeded
 from nshot.spaces import Space
-from nshot.strategies import strategies
+from nshot.strategies import Plan, strategies
 
 from .config import TrainConfig, to_dict
+from .optimizers import adamw, sgd
 from .processes import run_in_processes
 from .run import PARTS, WEIGHTS, claim, load_run, locked
 from .runner import Job, Run, Say, execute, fabric, save_weights
-from .sgd import sgd
 from .supernet import train_steps
 
 
@@ -68,16 +71,7 @@ def train(
         supernet.fast = config.fast == "on"
         supernet.to(memory_format=torch.channels_last)
         model = lightning.setup(supernet)
-        base = sgd(
-            supernet.parameters(),
-            idle=config.idle,
-            clip=config.clip,
-            fast=config.fast == "on",
-            lr=config.lr,
-            momentum=config.momentum,
-            weight_decay=config.weight_decay,
-            nesterov=config.nesterov,
-        )
+        base = _optimizer(config, supernet)
         optimizer = SeparatedMomentum(base, strategy.clusters)
         batches.to(lightning.device)
         return Job(
@@ -86,7 +80,7 @@ def train(
             lambda start: train_steps(
                 model,
                 optimizer,
-                strategy.plan,
+                _warmed(strategy.plan, config.warmup * batches.steps_per_epoch),
                 batches,
                 start=start,
                 total_steps=total_steps,
@@ -101,6 +95,25 @@ def train(
     run = Run(folder, "supernet", to_dict(config), WEIGHTS, config.log_every, config.checkpoint_every)
     execute(run, make, lambda job: save_weights(folder / WEIGHTS, job.module), say)
     return folder
+
+
+def _optimizer(config: TrainConfig, supernet: nn.Module) -> Optimizer:
+    shared: dict[str, Any] = {"idle": config.idle, "clip": config.clip, "lr": config.lr}
+    shared["weight_decay"] = config.weight_decay
+    if config.optimizer == "adamw":
+        return adamw(supernet.parameters(), **shared)
+    fast = config.fast == "on"
+    return sgd(supernet.parameters(), fast=fast, momentum=config.momentum, nesterov=config.nesterov, **shared)
+
+
+def _warmed(plan: Callable[[int], Plan], steps: int) -> Callable[[int], Plan]:
+    """The plan with a learning rate that rises linearly over the first ``steps``."""
+
+    def warm(step: int) -> Plan:
+        todo = plan(step)
+        return todo if step >= steps else dataclasses.replace(todo, lr=todo.lr * (step + 1) / steps)
+
+    return warm
 
 
 def _begin_with(supernet: nn.Module, given: dict[str, Tensor], init: Path | None) -> None:

@@ -1,6 +1,6 @@
-"""SGD as supernets are trained with: torch's own, and on the CPU the same update in one pass over memory.
+"""The optimizers that supernets are trained with: torch's own, and for SGD on the CPU the same update in one pass.
 
-What is not in torch's SGD is what the released code and the paper differ in: weights off the path (``idle``).
+What is not in torch's own is what the released code and the paper differ in: weights off the path (``idle``).
 ``drift``: their gradient is zero, so momentum and weight decay still move them, as in the released code. ``rest``:
 they keep still.
 """
@@ -8,15 +8,16 @@ they keep still.
 import ctypes
 import math
 from collections.abc import Callable, Iterable
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.optim import SGD
+from torch.optim import SGD, AdamW, Optimizer
 
 from nshot.nn.kernels import library, pointers, run
 
 Idle = Literal["drift", "rest"]
+AnyOptimizer = TypeVar("AnyOptimizer", bound=Optimizer)
 
 
 def sgd(parameters: Iterable[Tensor], *, idle: Idle, clip: float | None, fast: bool, **options: Any) -> SGD:
@@ -32,7 +33,17 @@ def sgd(parameters: Iterable[Tensor], *, idle: Idle, clip: float | None, fast: b
     weights = list(parameters)
     if fast and library() is not None and all(w.device.type == "cpu" and w.dtype == torch.float32 for w in weights):
         return FusedSGD(weights, idle=idle, clip=clip, **options)
-    optimizer = SGD(weights, **options)
+    return _prepared(SGD(weights, **options), weights, idle, clip)
+
+
+def adamw(parameters: Iterable[Tensor], *, idle: Idle, clip: float | None, lr: float, weight_decay: float) -> AdamW:
+    """torch's AdamW, with clipping and idle weights as `sgd` has them."""
+    weights = list(parameters)
+    return _prepared(AdamW(weights, lr=lr, weight_decay=weight_decay), weights, idle, clip)
+
+
+def _prepared(optimizer: AnyOptimizer, weights: list[Tensor], idle: Idle, clip: float | None) -> AnyOptimizer:
+    """The optimizer, which before each step fills missing gradients with zeros (``drift``) and clips."""
     if idle == "drift":
         zeros = {weight: torch.zeros_like(weight) for weight in weights}
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from helpers import nshot_
 from nshot import UserError
 from nshot.benchmarks.rank import rank_run
 from nshot.data.sources import load
@@ -126,3 +128,24 @@ def test_a_training_begins_with_a_trained_supernet(config: TrainConfig, digits, 
     with pytest.raises(UserError, match=r"init .*: its supernet has no .* of this shape"):
         train(other, digits, tmp_path / "other", device="cpu", say=quiet)
     assert not (tmp_path / "other" / "part-0" / "supernet.safetensors").exists()
+
+
+def test_the_best_of_each_part_is_retrained_and_the_best_of_those_kept(run: Path, tmp_path: Path) -> None:
+    """Few-shot NAS's last steps, from the command line."""
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    status, _, err = nshot_("search", copy, "--sample", "60", "--images", "200", "--device", "cpu")
+    assert (status, err) == (0, "")
+    found = json.loads((copy / "search.json").read_text())
+    assert sorted(row["subnet"][4] for row in found["parts"]) == [0, 1, 2, 3, 4]
+    assert found["parts"][0] == found["best"]
+    out = tmp_path / "best"
+    flags = ["--epochs", "1", "--batch-size", "64", "--device", "cpu"]
+    status, said, err = nshot_("retrain", copy / "search.json", "--out", out, *flags)
+    assert (status, err) == (0, "")
+    result = json.loads((out / "result.json").read_text())
+    each = [json.loads((out / f"part-{i}" / "result.json").read_text())["test_accuracy"] for i in range(5)]
+    assert result["test_accuracies"] == each
+    assert result["test_accuracy"] == max(each)
+    assert (out / result["folder"] / "network.safetensors").exists()
+    assert result["folder"] in said

@@ -291,14 +291,14 @@ def test_search_without_a_finished_run_is_refused(run, tmp_path):
 
 def test_choice_of_a_search(run):
     best = search_run(run, Limits(), sample=5, images=32, device="cpu")["best"]
-    config, subnet = read_choice(str(run / "search.json"))
+    config, (subnet,) = read_choice(str(run / "search.json"))
     assert config.space.parse(subnet) == tuple(best["subnet"])
     assert (config.space, config.dataset) == (SPACE, "digits")
 
 
 def test_choice_of_a_subnet():
-    assert read_choice("7")[1] == "7"
-    assert read_choice(NOTATION)[1] == NOTATION
+    assert read_choice("7")[1] == ["7"]
+    assert read_choice(NOTATION)[1] == [NOTATION]
     assert read_choice("7")[0].dataset == "cifar10"
 
 
@@ -335,4 +335,4 @@ def test_bad_search_result_is_refused(content, tmp_path):
 def test_good_search_result_is_read(tmp_path):
     path = tmp_path / "search.json"
     path.write_text(json.dumps(SEARCH))
-    assert read_choice(str(path))[1] == NOTATION
+    assert read_choice(str(path))[1] == [NOTATION]

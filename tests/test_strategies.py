@@ -413,3 +413,32 @@ def test_other_methods_have_one_supernet(space: Space) -> None:
     for name in ("spos", "fairnas"):
         strategy = make(name, space)
         assert type(strategy).parts(space, strategy.options, 0) == [space]
+
+
+# A window of FLOPs
+
+
+def test_paths_keep_to_the_window(tiny: Space) -> None:
+    """And are uniform inside it."""
+    costs = sorted({tiny.flops(subnet) for subnet in tiny.subnets()})
+    low, high = costs[1], costs[-2]
+    inside = {subnet for subnet in tiny.subnets() if low <= tiny.flops(subnet) <= high}
+    assert 1 < len(inside) < tiny.size
+    strategy = make("spos", tiny, total_steps=6000, min_flops=low, max_flops=high)
+    counts = Counter(strategy.plan(step).paths[0] for step in range(6000))
+    assert set(counts) == inside
+    expected = 6000 / len(inside)
+    assert sum((count - expected) ** 2 / expected for count in counts.values()) < 3 * len(inside)
+
+
+def test_one_bound_alone(tiny: Space) -> None:
+    limit = sorted(tiny.flops(subnet) for subnet in tiny.subnets())[5]
+    paths = [make("fsnas", tiny, max_flops=limit).plan(step).paths[0] for step in range(300)]
+    assert max(tiny.flops(path) for path in paths) == limit
+
+
+def test_a_window_that_no_subnet_keeps_to(space: Space) -> None:
+    with pytest.raises(UserError, match=r"max_flops 1000: none of 2000 random subnets is inside; .* has .* FLOPs"):
+        make("spos", space, max_flops=1000)
+    with pytest.raises(UserError, match="a window would not be fair"):
+        make("fairnas", space, max_flops=10**9)

@@ -148,10 +148,10 @@ def search(args: list[str]) -> None:
 def retrain(args: list[str]) -> None:
     """retrain a subnet from scratch and test it: nshot retrain SUBNET|search.json --out FOLDER [options]"""
     from nshot.data.sources import load
-    from nshot.training.retrain import RetrainConfig, read_choice, retrain
+    from nshot.training.retrain import RetrainConfig, read_choice, retrain_best
 
     choice = positional(args, "retrain", "SUBNET: its notation, its index, or a search.json")
-    default, subnet_text = read_choice(choice)
+    default, archs = read_choice(choice)
     default = take_space(args, default)
 
     @dataclass(frozen=True)
@@ -163,12 +163,12 @@ def retrain(args: list[str]) -> None:
     what = "Retrain a subnet from scratch on all training images and test it. SUBNET: notation, index or search.json."
     command = parse(Retrain, args, "retrain SUBNET", what)
     config = command.config
-    subnet = config.space.parse(subnet_text)
+    subnets = [config.space.parse(arch) for arch in archs]
     size = config.space.resolution
     data = load(config.dataset, root=command.data_root, download=command.download, resolution=size)
-    result = retrain(config, subnet, data, command.out, device=command.device)
+    result = retrain_best(config, subnets, data, command.out, device=command.device)
     print(f"{result['arch']}: {result['params']:,} parameters, test accuracy {result['test_accuracy']:.2f} %")
-    print(f"written: {command.out / 'network.safetensors'} and result.json")
+    print(f"written: {command.out / result.get('folder', '') / 'network.safetensors'} and result.json")
 
 
 def benchmark(args: list[str]) -> None:

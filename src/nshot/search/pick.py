@@ -1,7 +1,7 @@
 """Picks the best subnet of a trained supernet among proposed ones, by accuracy or by loss on held-out images."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -11,7 +11,7 @@ from nshot.data.sources import data_root
 from nshot.errors import UserError, check_whole
 from nshot.files import write_json
 from nshot.ranking.evaluate import Scores
-from nshot.spaces import Subnet
+from nshot.spaces import FewShot, Subnet
 from nshot.spaces.lists import subnets_from_file
 from nshot.training.config import TrainConfig
 from nshot.training.run import load_run
@@ -53,11 +53,18 @@ def search_run(
     else:
         candidates = random_subnets(config.space, sample, limits, seed)
     scores = score_run(run, config, supernet, candidates, root=root, images=images, device=device)
-    return pick(run, config, candidates, scores, limits, by)
+    owner = supernet.owner if isinstance(supernet, FewShot) else None
+    return pick(run, config, candidates, scores, limits, by, owner)
 
 
 def pick(
-    run: Path, config: TrainConfig, subnets: Sequence[Subnet], scores: Scores, limits: Limits, by: Score
+    run: Path,
+    config: TrainConfig,
+    subnets: Sequence[Subnet],
+    scores: Scores,
+    limits: Limits,
+    by: Score,
+    owner: Callable[[Subnet], Any] | None = None,
 ) -> dict[str, Any]:
     """Writes the ten best of scored subnets to ``search.json`` in the run folder.
 
@@ -68,15 +75,18 @@ def pick(
         scores: theirs.
         limits: what they kept to, for the record.
         by: the score; ties of one are broken by the other.
+        owner: where several supernets scored, which one a subnet belongs to.
 
     Returns:
-        What search.json holds: ``best`` and the ten best, each with arch, costs, accuracy and loss.
+        What search.json holds: ``best`` and the ten best, each with arch, costs, accuracy and loss; with ``owner`` also
+        ``parts``, the best of each supernet, which few-shot NAS retrains all (section D of the supplement).
     """
     keys = (-scores.accuracy, scores.mean_loss)
     order = np.lexsort(keys[::-1] if by == "accuracy" else keys)
     space = config.space
-    top = [
-        {
+
+    def row(i: int) -> dict[str, Any]:
+        return {
             "arch": space.format(subnets[i]),
             "subnet": list(subnets[i]),
             "accuracy": float(scores.accuracy[i]),
@@ -84,8 +94,8 @@ def pick(
             "params": space.network_params(subnets[i]),
             "flops": space.flops(subnets[i]),
         }
-        for i in order[:10]
-    ]
+
+    top = [row(i) for i in order[:10]]
     result = {
         "space": {"name": space.name, **space.sizes()},
         "dataset": config.dataset,
@@ -96,5 +106,10 @@ def pick(
         "best": top[0],
         "top": top,
     }
+    if owner is not None:
+        firsts: dict[Any, int] = {}
+        for i in order:
+            firsts.setdefault(owner(subnets[i]), i)
+        result["parts"] = [row(i) for i in firsts.values()]
     write_json(run / "search.json", result)
     return result

@@ -14,6 +14,8 @@ from nshot.registry import Registry
 from nshot.seeding import generator
 from nshot.spaces import Space, Subnet
 
+WINDOW_TRIES = 2000  # random subnets among which one must lie in a window of FLOPs
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -49,6 +51,10 @@ class Options:
     shuffled, as many clusters as the first decision has options, each subnet in one drawn at random."""
     sampling: Literal["uniform", "proportional"] = "uniform"
     """Paths drawn uniformly, or in proportion to their complexity (table G)."""
+    min_flops: int | None = None
+    """Paths are drawn among subnets of at least so many multiply-accumulates (None: no limit)."""
+    max_flops: int | None = None
+    """Paths are drawn among subnets of at most so many; SPOS on MobileNet was released with 300M to 330M."""
 
     def __post_init__(self) -> None:
         check_choices(self)
@@ -112,6 +118,7 @@ class Strategy(ABC):
             except ValueError as error:
                 raise UserError(f"schedule {self.options.schedule!r} on space {space.name}: {error}") from None
         self.ms_decision = self._ms_decision()
+        self._check_window()
 
     @abstractmethod
     def plan(self, step: int) -> Plan:
@@ -129,12 +136,38 @@ class Strategy(ABC):
         return 0 if self.ms_decision is None else path[self.ms_decision]
 
     def draw(self, rng: np.random.Generator) -> Subnet:
-        """A path, uniformly or in proportion to its complexity (by rejection, so no table of subnets is needed)."""
+        """A path, uniformly or in proportion to its complexity, within the window of FLOPs.
+
+        By rejection, so no table of subnets is needed.
+        """
         path = self.space.sample(rng)
-        if self.options.sampling == "proportional":
-            while rng.random() * self.cost_range[1] > self.cost(path):
-                path = self.space.sample(rng)
+        while not self._accepts(path, rng):
+            path = self.space.sample(rng)
         return path
+
+    def _accepts(self, path: Subnet, rng: np.random.Generator) -> bool:
+        if self.options.sampling == "proportional" and rng.random() * self.cost_range[1] > self.cost(path):
+            return False
+        return self._within(path)
+
+    def _within(self, path: Subnet) -> bool:
+        """Whether the path keeps to the window of FLOPs."""
+        low, high = self.options.min_flops, self.options.max_flops
+        if low is None and high is None:
+            return True
+        flops = self.space.flops(path)
+        return (low is None or flops >= low) and (high is None or flops <= high)
+
+    def _check_window(self) -> None:
+        """Raises UserError for a window that draws practically never hit: rejection would not end."""
+        rng = generator(self.seed, "window")
+        if not any(self._within(self.space.sample(rng)) for _ in range(WINDOW_TRIES)):
+            low, high = self.space.flops_range
+            window = f"min_flops {self.options.min_flops}, max_flops {self.options.max_flops}"
+            raise UserError(
+                f"{window}: none of {WINDOW_TRIES} random subnets is inside; space {self.space.name} of these sizes has "
+                f"{low:,} to {high:,} FLOPs"
+            )
 
     def lr(self, step: int, path: Subnet) -> float:
         """The schedule's learning rate for that path, as a multiple of lr0."""

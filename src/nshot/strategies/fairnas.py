@@ -25,6 +25,8 @@ class FairOptions(Options):
             raise UserError(f"outer {self.outer!r} has no effect without --schedule calr, power or shuffled")
         if self.ms == "shuffled":
             raise UserError("ms 'shuffled': the paths of a FairNAS step must share a cluster, name a decision")
+        if self.min_flops is not None or self.max_flops is not None:
+            raise UserError("min_flops, max_flops: FairNAS's paths are permutations, a window would not be fair")
         if self.sampling != "uniform":
             raise UserError(f"sampling {self.sampling!r}: FairNAS's paths are permutations, only uniform is possible")
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -100,22 +101,58 @@ def retrain(
     return read_result(folder)
 
 
+def retrain_best(
+    config: RetrainConfig,
+    subnets: Sequence[Subnet],
+    data: Dataset,
+    out: str | Path,
+    *,
+    device: str = "auto",
+    say: Say = print,
+) -> dict[str, Any]:
+    """Retrains several subnets, each in ``part-<i>``, and keeps the best by test accuracy, as few-shot NAS does.
+
+    One alone is retrained in the folder itself.
+
+    Returns:
+        What ``result.json`` of the folder holds: the best one's result, its ``folder``, and all test accuracies.
+        Chosen by the test images, the best one's accuracy is too good by as much as chance helped it.
+
+    Raises:
+        UserError: as `retrain`.
+    """
+    folder = Path(out)
+    if len(subnets) == 1:
+        return retrain(config, subnets[0], data, folder, device=device, say=say)
+    results = [
+        retrain(config, subnet, data, folder / f"part-{i}", device=device, say=say) for i, subnet in enumerate(subnets)
+    ]
+    accuracies = [result["test_accuracy"] for result in results]
+    best = max(range(len(results)), key=accuracies.__getitem__)
+    summary = {**results[best], "folder": f"part-{best}", "test_accuracies": accuracies}
+    write_json(folder / RESULT, summary)
+    return summary
+
+
 def read_result(folder: Path) -> dict[str, Any]:
     """What a finished retraining wrote."""
     return json.loads((folder / RESULT).read_text())
 
 
-def read_choice(choice: str) -> tuple[RetrainConfig, str]:
-    """The configuration and the subnet that a search.json names; any other text is itself the subnet.
+def read_choice(choice: str) -> tuple[RetrainConfig, list[str]]:
+    """The configuration and the subnets that a search.json names; any other text is itself the subnet.
+
+    A search of several supernets names the best subnet of each.
 
     Raises:
         UserError: for a JSON file that holds no search result.
     """
     if not choice.endswith(".json"):
-        return RetrainConfig(), choice
+        return RetrainConfig(), [choice]
     try:
         found = json.loads(Path(choice).read_text())
         space = space_from_dict(found["space"])
-        return RetrainConfig(space=space, dataset=found["dataset"]), found["best"]["arch"]
+        archs = [row["arch"] for row in found.get("parts") or [found["best"]]]
+        return RetrainConfig(space=space, dataset=found["dataset"]), archs
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{choice} is no search result ({error}): make one with nshot search RUN") from None

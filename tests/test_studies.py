@@ -14,7 +14,7 @@ from nshot.studies.runner import jobs_of, run_jobs
 
 SMOKE = SCALES["smoke"]
 ALL = [studies[name] for name in studies.names()]
-TABLES = ["table-d", "table-e", "table-f", "table-g", "table-j", "table-k"]
+TABLES = ["figure-b", *(f"table-{letter}" for letter in "bcdefgijklm")]
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def test_runs_are_shared(folder: Path) -> None:
     runs = [path.name for path in (folder / "runs" / "smoke").iterdir()]
     assert len(runs) == len(jobs_of(ALL, SMOKE, 1)) < rows
     settings = {
-        repr((s.strategy, sorted(s.options.items()), sorted(s.config.items()), getattr(s, "function", None)))
+        repr((s.strategy, sorted(s.options.items()), sorted(s.config.items()), s.space, getattr(s, "function", None)))
         for s in (row.setting for study in ALL for row in study.rows)
     }
     assert len(runs) == len(settings)
@@ -118,7 +118,7 @@ def test_mean_and_spread_are_over_seeds() -> None:
 @pytest.mark.parametrize(
     ("args", "expected"),
     [
-        (["table-z"], "unknown study 'table-z': choose one of figure-b, table-d"),
+        (["table-z"], "unknown study 'table-z': choose one of figure-b, table-b"),
         (["table-j", "--jobs", "0"], "jobs 0: must be at least 1"),
         (["table-j", "--jobs", "1000"], "jobs 1000: this machine has"),
         (["table-j", "--seeds", "0"], "seeds 0"),

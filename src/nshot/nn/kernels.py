@@ -41,7 +41,7 @@ def library() -> dict[str, Any] | None:
             kernels[name] = getattr(lib, name)
             kernels[name].argtypes, kernels[name].restype = [types[arg] for arg in args], None
         return kernels
-    except (OSError, subprocess.SubprocessError) as error:
+    except (OSError, RuntimeError, subprocess.SubprocessError) as error:
         detail = getattr(error, "stderr", None) or str(error)
         warnings.warn(f"fast path is off, its kernels cannot be built: {detail.strip()[:300]}", stacklevel=2)
         return None

@@ -165,8 +165,8 @@ class Strategy(ABC):
             low, high = self.space.flops_range
             window = f"min_flops {self.options.min_flops}, max_flops {self.options.max_flops}"
             raise UserError(
-                f"{window}: none of {WINDOW_TRIES} random subnets is inside; space {self.space.name} of these sizes has "
-                f"{low:,} to {high:,} FLOPs"
+                f"{window}: none of {WINDOW_TRIES} random subnets is inside; "
+                f"space {self.space.name} of these sizes has {low:,} to {high:,} FLOPs"
             )
 
     def lr(self, step: int, path: Subnet) -> float:

@@ -25,13 +25,19 @@ class Scale:
     """How many validation images rank; None: all."""
     overrides: dict[str, Any] = field(default_factory=dict)
     """Values of the configuration at this scale."""
+    candidates: int = 1000
+    """Random subnets among which a search picks (section B.2: 1,000)."""
+    retrain_epochs: int = 200
+    """Epochs for which a search's winner is trained alone."""
 
 
 RANK_LIST, SPLIT = Path("nasbench201/rank-list.json"), "nasbench201/cifar10-split.json"
+CIFAR = {"split": SPLIT}
+SMOKE = {"epochs": 1, "batch_size": 64}
 SCALES = {
-    "paper": Scale("paper", "nasbench201", RANK_LIST, overrides={"split": SPLIT}),
-    "proxy": Scale("proxy", "nasbench201", RANK_LIST, images=10_000, overrides={"split": SPLIT}),
-    "smoke": Scale("smoke", "digits", sample=40, images=256, overrides={"epochs": 1, "batch_size": 64}),
+    "paper": Scale("paper", "nasbench201", RANK_LIST, overrides=CIFAR),
+    "proxy": Scale("proxy", "nasbench201", RANK_LIST, 0, 10_000, CIFAR, candidates=100, retrain_epochs=10),
+    "smoke": Scale("smoke", "digits", None, 40, 256, SMOKE, candidates=4, retrain_epochs=1),
 }
 
 
@@ -52,10 +58,11 @@ class Setting:
     strategy: str
     options: dict[str, Any] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
+    space: str = "nasbench201"
 
     def at(self, scale: Scale, seed: int) -> TrainConfig:
         """The run's configuration."""
-        base = preset(scale.preset, self.strategy)
+        base = preset(scale.preset, self.strategy, self.space)
         options = strategies[self.strategy].options_type.of(**self.options)
         return replace(base, **{**scale.overrides, **self.config, "options": options, "seed": seed})
 
@@ -64,7 +71,8 @@ class Setting:
 class Measured(Setting):
     """A row whose figures are no ranking's but those that ``function`` measures while it trains.
 
-    ``function(config, data, **arguments)`` gives figures by column; a module's own, so that another process finds it.
+    ``function(config, data, folder, scale, **arguments)`` gives figures by column, and may keep what it does in the
+    folder; a module's own, so that another process finds it.
     """
 
     function: Callable[..., dict[str, Any]] = field(kw_only=True)

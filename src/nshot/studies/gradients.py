@@ -1,6 +1,7 @@
 """The trainings behind table I and figure B: what gradients of different subnets have in common."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +18,8 @@ from nshot.strategies import Plan, strategies
 from nshot.training.config import TrainConfig
 from nshot.training.optimizers import sgd
 from nshot.training.supernet import train_steps
+
+from .base import Scale
 
 DISTANCES = (0, 1, 3, 5)  # A0, A1, A3, A5 of section C.6: how many decisions differ from those of A0
 
@@ -36,7 +39,7 @@ def relatives(space: Space, seed: int) -> tuple[Subnet, ...]:
             return tuple(found)
 
 
-def similarity(config: TrainConfig, data: Dataset) -> dict[str, Any]:
+def similarity(config: TrainConfig, data: Dataset, folder: Path, scale: Scale) -> dict[str, Any]:
     """Table I: MGCS of A1, A3 and A5 with A0, trained together; the last epoch, the stem's weights."""
     subnets = relatives(config.space, config.seed)
     supernet, base, batches = _parts(config, data)
@@ -56,7 +59,7 @@ def similarity(config: TrainConfig, data: Dataset) -> dict[str, Any]:
     return {name: value for name, value in zip(names, recorder.means, strict=True) if name != "A0"}
 
 
-def spread(config: TrainConfig, data: Dataset) -> dict[str, Any]:
+def spread(config: TrainConfig, data: Dataset, folder: Path, scale: Scale) -> dict[str, Any]:
     """Figure B: the standard deviation of the gradients that feed one momentum, over training."""
     supernet, base, batches = _parts(config, data)
     total = config.epochs * batches.steps_per_epoch

@@ -102,23 +102,35 @@ def run_jobs(
     say(f"{len(jobs) - len(todo)} of {len(jobs)} runs are done, {len(todo)} to do in {processes} processes")
     if not todo:
         return
-    data = _checked(todo[0], root)
-    work = [(with_classes(job, data), runs / job.folder, root) for job in todo]
+    groups: dict[tuple[str, str, int], list[Job]] = {}  # by the data that runs are of: loaded once
+    for job in todo:
+        groups.setdefault((job.config.dataset, job.config.split, job.config.space.resolution), []).append(job)
+    data = [_checked(group, root) for group in groups.values()]
     with Progress("study", len(jobs), len(jobs) - len(todo), noun="runs") as progress:
-        for line in run_in_processes(_run_one, work, processes, start=_start, given=(data,)):
-            progress.advance()
-            progress.show()
-            say(line)
+        for group, own in zip(groups.values(), data, strict=True):
+            work = [(with_classes(job, own), runs / job.folder, root) for job in group]
+            for line in run_in_processes(_run_one, work, processes, start=_start, given=(own,)):
+                progress.advance()
+                progress.show()
+                say(line)
 
 
-def _checked(job: Job, root: str | Path | None) -> Dataset:
+def _checked(group: list[Job], root: str | Path | None) -> Dataset:
     """The data set, once it is clear that all that the runs need is there."""
+    config = group[0].config
+    for job in group:
+        if job.measured is None:
+            _check_ranking(job, root)
+            break
+    return load(config.dataset, root=root, split=config.split, resolution=config.space.resolution)
+
+
+def _check_ranking(job: Job, root: str | Path | None) -> None:
     config = job.config
     benchmark = read_benchmark(job.scale.benchmark, config.space, root)
     if job.scale.subnets is not None:
         listed = subnets_from_file(job.scale.subnets, config.space, data_root(root))
         benchmark.truth(f"{config.dataset}_test", listed)
-    return load(config.dataset, root=root, split=config.split, resolution=config.space.resolution)
 
 
 def with_classes(job: Job, data: Dataset) -> Job:
@@ -143,8 +155,8 @@ def _run_one(job: Job, folder: Path, root: str | Path | None) -> str:
     scale, data = job.scale, _worker["data"]
     try:
         if job.measured is not None:
-            figures = job.measured.function(job.config, data, **job.measured.arguments)
             folder.mkdir(parents=True, exist_ok=True)
+            figures = job.measured.function(job.config, data, folder, scale, **job.measured.arguments)
             write_json(folder / f"{job.result}.json", figures)
             return f"{folder.name} is measured"
         train(job.config, data, folder, device="cpu", say=lambda line: None)

@@ -15,7 +15,7 @@ from nshot.data.batches import Normalise, heldout_batches
 from nshot.data.sources import load
 from nshot.ranking.evaluate import evaluate
 from nshot.search.limits import Limits, quantity
-from nshot.search.pick import search_run
+from nshot.search.pick import How, search_run
 from nshot.search.propose import random_subnets, within
 from nshot.spaces.lists import subnets_from_file
 from nshot.training.config import preset
@@ -271,9 +271,9 @@ def test_accuracy_and_loss_disagree_on_these(scored):
 
 def test_search_of_a_sample_is_repeatable(run):
     limits = Limits(max_params=9_000)
-    first = search_run(run, limits, sample=12, seed=3, images=64, device="cpu")
-    assert search_run(run, limits, sample=12, seed=3, images=64, device="cpu") == first
-    assert search_run(run, limits, sample=12, seed=4, images=64, device="cpu")["top"] != first["top"]
+    first = search_run(run, limits, How(sample=12, seed=3), images=64, device="cpu")
+    assert search_run(run, limits, How(sample=12, seed=3), images=64, device="cpu") == first
+    assert search_run(run, limits, How(sample=12, seed=4), images=64, device="cpu")["top"] != first["top"]
     assert (first["candidates"], first["images"]) == (12, 64)
     assert all(counted(tuple(row["subnet"])) <= 9_000 for row in first["top"])
 
@@ -290,7 +290,7 @@ def test_search_without_a_finished_run_is_refused(run, tmp_path):
 
 
 def test_choice_of_a_search(run):
-    best = search_run(run, Limits(), sample=5, images=32, device="cpu")["best"]
+    best = search_run(run, Limits(), How(sample=5), images=32, device="cpu")["best"]
     config, (subnet,) = read_choice(str(run / "search.json"))
     assert config.space.parse(subnet) == tuple(best["subnet"])
     assert (config.space, config.dataset) == (SPACE, "digits")

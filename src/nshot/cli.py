@@ -103,15 +103,14 @@ def rank(args: list[str]) -> None:
 
 
 def search(args: list[str]) -> None:
-    """pick a run's best subnet under limits: nshot search RUN [--max-params 1.2M] [options]"""
+    """pick a run's best subnet under limits: nshot search RUN [--method M] [--max-params 1.2M] [options]"""
     from nshot.report.tables import print_search
     from nshot.search.limits import Limits
-    from nshot.search.pick import search_run
+    from nshot.search.pick import How, search_run
 
     @dataclass(frozen=True)
     class Search(Where):
-        sample: int = 1000
-        """How many random subnets to score, all within the limits."""
+        how: How = field(default_factory=How)
         subnets: Path | None = None
         """Instead: a JSON list of subnets (a path, or one under the data root); those within the limits are scored."""
         max_params: str | None = None
@@ -124,18 +123,15 @@ def search(args: list[str]) -> None:
         """The score on held-out images; ties of one are broken by the other."""
         images: int | None = None
         """Use only the first so many validation images; default: all."""
-        seed: int = 0
-        """Of the random sample."""
 
     run = Path(positional(args, "search", "RUN: a folder that nshot train made"))
-    command = parse(Search, args, "search RUN", "Pick the best subnet of a trained supernet, under limits.")
+    command = parse(Search, args, "search RUN", "Search a trained supernet's best subnet, under limits.")
     result = search_run(
         run,
         Limits.of(command.max_params, command.max_flops, command.min_params),
+        command.how,
         subnets=command.subnets,
-        sample=command.sample,
         by=command.by,
-        seed=command.seed,
         images=command.images,
         root=command.data_root,
         device=command.device,

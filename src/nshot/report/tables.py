@@ -26,13 +26,19 @@ def print_ranking(rankings: Mapping[str, Ranking], truth: str) -> None:
 
 
 def print_search(result: dict[str, Any]) -> None:
-    """The ten best of a search."""
+    """The ten best of a search, and of one with several objectives the best compromises."""
     title = f"best of {result['candidates']} subnets by {result['by']}, {result['images']:,} images"
+    _print_subnets(title, result["top"])
+    if "front" in result:
+        _print_subnets(f"no other is better in all of {', '.join(result['objectives'])}", result["front"])
+
+
+def _print_subnets(title: str, rows: list[dict[str, Any]]) -> None:
     table = Table(title=title)
     for column in ("accuracy %", "loss", "parameters", "FLOPs"):
         table.add_column(column)
     table.add_column("subnet", overflow="fold")  # whole, to be copied
-    for row in result["top"]:
+    for row in rows:
         costs = f"{row['params']:,}", f"{row['flops']:,}"
         table.add_row(f"{row['accuracy']:.2f}", f"{row['loss']:.3f}", *costs, row["arch"])
     Console().print(table)

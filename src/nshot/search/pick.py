@@ -2,40 +2,81 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
 
 from nshot.data.sources import data_root
-from nshot.errors import UserError, check_whole
+from nshot.errors import UserError, check_choices, check_whole
 from nshot.files import write_json
-from nshot.ranking.evaluate import Scores
-from nshot.spaces import FewShot, Subnet
+from nshot.spaces import FewShot, Space, Subnet
 from nshot.spaces.lists import subnets_from_file
 from nshot.training.config import TrainConfig
 from nshot.training.run import load_run
-from nshot.training.score import score_run
+from nshot.training.score import evaluator
 
+from .archive import Archive
+from .evolution import Evolution, evolve
 from .limits import Limits
+from .pareto import Objective, front, nsga2, objective_values
 from .propose import random_subnets, within
 
 Score = Literal["accuracy", "loss"]
+Method = Literal["random", "evolution", "nsga2"]
+
+
+@dataclasses.dataclass(frozen=True)
+class How:
+    """How subnets are proposed."""
+
+    method: Method = "random"
+    """random; evolution, the paper's; nsga2, with several objectives."""
+    sample: int = 1000
+    """Of random: how many subnets, all within the limits."""
+    population: int = 50
+    """Of evolution and nsga2: subnets of a generation."""
+    generations: int = 20
+    """Of evolution and nsga2."""
+    objectives: tuple[Objective, ...] = ("accuracy", "params")
+    """Of nsga2: two or more of accuracy, loss, params, flops."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+        check_whole(1, sample=self.sample, generations=self.generations)
+        check_whole(2, population=self.population)
+        check_whole(0, seed=self.seed)
 
 
 def search_run(
     run: Path,
     limits: Limits,
+    how: How | None = None,
     *,
     subnets: Path | None = None,
-    sample: int = 1000,
     by: Score = "accuracy",
-    seed: int = 0,
     images: int | None = None,
     root: str | Path | None = None,
     device: str = "auto",
+    say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
-    """Picks among the subnets of a JSON list, or among ``sample`` random ones, those that keep to the limits.
+    """Searches a finished run's best subnet within the limits.
+
+    What is evaluated is kept in the run folder, so that a killed search, or another one of the same run, does not
+    evaluate it again.
+
+    Args:
+        run: the run folder.
+        limits: what the network that is handed over may cost.
+        how: who proposes subnets.
+        subnets: instead, a JSON list, all of which are scored that keep to the limits.
+        by: the score; ties of one are broken by the other.
+        images: the first so many validation images; default all.
+        root: data root.
+        device: Fabric's accelerator.
+        say: takes lines for the user.
 
     Returns:
         As `pick`.
@@ -43,28 +84,60 @@ def search_run(
     Raises:
         UserError: for a run, list or number that cannot be used, and limits that no subnet keeps to.
     """
-    check_whole(1, sample=sample)
-    check_whole(0, seed=seed)
+    how = how or How()
     if by not in get_args(Score):
         raise UserError(f"unknown score {by!r}: choose one of {', '.join(get_args(Score))}")
     config, supernet = load_run(run)
-    if subnets is not None:
-        candidates = within(config.space, subnets_from_file(subnets, config.space, data_root(root)), limits)
-    else:
-        candidates = random_subnets(config.space, sample, limits, seed)
-    scores = score_run(run, config, supernet, candidates, root=root, images=images, device=device)
+    listed = None if subnets is None else subnets_from_file(subnets, config.space, data_root(root))
+    if listed is not None:
+        listed = within(config.space, listed, limits)
+    evaluate, count, identity = evaluator(run, config, supernet, images=images, root=root, device=device)
+    archive = Archive(evaluate, supernet.canonical, run / f".search-{identity}.jsonl")
+    candidates = listed or _proposed(config.space, archive, limits, how, by, say)
+    figures = archive(candidates)
     owner = supernet.owner if isinstance(supernet, FewShot) else None
-    return pick(run, config, candidates, scores, limits, by, owner)
+    objectives = how.objectives if how.method == "nsga2" and listed is None else None
+    return pick(run, config, candidates, figures, count, limits, by, owner, objectives)
+
+
+def _proposed(
+    space: Space, archive: Archive, limits: Limits, how: How, by: Score, say: Callable[[str], None]
+) -> list[Subnet]:
+    if how.method == "random":
+        return random_subnets(space, how.sample, limits, how.seed)
+    if how.method == "evolution":
+        half = how.population // 2
+        sizes = Evolution(how.population, how.generations, min(10, how.population), half, how.population - half)
+
+        def tell(generation: int, best: Subnet, value: float) -> None:
+            accuracy, loss = archive([best])[0]
+            say(f"generation {generation + 1} of {how.generations}: best {accuracy:.2f} %, loss {loss:.3f}")
+
+        return evolve(space, archive, partial(_score, by), limits=limits, evolution=sizes, seed=how.seed, after=tell)
+
+    def count(generation: int, evaluated: int) -> None:
+        say(f"generation {generation} of {how.generations}: {evaluated} subnets evaluated")
+
+    sizes_ = {"population": how.population, "generations": how.generations, "seed": how.seed}
+    return nsga2(space, archive, how.objectives, limits=limits, after=count, **sizes_)
+
+
+def _score(by: Score, figures: np.ndarray) -> np.ndarray:
+    """The larger the better; the other score breaks ties, being scaled to a thousandth of the least difference."""
+    accuracy, loss = figures.T
+    return accuracy - 1e-6 * loss if by == "accuracy" else -loss + 1e-9 * accuracy
 
 
 def pick(
     run: Path,
     config: TrainConfig,
     subnets: Sequence[Subnet],
-    scores: Scores,
+    figures: np.ndarray,
+    images: int,
     limits: Limits,
     by: Score,
     owner: Callable[[Subnet], Any] | None = None,
+    objectives: Sequence[Objective] | None = None,
 ) -> dict[str, Any]:
     """Writes the ten best of scored subnets to ``search.json`` in the run folder.
 
@@ -72,16 +145,20 @@ def pick(
         run: a finished run.
         config: its configuration.
         subnets: the candidates, all within the limits.
-        scores: theirs.
+        figures: theirs, accuracy in percent and loss (S, 2).
+        images: on how many images.
         limits: what they kept to, for the record.
         by: the score; ties of one are broken by the other.
         owner: where several supernets scored, which one a subnet belongs to.
+        objectives: whose best compromises are wanted too.
 
     Returns:
         What search.json holds: ``best`` and the ten best, each with arch, costs, accuracy and loss; with ``owner`` also
-        ``parts``, the best of each supernet, which few-shot NAS retrains all (section D of the supplement).
+        ``parts``, the best of each supernet, which few-shot NAS retrains all (section D of the supplement); with
+        ``objectives`` also ``front``, the subnets that no other beats in all of them.
     """
-    keys = (-scores.accuracy, scores.mean_loss)
+    accuracy, loss = figures.T
+    keys = (-accuracy, loss)
     order = np.lexsort(keys[::-1] if by == "accuracy" else keys)
     space = config.space
 
@@ -89,8 +166,8 @@ def pick(
         return {
             "arch": space.format(subnets[i]),
             "subnet": list(subnets[i]),
-            "accuracy": float(scores.accuracy[i]),
-            "loss": float(scores.mean_loss[i]),
+            "accuracy": float(accuracy[i]),
+            "loss": float(loss[i]),
             "params": space.network_params(subnets[i]),
             "flops": space.flops(subnets[i]),
         }
@@ -102,7 +179,7 @@ def pick(
         "by": by,
         "limits": dataclasses.asdict(limits),
         "candidates": len(subnets),
-        "images": scores.correct.shape[1],
+        "images": images,
         "best": top[0],
         "top": top,
     }
@@ -111,5 +188,9 @@ def pick(
         for i in order:
             firsts.setdefault(owner(subnets[i]), i)
         result["parts"] = [row(i) for i in firsts.values()]
+    if objectives is not None:
+        values = objective_values(space, subnets, figures, objectives)
+        result["objectives"] = list(objectives)
+        result["front"] = [row(i) for i in sorted(front(values), key=lambda i: values[i][-1])]
     write_json(run / "search.json", result)
     return result

@@ -4,10 +4,11 @@ import hashlib
 import io
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
 from nshot.data.batches import Normalise, heldout_batches
 from nshot.data.sources import Dataset, load
@@ -44,22 +45,11 @@ def score_run(
     Raises:
         UserError: for ``images`` outside 2 to what there are.
     """
-    if data is None:
-        data = load(config.dataset, root=root, split=config.split, resolution=config.space.resolution)
-    valid = data.valid
-    if images is not None:
-        if not 2 <= images <= len(valid):
-            raise UserError(f"images {images}: must be from 2 to the {len(valid)} validation images")
-        valid = valid.subset(np.arange(images))
-    lightning = fabric(device)
-    supernet.to(lightning.device)
-    normalise = Normalise(data.train).to(lightning.device)
-    batches = heldout_batches(valid, min(BATCH, len(valid)), normalise, lightning.device)
+    batches, count = _validation(config, supernet, root, images, device, data)
     canonical = supernet.canonical
     forms = sorted({canonical(subnet) for subnet in subnets})
-    store = PartialScores(
-        folder, b"".join(path.read_bytes() for path in sorted(folder.rglob(WEIGHTS))), len(valid), forms
-    )
+    weights = b"".join(path.read_bytes() for path in sorted(folder.rglob(WEIGHTS)))
+    store = PartialScores(folder, weights, count, forms)
     with Progress("rank", len(forms), len(store), noun="subnets") as progress:
         while len(store) < len(forms):
             chunk = forms[len(store) : len(store) + CHUNK]
@@ -70,6 +60,56 @@ def score_run(
     rows = {form: row for row, form in enumerate(forms)}
     order = [rows[canonical(subnet)] for subnet in subnets]
     return Scores(scores.correct[order], scores.loss[order])
+
+
+def evaluator(
+    folder: Path,
+    config: TrainConfig,
+    supernet: Supernet,
+    *,
+    root: str | Path | None = None,
+    images: int | None = None,
+    device: str = "auto",
+) -> tuple[Callable[[list[Subnet]], np.ndarray], int, str]:
+    """What evaluates subnets with a run's supernet: accuracy in percent and loss (S, 2).
+
+    Returns:
+        It, on how many validation images, and a name that says with which weights and images.
+
+    Raises:
+        UserError: for ``images`` outside 2 to what there are.
+    """
+    batches, count = _validation(config, supernet, root, images, device, None)
+    weights = b"".join(path.read_bytes() for path in sorted(folder.rglob(WEIGHTS)))
+    identity = hashlib.sha256(weights + json.dumps([count, BATCH]).encode()).hexdigest()[:16]
+
+    def evaluate_(subnets: list[Subnet]) -> np.ndarray:
+        scores = evaluate(supernet, subnets, batches)
+        return np.stack([scores.accuracy, scores.mean_loss], axis=1)
+
+    return evaluate_, count, identity
+
+
+def _validation(
+    config: TrainConfig,
+    supernet: Supernet,
+    root: str | Path | None,
+    images: int | None,
+    device: str,
+    data: Dataset | None,
+) -> tuple[list[tuple[Tensor, Tensor]], int]:
+    """Batches of a run's validation images, and how many images; moves the supernet to where they are."""
+    if data is None:
+        data = load(config.dataset, root=root, split=config.split, resolution=config.space.resolution)
+    valid = data.valid
+    if images is not None:
+        if not 2 <= images <= len(valid):
+            raise UserError(f"images {images}: must be from 2 to the {len(valid)} validation images")
+        valid = valid.subset(np.arange(images))
+    lightning = fabric(device)
+    supernet.to(lightning.device)
+    normalise = Normalise(data.train).to(lightning.device)
+    return heldout_batches(valid, min(BATCH, len(valid)), normalise, lightning.device), len(valid)
 
 
 class PartialScores:

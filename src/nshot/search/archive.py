@@ -1,0 +1,59 @@
+"""Figures of subnets, each evaluated once however often it is proposed; kept on disk, for killed searches."""
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from nshot.files import write_atomically
+from nshot.spaces import Subnet
+from nshot.training.progress import Progress
+from nshot.training.run import read_log
+
+CHUNK = 64  # subnets evaluated between two writes to disk
+Evaluate = Callable[[list[Subnet]], np.ndarray]
+
+
+class Archive:
+    """``archive(subnets)`` gives figures (S, 2), accuracy in percent and loss, and evaluates only what is new.
+
+    Args:
+        evaluate: figures of subnets in canonical form.
+        canonical: subnets of one form are evaluated once.
+        store: a file that keeps the figures; what it holds is not evaluated again.
+    """
+
+    def __init__(self, evaluate: Evaluate, canonical: Callable[[Subnet], Subnet], store: Path | None = None) -> None:
+        self._evaluate = evaluate
+        self.canonical = canonical
+        self._store = store
+        self.known: dict[Subnet, tuple[float, float]] = {}
+        if store is not None and store.exists():
+            lines = read_log(store)
+            # Written again, for a line that a crash cut short would spoil the one that follows it.
+            write_atomically(store, "".join(json.dumps(line) + "\n" for line in lines).encode())
+            self.known = {tuple(line["subnet"]): tuple(line["figures"]) for line in lines}
+
+    def __call__(self, subnets: Sequence[Subnet]) -> np.ndarray:
+        forms = [self.canonical(subnet) for subnet in subnets]
+        new = sorted({form for form in forms if form not in self.known})
+        with Progress("search", len(new), noun="subnets") as progress:
+            for start in range(0, len(new), CHUNK):
+                chunk = new[start : start + CHUNK]
+                self._keep(zip(chunk, self._evaluate(chunk).tolist(), strict=True))
+                progress.advance(len(chunk))
+                progress.show()
+        return np.array([self.known[form] for form in forms]).reshape(len(forms), 2)
+
+    def __contains__(self, subnet: Subnet) -> bool:
+        return self.canonical(subnet) in self.known
+
+    def _keep(self, rows: Iterable[tuple[Subnet, list[float]]]) -> None:
+        lines = []
+        for form, (accuracy, loss) in rows:
+            self.known[form] = accuracy, loss
+            lines.append(json.dumps({"subnet": form, "figures": [accuracy, loss]}) + "\n")
+        if self._store is not None:
+            with open(self._store, "a") as stream:
+                stream.write("".join(lines))

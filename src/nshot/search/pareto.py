@@ -1,0 +1,121 @@
+"""Search with several objectives: NSGA-II (Deb et al., 2002), pymoo's."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from nshot.errors import UserError, check_whole
+from nshot.seeding import generator
+from nshot.spaces import Space, Subnet
+
+from .archive import Archive
+from .limits import Limits
+from .propose import random_subnets
+
+Objective = Literal["accuracy", "loss", "params", "flops"]
+OBJECTIVES: tuple[Objective, ...] = ("accuracy", "loss", "params", "flops")
+
+
+def objective_values(
+    space: Space, subnets: Sequence[Subnet], figures: np.ndarray, objectives: Sequence[str]
+) -> np.ndarray:
+    """What is minimised, (S, objectives), of figures (S, 2): accuracy counts by its negative; costs are those of the
+    stand-alone network."""
+    columns: dict[str, Callable[[], Any]] = {
+        "accuracy": lambda: -figures[:, 0],
+        "loss": lambda: figures[:, 1],
+        "params": lambda: [space.network_params(subnet) for subnet in subnets],
+        "flops": lambda: [space.flops(subnet) for subnet in subnets],
+    }
+    return np.stack([np.asarray(columns[name](), dtype=np.float64) for name in objectives], axis=1)
+
+
+def front(values: np.ndarray) -> np.ndarray:
+    """Indices of the rows (S, M) that no other row is at least as good as everywhere, and better somewhere."""
+    kept = []
+    for i, row in enumerate(values):
+        dominated = (values <= row).all(axis=1) & (values < row).any(axis=1)
+        if not dominated.any():
+            kept.append(i)
+    return np.array(kept, dtype=int)
+
+
+def nsga2(
+    space: Space,
+    archive: Archive,
+    objectives: Sequence[str] = ("accuracy", "params"),
+    *,
+    limits: Limits | None = None,
+    population: int = 50,
+    generations: int = 20,
+    seed: int = 0,
+    after: Callable[[int, int], None] = lambda generation, evaluated: None,
+) -> list[Subnet]:
+    """Searches subnets within the limits for the best compromises.
+
+    Args:
+        space: where.
+        archive: evaluates, none twice.
+        objectives: two or more of ``OBJECTIVES``.
+        limits: a child outside them gives way to a random subnet inside.
+        population: subnets of a generation.
+        generations: how many.
+        seed: the search is a function of it and of the figures.
+        after: called after each generation with its number and how many subnets were evaluated.
+
+    Returns:
+        All subnets evaluated; `front` of their `objective_values` says which are the compromises.
+
+    Raises:
+        UserError: for objectives that are none, and limits that no subnet keeps to.
+    """
+    from pymoo.algorithms.moo.nsga2 import NSGA2
+    from pymoo.core.problem import Problem
+    from pymoo.operators.crossover.ux import UX
+    from pymoo.termination import get_termination
+
+    unknown = [name for name in objectives if name not in OBJECTIVES]
+    if unknown or len(set(objectives)) < 2:
+        raise UserError(f"objectives {', '.join(objectives)}: name two or more of {', '.join(OBJECTIVES)}")
+    check_whole(2, population=population)
+    check_whole(1, generations=generations)
+    limits = limits or Limits()
+    rng = generator(seed, "nsga2")
+    first = random_subnets(space, population, limits, seed)
+    fresh = iter(random_subnets(space, 20 * population * generations, limits, seed + 1))
+    algorithm = NSGA2(
+        pop_size=len(first),
+        sampling=np.array(first),
+        crossover=UX(),
+        mutation=_mutation(space, rng),
+        eliminate_duplicates=True,
+    )
+    most = max(len(decision.options) for decision in space.decisions)
+    problem = Problem(n_var=len(space.decisions), n_obj=len(objectives), xl=0, xu=most)
+    algorithm.setup(problem, termination=get_termination("n_gen", generations), seed=seed, verbose=False)
+    seen: dict[Subnet, None] = {}
+    while algorithm.has_next():
+        infills = algorithm.ask()
+        subnets = [tuple(int(option) for option in row) for row in infills.get("X")]
+        subnets = [subnet if limits.allow(space, subnet) else next(fresh, first[0]) for subnet in subnets]
+        infills.set("X", np.array(subnets))
+        infills.set("F", objective_values(space, subnets, archive(subnets), objectives))
+        for individual in infills:
+            individual.evaluated.update(["F", "G", "H"])
+        algorithm.tell(infills=infills)
+        seen |= dict.fromkeys(subnets)
+        after(algorithm.n_iter, len(seen))
+    return list(seen)
+
+
+def _mutation(space: Space, rng: np.random.Generator) -> Any:
+    """pymoo's operator that draws each option anew with probability 1 / decisions."""
+    from pymoo.core.mutation import Mutation
+
+    class Redraw(Mutation):
+        def _do(self, problem: Any, x: np.ndarray, **kwargs: Any) -> np.ndarray:
+            other = np.array([space.sample(rng) for _ in range(len(x))])
+            return np.where(rng.random(x.shape) < 1 / x.shape[1], other, x)
+
+    return Redraw()

@@ -165,6 +165,8 @@ def test_an_archive_on_disk_is_not_evaluated_again(space: Space, tmp_path: Path)
     after = Archive(counting, space.canonical, store)(subnets)
     assert np.array_equal(before, after)
     assert sum(counting.calls.values()) == 1
+    assert np.array_equal(before, Archive(counting, space.canonical, store)(subnets))
+    assert sum(counting.calls.values()) == 1
 
 
 @pytest.mark.parametrize(

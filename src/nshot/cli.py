@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from nshot.commands import benchmark, export, study
 from nshot.errors import UserError
 from nshot.flags import Download, Where, parse, positional, take, take_space
 
@@ -167,100 +168,13 @@ def retrain(args: list[str]) -> None:
     print(f"written: {command.out / result.get('folder', '') / 'network.safetensors'} and result.json")
 
 
-def benchmark(args: list[str]) -> None:
-    """build a benchmark, or import an official one: nshot benchmark build|import [options]"""
-    verbs = {"build": _benchmark_build, "import": _benchmark_import}
-    verb = args.pop(0) if args else "--help"
-    if verb in ("-h", "--help"):
-        print("usage: nshot benchmark build --out FOLDER [options]")
-        print("       nshot benchmark import FILE --out TABLE.parquet")
-    elif verb in verbs:
-        verbs[verb](args)
-    else:
-        raise UserError(f"unknown benchmark command {verb!r}: choose one of {', '.join(verbs)}")
-
-
-def _benchmark_build(args: list[str]) -> None:
-    from nshot.benchmarks.build import BuildConfig, build
-
-    default = take_space(args, BuildConfig())
-
-    @dataclass(frozen=True)
-    class Build:
-        out: Path
-        """Work folder; a killed build of the same options continues there."""
-        config: BuildConfig = field(default_factory=lambda: default)
-        jobs: int | None = None
-        """Processes, one thread each; default: the cores."""
-        data_root: Path | None = None
-        """Where data sets lie; default: NSHOT_DATA, else ./data."""
-
-    command = parse(Build, args, "benchmark build", "Train many stand-alone subnets and write a table of accuracies.")
-    table = build(command.config, command.out, root=command.data_root, jobs=command.jobs)
-    print(f"written: {table}")
-
-
-def _benchmark_import(args: list[str]) -> None:
-    from nshot.benchmarks.nats import import_official
-
-    @dataclass(frozen=True)
-    class Import:
-        out: Path
-        """The parquet table to write."""
-
-    file = positional(args, "benchmark import", "FILE: an official NAS-Bench-201 .pth, or a NATS-Bench file or folder")
-    command = parse(Import, args, "benchmark import FILE", "Import official NAS-Bench-201 / NATS-Bench results.")
-    print("reading the official results; a whole benchmark takes minutes")
-    print(f"written: {import_official(Path(file), command.out)}")
-
-
-def study(args: list[str]) -> None:
-    """run a table or figure of the paper: nshot study table-j|...|all [--preset P] [--seeds N] [--jobs N]"""
-    from nshot.studies.base import studies
-    from nshot.studies.command import run_study
-
-    names = studies.names()
-    name = positional(args, "study", f"a table or figure: {', '.join(names)}, figure-c, or all")
-
-    @dataclass(frozen=True)
-    class Study:
-        preset: str = "proxy"
-        """smoke (digits, seconds), proxy (CIFAR-10 at 16 px) or paper (section A)."""
-        seeds: int = 3
-        """Seeds of each row, from 0."""
-        jobs: int = 1
-        """Processes, one thread each."""
-        runs: Path = Path("runs/studies")
-        """Where runs lie; two studies that need the same run share it, a killed one continues."""
-        out: Path = Path("runs/studies/results")
-        """Folder for the results: JSON, Markdown and a plot a table."""
-        data_root: Path | None = None
-        """Where data sets and benchmarks lie; default: NSHOT_DATA, else ./data."""
-        only: str = ""
-        """Only rows whose label begins with this, such as SPOS."""
-        collect: bool = False
-        """Run nothing, write the results of what is there."""
-
-    command = parse(Study, args, f"study {name}", "Run what is behind a table or figure of the paper.")
-    run_study(
-        name,
-        command.preset,
-        seeds=command.seeds,
-        jobs=command.jobs,
-        runs=command.runs,
-        out=command.out,
-        root=command.data_root,
-        only=command.only,
-        run=not command.collect,
-    )
-
-
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "quickstart": quickstart,
     "train": train,
     "rank": rank,
     "search": search,
     "retrain": retrain,
+    "export": export,
     "benchmark": benchmark,
     "study": study,
 }

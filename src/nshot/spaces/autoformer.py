@@ -247,7 +247,7 @@ class Backbone(nn.Module):
         w, conv = shape.width, self.embedding
         assert conv.bias is not None
         x = torch.nn.functional.conv2d(x, conv.weight[:w], conv.bias[:w], conv.stride).flatten(2).transpose(1, 2)
-        x = torch.cat([self.token[..., :w].expand(len(x), -1, -1), x], dim=1) + self.position[..., :w]
+        x = torch.cat([self.token[..., :w].expand(x.shape[0], -1, -1), x], dim=1) + self.position[..., :w]
         for layer, (heads, hidden) in zip(self.layers, shape.layers, strict=False):
             x = layer(x, heads, hidden)
         return self.classifier(self.norm(x)[:, 1:].mean(1), self.classifier.out_features)

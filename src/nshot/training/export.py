@@ -1,0 +1,191 @@
+"""Hands a retrained network over: a model that needs nothing of nshot, as PyTorch source and weights, or ONNX."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, fx, nn
+
+from nshot.errors import UserError
+from nshot.files import write_atomically
+
+from .config import space_from_dict
+from .retrain import NETWORK, RESULT
+
+Format = Literal["torch", "safetensors", "onnx"]
+OPSET = 18
+
+HEADER = '''"""{arch}
+
+{params:,} parameters, {flops:,} multiply-accumulates of one image, test accuracy {accuracy:.2f} % on {dataset}.
+
+    network = load("weights.pt")
+    logits = network(normalise(pixels))    # pixels: uint8 (N, {side}, {side}, 3), as images are read
+"""
+
+import torch
+from torch import device, nn
+
+MEAN, STD = {mean}, {std}  # a number a channel, of pixels from 0 to 255
+
+
+def normalise(pixels):
+    """uint8 (N, H, W, 3) to what the network reads: float (N, 3, H, W)."""
+    scaled = (pixels.float() - torch.tensor(MEAN, device=pixels.device)) / torch.tensor(STD, device=pixels.device)
+    return scaled.permute(0, 3, 1, 2)
+
+
+def load(path):
+    """The network with its weights, ready to classify."""
+    network = Network()
+    network.load_state_dict(torch.load(path, weights_only=True))
+    return network.eval()
+
+
+class Network(nn.Module):
+    def __init__(self):
+        super().__init__()
+'''
+
+
+def read_network(folder: str | Path) -> tuple[nn.Module, dict[str, Any]]:
+    """A retrained network, in evaluation mode on the CPU, and its result.
+
+    Raises:
+        UserError: for a folder that holds no finished retraining.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    folder = Path(folder)
+    try:
+        result = json.loads((folder / RESULT).read_text())
+        space = space_from_dict(result["space"])
+        network = space.network(tuple(result["subnet"]))
+        network.load_state_dict(load_file(folder / result.get("folder", "") / NETWORK))
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        message = str(error).partition("\n")[0]
+        raise UserError(
+            f"{folder} holds no retrained network ({message}): name a folder that nshot retrain made"
+        ) from None
+    return network.eval(), result
+
+
+def export(folder: str | Path, to: Format, out: str | Path) -> list[Path]:
+    """Writes a retrained network to a folder: ``model.py`` and ``weights.pt``, safetensors, or ONNX.
+
+    Args:
+        folder: what `nshot.training.retrain.retrain` wrote.
+        to: the format. ``torch``: source that imports torch alone. ``safetensors``: the weights by the names of that
+            source. ``onnx``: a graph for any number of images, checked against torch in onnxruntime.
+        out: the folder to write.
+
+    Returns:
+        The files.
+
+    Raises:
+        UserError: for a folder that holds no network, an unknown format, or ONNX without its packages.
+    """
+    if to not in get_args(Format):
+        raise UserError(f"unknown format {to!r}: choose one of {', '.join(get_args(Format))}")
+    network, result = read_network(folder)
+    writers: dict[str, Callable[[nn.Module, dict[str, Any], Path], list[Path]]] = {
+        "torch": _torch,
+        "safetensors": _safetensors,
+        "onnx": _onnx,
+    }
+    Path(out).mkdir(parents=True, exist_ok=True)
+    return writers[to](network, result, Path(out))
+
+
+def _torch(network: nn.Module, result: dict[str, Any], out: Path) -> list[Path]:
+    import io
+
+    source, weights = source_of(network, result)
+    buffer = io.BytesIO()
+    torch.save(weights, buffer)
+    write_atomically(out / "weights.pt", buffer.getvalue())
+    write_atomically(out / "model.py", source.encode())
+    return [out / "model.py", out / "weights.pt"]
+
+
+def _safetensors(network: nn.Module, result: dict[str, Any], out: Path) -> list[Path]:
+    from safetensors.torch import save
+
+    source, weights = source_of(network, result)
+    write_atomically(out / "weights.safetensors", save({name: w.contiguous() for name, w in weights.items()}))
+    write_atomically(out / "model.py", source.encode())
+    return [out / "model.py", out / "weights.safetensors"]
+
+
+def _onnx(network: nn.Module, result: dict[str, Any], out: Path) -> list[Path]:
+    try:
+        import onnxruntime
+        import onnxscript  # noqa: F401 (torch's exporter needs it)
+    except ImportError as error:
+        raise UserError(f"format 'onnx' needs {error.name}: pip install 'nshot[onnx]'") from None
+    side = result["space"]["resolution"]
+    images = torch.randn(3, 3, side, side)
+    path = out / "model.onnx"
+    dynamic = ({0: torch.export.Dim("images")},)
+    torch.onnx.export(
+        network, (images[:2],), str(path), input_names=["images"], output_names=["logits"], opset_version=OPSET,
+        dynamo=True, dynamic_shapes=dynamic, external_data=False, verbose=False,
+    )  # fmt: skip
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    with torch.no_grad():
+        expected = network(images)
+    (logits,) = session.run(None, {"images": images.numpy()})
+    difference = float((torch.from_numpy(logits) - expected).abs().max())
+    if not difference < 1e-4 * max(1.0, float(expected.abs().max())):
+        path.unlink()
+        raise UserError(f"onnxruntime's logits differ from torch's by {difference:.2e}: the network is not exported")
+    return [path]
+
+
+def source_of(network: nn.Module, result: dict[str, Any]) -> tuple[str, dict[str, Tensor]]:
+    """Source of a module that computes the same and imports torch alone, and its weights by that module's names."""
+    graph = fx.Tracer().trace(network)
+    layers: dict[str, nn.Module] = {}
+    tensors: dict[str, Tensor] = {}
+    for node in graph.nodes:
+        if node.op == "call_module":
+            layers[_flat(node.target)] = network.get_submodule(node.target)
+        elif node.op == "get_attr":
+            owner, _, name = node.target.rpartition(".")
+            tensors[_flat(node.target)] = getattr(network.get_submodule(owner), name)
+        else:
+            continue
+        node.target = _flat(node.target)
+    lines = [f"        self.{name} = nn.{_made(layer)}" for name, layer in layers.items()]
+    lines += [
+        f"        self.register_buffer({name!r}, torch.empty({tuple(t.shape)}, dtype={t.dtype}))"
+        for name, t in tensors.items()
+    ]
+    code = graph.python_code("self").src.replace("torch._C._nn.avg_pool2d", "nn.functional.avg_pool2d")
+    forward = "\n".join("    " + line if line else "" for line in code.strip().splitlines())
+    weights = {f"{name}.{key}": w for name, layer in layers.items() for key, w in layer.state_dict().items()}
+    weights |= {name: t.detach() for name, t in tensors.items()}
+    head = HEADER.format(
+        arch=result["arch"],
+        params=result["params"],
+        flops=result["flops"],
+        accuracy=result["test_accuracy"],
+        dataset=result["dataset"],
+        side=result["space"]["resolution"],
+        **result["normalise"],
+    )
+    return f"{head}" + "\n".join(lines) + "\n\n" + forward + "\n", weights
+
+
+def _made(layer: nn.Module) -> str:
+    """The call that makes a layer of torch's: what it prints, without what only newer versions know."""
+    made = repr(layer)
+    return made.replace(", bias=True", "") if isinstance(layer, nn.BatchNorm2d) else made
+
+
+def _flat(target: Any) -> str:
+    """A name for what lies deep in the network."""
+    return str(target).replace(".", "_").replace("-", "_")

@@ -27,10 +27,6 @@ ARCH = "|nor_conv_3x3~0|+|none~0|none~1|+|nor_conv_3x3~0|none~1|none~2|"
 CHILDREN = resource.RUSAGE_CHILDREN
 
 
-def bug(reason: str) -> pytest.MarkDecorator:
-    return pytest.mark.xfail(strict=True, reason=reason)
-
-
 # help
 
 

@@ -10,6 +10,13 @@ class UserError(ValueError):
     """
 
 
+class DivergedError(UserError):
+    """A loss that is no longer finite: the same training would end the same way."""
+
+    def __init__(self, loss: float, step: int) -> None:
+        super().__init__(f"the loss is {loss} by step {step}: lower --lr, or set --clip")
+
+
 def check_positive(**values: float) -> None:
     """Raises UserError for a value that is not above 0 and finite."""
     for name, value in values.items():

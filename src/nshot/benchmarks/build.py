@@ -90,7 +90,7 @@ def build(
             Progress("build", wanted, wanted - len(tasks), noun="trainings") as progress,
         ):
             work = [(i, subnets[i], seed) for i, seed in tasks]
-            for result in run_in_processes(_train_one, work, jobs, start=_start, given=(space, config.recipe, data)):
+            for result in run_in_processes(_train_one, work, jobs, given=(space, config.recipe, data)):
                 log.write(json.dumps(result) + "\n")
                 log.flush()
                 done[result["subnet"], result["seed"]] = result
@@ -136,13 +136,6 @@ def _to_dict(config: BuildConfig) -> dict[str, Any]:
     return {**values, "space": {"name": config.space.name, **config.space.sizes()}}
 
 
-_worker: dict[str, Any] = {}  # what a worker process keeps between trainings
-
-
-def _start(space: Space, recipe: Recipe, data: Dataset) -> None:
-    _worker.update(space=space, recipe=recipe, data=data)
-
-
-def _train_one(index: int, subnet: Subnet, seed: int) -> dict[str, Any]:
-    valid, test = train_alone(_worker["space"], subnet, _worker["data"], _worker["recipe"], seed)
+def _train_one(space: Space, recipe: Recipe, data: Dataset, index: int, subnet: Subnet, seed: int) -> dict[str, Any]:
+    valid, test = train_alone(space, subnet, data, recipe, seed)
     return {"subnet": index, "seed": seed, "valid": valid, "test": test}

@@ -13,7 +13,7 @@ from .fused import Node, Signal, Tape
 
 Memo = dict[Any, Any]  # what a cell computed, by what determines it
 Wants = tuple[bool, bool]  # whether a node's value, and whether its ReLU, is asked for
-BOTH, VALUE, RELU = (True, True), (True, False), (False, True)
+BOTH: Wants = (True, True)
 
 
 @dataclass(frozen=True)

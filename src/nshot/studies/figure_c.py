@@ -8,7 +8,7 @@ from nshot.dynamic.calr import G, decay_ratio
 from nshot.spaces import Space
 
 
-def figure_c(path: Path, space: Space, gamma: float = 4.0) -> Path:
+def figure_c(path: Path, space: Space) -> Path:
     """Draws γ of eqs. i to iii over the space's range of parameters, above the share of subnets at each complexity."""
     from matplotlib.figure import Figure
 
@@ -17,7 +17,8 @@ def figure_c(path: Path, space: Space, gamma: float = 4.0) -> Path:
     figure = Figure(figsize=(6, 4.6), layout="constrained", dpi=120)
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     for g in G:
-        top.plot(complexities / 1e6, [decay_ratio(c, (low, high), gamma, g) for c in complexities], label=f"g = {g}")
+        ratios = [decay_ratio(c, (low, high), space.gamma, g) for c in complexities]
+        top.plot(complexities / 1e6, ratios, label=f"g = {g}")
     top.axhline(1, color="grey", lw=0.8, ls=":")
     top.set_ylabel("decay ratio γ(α)")
     top.legend(frameon=False)

@@ -4,20 +4,17 @@ import math
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch.optim import Optimizer
-
 from nshot.data.batches import TrainBatches
 from nshot.data.sources import Dataset
 from nshot.dynamic import SeparatedMomentum
-from nshot.errors import UserError
 from nshot.ranking.gradients import SimilarityRecorder, SpreadRecorder
-from nshot.seeding import generator, seeded
-from nshot.spaces import Space, Subnet, Supernet
+from nshot.seeding import generator
+from nshot.spaces import Space, Subnet
 from nshot.strategies import Plan, strategies
 from nshot.training.config import TrainConfig
-from nshot.training.optimizers import sgd
+from nshot.training.runner import finite
 from nshot.training.supernet import train_steps
+from nshot.training.train import make_optimizer, new_supernet
 
 from .base import Scale
 
@@ -42,8 +39,9 @@ def relatives(space: Space, seed: int) -> tuple[Subnet, ...]:
 def similarity(config: TrainConfig, data: Dataset, folder: Path, scale: Scale) -> dict[str, Any]:
     """Table I: MGCS of A1, A3 and A5 with A0, trained together; the last epoch, the stem's weights."""
     subnets = relatives(config.space, config.seed)
-    supernet, base, batches = _parts(config, data)
-    optimizer = SeparatedMomentum(base, clusters=1)
+    supernet = new_supernet(config)
+    optimizer = SeparatedMomentum(make_optimizer(config, supernet), clusters=1)
+    batches = TrainBatches(data.train, config.batch_size, config.seed, flip=data.mirrors)
     total = config.epochs * batches.steps_per_epoch
     recorder = SimilarityRecorder(next(supernet.parameters()), len(subnets))
 
@@ -52,8 +50,9 @@ def similarity(config: TrainConfig, data: Dataset, folder: Path, scale: Scale) -
 
     steps = train_steps(supernet, optimizer, plan, batches, start=0, total_steps=total, lr=config.lr, backward=recorder)
     for step, loss in steps:
-        if step == total - batches.steps_per_epoch - 1:
-            _finite(loss, step)
+        if (step + 1) % batches.steps_per_epoch == 0:
+            finite(float(loss), step)
+        if step + 1 == total - batches.steps_per_epoch:
             recorder.forget()
     names = (f"A{distance}" for distance in DISTANCES)
     return {name: value for name, value in zip(names, recorder.means, strict=True) if name != "A0"}
@@ -61,10 +60,11 @@ def similarity(config: TrainConfig, data: Dataset, folder: Path, scale: Scale) -
 
 def spread(config: TrainConfig, data: Dataset, folder: Path, scale: Scale) -> dict[str, Any]:
     """Figure B: the standard deviation of the gradients that feed one momentum, over training."""
-    supernet, base, batches = _parts(config, data)
+    supernet = new_supernet(config)
+    batches = TrainBatches(data.train, config.batch_size, config.seed, flip=data.mirrors)
     total = config.epochs * batches.steps_per_epoch
     strategy = strategies[config.strategy](config.space, total_steps=total, seed=config.seed, options=config.options)
-    optimizer = SeparatedMomentum(base, strategy.clusters)
+    optimizer = SeparatedMomentum(make_optimizer(config, supernet), strategy.clusters)
     recorder = SpreadRecorder(list(supernet.parameters()), strategy.clusters)
     optimizer.register_step_pre_hook(lambda _, args, kwargs: recorder.add(kwargs["cluster"]))
     curve = []
@@ -72,28 +72,6 @@ def spread(config: TrainConfig, data: Dataset, folder: Path, scale: Scale) -> di
         supernet, optimizer, strategy.plan, batches, start=0, total_steps=total, lr=config.lr
     ):
         if (step + 1) % batches.steps_per_epoch == 0:
-            _finite(loss, step)
+            finite(float(loss), step)
             curve.append(recorder.take())
     return {"mean over training": sum(curve) / len(curve), "last epoch": curve[-1], "curve": curve}
-
-
-def _parts(config: TrainConfig, data: Dataset) -> tuple[Supernet, Optimizer, TrainBatches]:
-    with seeded(config.seed, "init"):
-        supernet = config.space.supernet().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    base = sgd(
-        supernet.parameters(),
-        idle=config.idle,
-        clip=config.clip,
-        fast=config.fast == "on",
-        lr=config.lr,
-        momentum=config.momentum,
-        weight_decay=config.weight_decay,
-        nesterov=config.nesterov,
-    )
-    batches = TrainBatches(data.train, config.batch_size, config.seed, flip=data.mirrors)
-    return supernet, base, batches
-
-
-def _finite(loss: torch.Tensor, step: int) -> None:
-    if not math.isfinite(float(loss)):
-        raise UserError(f"the loss is {float(loss)} by step {step}: lower --lr, or set --clip")

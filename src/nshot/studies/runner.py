@@ -11,7 +11,7 @@ from typing import Any
 from nshot.benchmarks.rank import rank_run
 from nshot.benchmarks.table import read_benchmark
 from nshot.data.sources import Dataset, data_root, load
-from nshot.errors import UserError, check_whole
+from nshot.errors import DivergedError, UserError, check_whole
 from nshot.files import write_json
 from nshot.spaces.lists import subnets_from_file
 from nshot.training.config import TrainConfig, to_dict
@@ -109,7 +109,7 @@ def run_jobs(
     with Progress("study", len(jobs), len(jobs) - len(todo), noun="runs") as progress:
         for group, own in zip(groups.values(), data, strict=True):
             work = [(with_classes(job, own), runs / job.folder, root) for job in group]
-            for line in run_in_processes(_run_one, work, processes, start=_start, given=(own,)):
+            for line in run_in_processes(_run_one, work, processes, given=(own,)):
                 progress.advance()
                 progress.show()
                 say(line)
@@ -143,16 +143,9 @@ def is_done(folder: Path, job: Job) -> bool:
     return (folder / f"{job.result}.json").exists() or (folder / FAILED).exists()
 
 
-_worker: dict[str, Any] = {}  # what a worker process keeps between runs
-
-
-def _start(data: Dataset) -> None:
-    _worker["data"] = data
-
-
-def _run_one(job: Job, folder: Path, root: str | Path | None) -> str:
+def _run_one(data: Dataset, job: Job, folder: Path, root: str | Path | None) -> str:
     """Trains and ranks, or measures; says how it went."""
-    scale, data = job.scale, _worker["data"]
+    scale = job.scale
     try:
         if job.measured is not None:
             folder.mkdir(parents=True, exist_ok=True)
@@ -172,7 +165,7 @@ def _run_one(job: Job, folder: Path, root: str | Path | None) -> str:
             data=data,
         )
     except UserError as error:
-        if "the loss is" in str(error):  # diverged: training it again would diverge again
+        if isinstance(error, DivergedError):  # training it again would diverge again
             write_json(folder / FAILED, {"error": str(error)})
         return f"{folder.name} failed: {error}"
     taus = ", ".join(f"{row['tau']:.3f} by {score}" for score, row in ranking.table.items())

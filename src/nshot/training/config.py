@@ -52,6 +52,9 @@ class TrainConfig:
     """Steps between checkpoints."""
 
     def __post_init__(self) -> None:
+        wanted = strategies[self.strategy].options_type
+        if not isinstance(self.options, wanted):
+            raise UserError(f"options {type(self.options).__name__}: strategy {self.strategy} takes {wanted.__name__}")
         check_choices(self)
         check_whole(1, epochs=self.epochs, batch_size=self.batch_size)
         check_whole(1, log_every=self.log_every, checkpoint_every=self.checkpoint_every)

@@ -76,23 +76,22 @@ class FusedSGD(SGD):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        scale = self._scale()
+        grads = {p: _aligned(p.grad, p) for group in self.param_groups for p in group["params"] if p.grad is not None}
+        scale = self._scale(list(grads.values()))
         for group in self.param_groups:
-            chosen = [p for p in group["params"] if self.idle == "drift" or p.grad is not None]
-            momenta = pointers([self._momentum(p) for p in chosen])
-            grads = [_aligned(p.grad, p) for p in chosen]  # named: they must live until the kernel has run
+            chosen = [p for p in group["params"] if self.idle == "drift" or p in grads]
+            momenta, own = pointers([self._momentum(p) for p in chosen]), pointers([grads.get(p) for p in chosen])
             run(
-                "sgd", len(chosen), _sizes(chosen), pointers(chosen), momenta, pointers(grads), float(group["lr"]),
+                "sgd", len(chosen), _sizes(chosen), pointers(chosen), momenta, own, float(group["lr"]),
                 float(group["momentum"]), float(group["weight_decay"]), scale, int(group["nesterov"]),
             )  # fmt: skip
         return loss
 
-    def _scale(self) -> float:
+    def _scale(self, grads: list[Tensor]) -> float:
         """What clipping multiplies the gradients by."""
         if self.clip is None:
             return 1.0
         total = ctypes.c_double()
-        grads = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
         run("square_sum", len(grads), _sizes(grads), pointers(grads), ctypes.byref(total))
         return min(1.0, self.clip / (math.sqrt(total.value) + 1e-6))  # torch's formula
 
@@ -109,8 +108,8 @@ def _sizes(tensors: list[Tensor]) -> "ctypes.Array[ctypes.c_int64]":
     return (ctypes.c_int64 * len(tensors))(*[tensor.numel() for tensor in tensors])
 
 
-def _aligned(value: Tensor | None, parameter: Tensor) -> Tensor | None:
+def _aligned(value: Tensor, parameter: Tensor) -> Tensor:
     """The value in the parameter's memory format."""
-    if value is None or value.stride() == parameter.stride():
+    if value.stride() == parameter.stride():
         return value
     return torch.empty_like(parameter).copy_(value)

@@ -11,28 +11,20 @@ T = TypeVar("T")
 
 
 def run_in_processes(
-    function: Callable[..., T],
-    tasks: Iterable[Sequence[Any]],
-    jobs: int,
-    *,
-    start: Callable[..., None] | None = None,
-    given: Sequence[Any] = (),
+    function: Callable[..., T], tasks: Iterable[Sequence[Any]], jobs: int, *, given: Sequence[Any] = ()
 ) -> Iterator[T]:
-    """Yields ``function(*task)`` of every task as they come, in ``jobs`` spawned processes.
+    """Yields ``function(*given, *task)`` of every task as they come, in ``jobs`` spawned processes.
 
     Args:
         function: a module's own, so that another process finds it.
         tasks: begun in this order.
         jobs: how many at once.
-        start: called once in each process, with ``given``.
+        given: what all tasks need, such as images: sent to each process once.
 
     An interruption, or a task that raises, cancels what has not begun.
     """
-    with (
-        _one_thread(),
-        ProcessPoolExecutor(jobs, get_context("spawn"), _begin, (start, given)) as pool,
-    ):
-        futures = [pool.submit(function, *task) for task in tasks]
+    with _one_thread(), ProcessPoolExecutor(jobs, get_context("spawn"), _begin, (function, given)) as pool:
+        futures = [pool.submit(_call, task) for task in tasks]
         try:
             for future in as_completed(futures):
                 yield future.result()
@@ -54,9 +46,16 @@ def _one_thread() -> Iterator[None]:
             os.environ["OMP_NUM_THREADS"] = before
 
 
-def _begin(start: Callable[..., None] | None, given: Sequence[Any]) -> None:
+_worker: list[Any] = []  # what a worker process keeps between tasks: the function, and what all tasks need
+
+
+def _begin(function: Callable[..., Any], given: Sequence[Any]) -> None:
     import torch
 
     torch.set_num_threads(1)
-    if start is not None:
-        start(*given)
+    _worker[:] = function, given
+
+
+def _call(task: Sequence[Any]) -> Any:
+    function, given = _worker
+    return function(*given, *task)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from nshot.errors import UserError
+from nshot.errors import DivergedError, UserError
 from nshot.files import write_atomically
 
 from . import checkpoint
@@ -78,7 +78,7 @@ def execute(run: Run, make: Callable[[], Job], finish: Callable[[Job], None], sa
                 losses[slot] = loss
                 progress.advance()
                 if slot == run.log_every - 1 or done == job.total_steps:
-                    mean = _finite(float(losses[: slot + 1].double().mean()), done)
+                    mean = finite(float(losses[: slot + 1].double().mean()), done)
                     log.write(done, loss=mean, lr=job.optimizer.param_groups[0]["lr"], images_per_second=progress.rate)
                     progress.show(loss=mean)
                 if done % run.checkpoint_every == 0:
@@ -104,9 +104,10 @@ def _save(folder: Path, step: int, job: Job, losses: Tensor) -> None:
     checkpoint.save(folder, step, state)
 
 
-def _finite(loss: float, step: int) -> float:
+def finite(loss: float, step: int) -> float:
+    """The loss; raises DivergedError where it is not finite."""
     if not math.isfinite(loss):
-        raise UserError(f"the loss is {loss} by step {step}: lower --lr, or set --clip")
+        raise DivergedError(loss, step)
     return loss
 
 

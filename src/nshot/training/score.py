@@ -48,8 +48,7 @@ def score_run(
     batches, count = _validation(config, supernet, root, images, device, data)
     canonical = supernet.canonical
     forms = sorted({canonical(subnet) for subnet in subnets})
-    weights = b"".join(path.read_bytes() for path in sorted(folder.rglob(WEIGHTS)))
-    store = PartialScores(folder, weights, count, forms)
+    store = PartialScores(folder, _weights(folder), count, forms)
     with Progress("rank", len(forms), len(store), noun="subnets") as progress:
         while len(store) < len(forms):
             chunk = forms[len(store) : len(store) + CHUNK]
@@ -80,14 +79,18 @@ def evaluator(
         UserError: for ``images`` outside 2 to what there are.
     """
     batches, count = _validation(config, supernet, root, images, device, None)
-    weights = b"".join(path.read_bytes() for path in sorted(folder.rglob(WEIGHTS)))
-    identity = hashlib.sha256(weights + json.dumps([count, BATCH]).encode()).hexdigest()[:16]
+    identity = hashlib.sha256(_weights(folder) + json.dumps([count, BATCH]).encode()).hexdigest()[:16]
 
     def evaluate_(subnets: list[Subnet]) -> np.ndarray:
         scores = evaluate(supernet, subnets, batches)
         return np.stack([scores.accuracy, scores.mean_loss], axis=1)
 
     return evaluate_, count, identity
+
+
+def _weights(folder: Path) -> bytes:
+    """Those of the run, or of all its parts: what says which scoring this is."""
+    return b"".join(path.read_bytes() for path in sorted(folder.rglob(WEIGHTS)))
 
 
 def _validation(

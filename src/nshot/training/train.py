@@ -14,7 +14,7 @@ from nshot.data.sources import Dataset
 from nshot.dynamic import SeparatedMomentum
 from nshot.errors import UserError, check_whole
 from nshot.seeding import seeded
-from nshot.spaces import Space
+from nshot.spaces import Space, Supernet
 from nshot.strategies import Plan, strategies
 
 from .config import TrainConfig, to_dict
@@ -52,27 +52,23 @@ def train(
     parts = strategies[config.strategy].parts(config.space, config.options, config.seed)
     if len(parts) > 1:
         return _train_parts(config, parts, data, Path(out), device, jobs, say)
+    if jobs > 1:
+        raise UserError(f"jobs {jobs} has no effect: {config.strategy} trains one supernet here")
     folder = Path(out)
     batches = TrainBatches(data.train, config.batch_size, config.seed, flip=data.mirrors)
     total_steps = config.epochs * batches.steps_per_epoch
     strategy = strategies[config.strategy](
         config.space, total_steps=total_steps, seed=config.seed, options=config.options
     )
-
     lightning = fabric(device, config.precision)
-
-    given = None if config.init is None else load_run(config.init)[1].state_dict()
+    given = initial_weights(config)
 
     def make() -> Job:
-        with seeded(config.seed, "init"):
-            supernet = config.space.supernet()
+        supernet = new_supernet(config)
         if given is not None:
-            _begin_with(supernet, given, config.init)
-        supernet.fast = config.fast == "on"
-        supernet.to(memory_format=torch.channels_last)
+            supernet.load_state_dict(given)
         model = lightning.setup(supernet)
-        base = _optimizer(config, supernet)
-        optimizer = SeparatedMomentum(base, strategy.clusters)
+        optimizer = SeparatedMomentum(make_optimizer(config, supernet), strategy.clusters)
         batches.to(lightning.device)
         return Job(
             supernet,
@@ -97,7 +93,16 @@ def train(
     return folder
 
 
-def _optimizer(config: TrainConfig, supernet: nn.Module) -> Optimizer:
+def new_supernet(config: TrainConfig) -> Supernet:
+    """The supernet before its first step, channels-last."""
+    with seeded(config.seed, "init"):
+        supernet = config.space.supernet()
+    supernet.fast = config.fast == "on"
+    return supernet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def make_optimizer(config: TrainConfig, supernet: nn.Module) -> Optimizer:
+    """The configuration's optimizer, with one momentum."""
     shared: dict[str, Any] = {"idle": config.idle, "clip": config.clip, "lr": config.lr}
     shared["weight_decay"] = config.weight_decay
     if config.optimizer == "adamw":
@@ -116,12 +121,22 @@ def _warmed(plan: Callable[[int], Plan], steps: int) -> Callable[[int], Plan]:
     return warm
 
 
-def _begin_with(supernet: nn.Module, given: dict[str, Tensor], init: Path | None) -> None:
-    """Takes the weights that the supernet shares with a trained one, which may have more."""
-    own = supernet.state_dict()
+def initial_weights(config: TrainConfig) -> dict[str, Tensor] | None:
+    """The weights that ``config.init`` names, as many as the supernet has of them; None for new ones.
+
+    Raises:
+        UserError: for a run that is not finished, or whose supernet lacks some.
+    """
+    if config.init is None:
+        return None
+    given = load_run(config.init)[1].state_dict()
+    with torch.device("meta"):  # shapes alone
+        own = config.space.supernet().state_dict()
     if missing := [name for name in own if name not in given or given[name].shape != own[name].shape]:
-        raise UserError(f"init {init}: its supernet has no {missing[0]} of this shape: name a run of the same sizes")
-    supernet.load_state_dict({name: given[name] for name in own})
+        raise UserError(
+            f"init {config.init}: its supernet has no {missing[0]} of this shape: name a run of the same sizes"
+        )
+    return {name: given[name] for name in own}
 
 
 def _train_parts(
@@ -129,22 +144,23 @@ def _train_parts(
 ) -> Path:
     """Each part is a run of its own: what is finished is left alone, what was killed continues."""
     configs = [dataclasses.replace(config, space=part) for part in parts]
-    for part in configs:  # refuses wrong options before any folder
+    for part in configs:  # refuses what cannot be before any folder
         strategies[part.strategy](part.space, total_steps=1, seed=part.seed, options=part.options)
+        initial_weights(part)
     TrainBatches(data.train, config.batch_size, config.seed, flip=False)
     with locked(folder):
         claim(folder, PARTS, to_dict(config))
-        todo = [(part, data, folder / f"part-{i}", device) for i, part in enumerate(configs)]
+        todo = [(part, folder / f"part-{i}", device) for i, part in enumerate(configs)]
         if jobs == 1:
-            for part, _, out, _ in todo:
+            for part, out, _ in todo:
                 train(part, data, out, device=device, say=say)
         else:
-            for line in run_in_processes(_train_part, todo, jobs):
+            for line in run_in_processes(_train_part, todo, jobs, given=(data,)):
                 say(line)
     return folder
 
 
-def _train_part(config: TrainConfig, data: Dataset, out: Path, device: str) -> str:
+def _train_part(data: Dataset, config: TrainConfig, out: Path, device: str) -> str:
     lines: list[str] = []
     train(config, data, out, device=device, say=lines.append)
     return "; ".join([*lines, f"{out} is trained"])

@@ -320,6 +320,10 @@ RANK_AND_SEARCH = [
     (["rank", "--benchmark", "digits", "--sample", "-1"], "sample -1"),
     (["rank", "--benchmark", "digits", "--subnets", "no.json"], "no.json"),
     (["rank", "--benchmark", "digits", "--name", "a/b"], "'a/b'"),
+    (
+        ["rank", "--benchmark", "digits", "--subnets", "l.json", "--sample", "5"],
+        "sample 5 has no effect with --subnets",
+    ),
     (["rank", "--benchmark", "digits", "--device", "abc"], "'abc'"),
     (["search", "--max-params", "10"], "no subnet keeps to max params 10: space nasbench201"),
     (["search", "--max-params", "abc"], "quantity 'abc': write a number above 0"),
@@ -328,6 +332,11 @@ RANK_AND_SEARCH = [
     (["search", "--seed", "-1"], "seed -1"),
     (["search", "--images", "100000"], "images 100000: must be from 2 to the 599"),
     (["search", "--by", "size"], "'size'"),
+    (["search", "--population", "8"], "population 8 has no effect without --method evolution or nsga2"),
+    (["search", "--method", "evolution", "--sample", "9"], "sample 9 has no effect without --method random"),
+    (["search", "--method", "evolution", "--objectives", "loss", "flops"], "has no effect without --method nsga2"),
+    (["search", "--method", "nsga2", "--objectives", "loss", "beauty"], "'beauty'"),
+    (["search", "--method", "nsga2", "--subnets", "no.json"], "a list is scored whole"),
     (["search", "--subnets", "no.json"], "no.json"),
     (["search", "--device", "abc"], "'abc'"),
 ]

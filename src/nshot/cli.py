@@ -58,7 +58,7 @@ def train(args: list[str]) -> None:
     config = command.config
     size = config.space.resolution
     data = load(config.dataset, root=command.data_root, split=config.split, download=command.download, resolution=size)
-    config = dataclasses.replace(config, space=dataclasses.replace(config.space, num_classes=data.classes))
+    config = dataclasses.replace(config, space=config.space.with_classes(data.classes))
     train(config, data, command.out, device=command.device, jobs=command.jobs)
     known = "digits" if config.dataset == "digits" else "nasbench201"
     print(f"trained: {command.out}; rank it with: nshot rank {command.out} --benchmark {known}")
@@ -76,8 +76,8 @@ def rank(args: list[str]) -> None:
         """digits (embedded), nasbench201 (under the data root), or a parquet file."""
         subnets: Path | None = None
         """JSON list of the subnets to rank (indices or notation): a path, or one under the data root."""
-        sample: int = 1000
-        """Without --subnets: how many random subnets of the benchmark; 0 for all."""
+        sample: int | None = None
+        """Without --subnets: how many random subnets of the benchmark, 0 for all; default: 1,000."""
         column: str | None = None
         """The benchmark's column of true accuracies; default: <dataset>_test."""
         images: int | None = None

@@ -72,7 +72,7 @@ def build(
     jobs = os.cpu_count() or 1 if jobs is None else jobs
     check_whole(1, jobs=jobs)
     data = load(config.dataset, root=root, split=config.split, resolution=config.space.resolution)
-    space = dataclasses.replace(config.space, num_classes=data.classes)
+    space = config.space.with_classes(data.classes)
     TrainBatches(data.train, config.recipe.batch_size, 0, flip=False)  # refuses a wrong batch size before any folder
     subnets = distinct_subnets(space, config.subnets)
     folder = Path(out)

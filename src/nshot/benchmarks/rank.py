@@ -20,6 +20,8 @@ from nshot.training.score import score_run
 
 from .table import read_benchmark
 
+SAMPLE = 1000  # random subnets that are ranked where nothing else is said
+
 
 @dataclass(frozen=True)
 class Ranking:
@@ -80,7 +82,7 @@ def rank_run(
     benchmark: str,
     *,
     subnets: Path | None = None,
-    sample: int = 1000,
+    sample: int | None = None,
     column: str | None = None,
     images: int | None = None,
     name: str = "ranking",
@@ -94,7 +96,8 @@ def rank_run(
         run: the run folder.
         benchmark: name or file, see `read_benchmark`.
         subnets: a JSON list of subnets, a path or one under the data root.
-        sample: without ``subnets``, how many random ones of the benchmark; 0 or more than it has: all.
+        sample: without ``subnets``, how many random ones of the benchmark, by default 1,000; 0 or more than it has:
+            all.
         column: of true accuracies; default ``<dataset>_test``.
         images: how many validation images; default all.
         name: of the files written.
@@ -109,6 +112,9 @@ def rank_run(
         UserError: for a run, benchmark, list or number that cannot be used.
     """
     config, supernet = load_run(run)
+    if subnets is not None and sample is not None:
+        raise UserError(f"sample {sample} has no effect with --subnets: the list is ranked whole")
+    sample = SAMPLE if sample is None else sample
     if sample < 0:
         raise UserError(f"sample {sample}: must be at least 1, or 0 for all")
     if not name or Path(name).name != name:

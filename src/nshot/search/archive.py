@@ -46,9 +46,6 @@ class Archive:
                 progress.show()
         return np.array([self.known[form] for form in forms]).reshape(len(forms), 2)
 
-    def __contains__(self, subnet: Subnet) -> bool:
-        return self.canonical(subnet) in self.known
-
     def _keep(self, rows: Iterable[tuple[Subnet, list[float]]]) -> None:
         lines = []
         for form, (accuracy, loss) in rows:

@@ -70,13 +70,13 @@ def evolve(
     """
     sizes, limits = evolution or Evolution(), limits or Limits()
     rng = generator(seed, "evolution")
-    visited: dict[Subnet, Subnet] = {}  # canonical form to subnet
+    visited: set[Subnet] = set()  # canonical forms
 
     def new(subnet: Subnet) -> bool:
         form = archive.canonical(subnet)
         if form in visited or not limits.allow(space, subnet):
             return False
-        visited[form] = subnet
+        visited.add(form)
         return True
 
     fresh = iter(random_subnets(space, sizes.population * sizes.generations * 4, limits, seed))

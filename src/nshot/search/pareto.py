@@ -11,7 +11,7 @@ from nshot.spaces import Space, Subnet
 
 from .archive import Archive
 from .limits import Limits
-from .propose import random_subnets
+from .propose import TRIES, random_subnets
 
 Objective = Literal["accuracy", "loss", "params", "flops"]
 OBJECTIVES: tuple[Objective, ...] = ("accuracy", "loss", "params", "flops")
@@ -83,7 +83,6 @@ def nsga2(
     limits = limits or Limits()
     rng = generator(seed, "nsga2")
     first = random_subnets(space, population, limits, seed)
-    fresh = iter(random_subnets(space, 20 * population * generations, limits, seed + 1))
     algorithm = NSGA2(
         pop_size=len(first),
         sampling=np.array(first),
@@ -98,7 +97,7 @@ def nsga2(
     while algorithm.has_next():
         infills = algorithm.ask()
         subnets = [tuple(int(option) for option in row) for row in infills.get("X")]
-        subnets = [subnet if limits.allow(space, subnet) else next(fresh, first[0]) for subnet in subnets]
+        subnets = [subnet if limits.allow(space, subnet) else _inside(space, limits, rng, first) for subnet in subnets]
         infills.set("X", np.array(subnets))
         infills.set("F", objective_values(space, subnets, archive(subnets), objectives))
         for individual in infills:
@@ -107,6 +106,15 @@ def nsga2(
         seen |= dict.fromkeys(subnets)
         after(algorithm.n_iter, len(seen))
     return list(seen)
+
+
+def _inside(space: Space, limits: Limits, rng: np.random.Generator, known: list[Subnet]) -> Subnet:
+    """A random subnet within the limits; one that is known where they leave hardly any."""
+    for _ in range(TRIES):
+        subnet = space.sample(rng)
+        if limits.allow(space, subnet):
+            return subnet
+    return known[int(rng.integers(len(known)))]
 
 
 def _mutation(space: Space, rng: np.random.Generator) -> Any:

@@ -48,6 +48,14 @@ class How:
         check_whole(1, sample=self.sample, generations=self.generations)
         check_whole(2, population=self.population)
         check_whole(0, seed=self.seed)
+        for name, methods in (
+            ("sample", ("random",)),
+            ("population", ("evolution", "nsga2")),
+            ("generations", ("evolution", "nsga2")),
+            ("objectives", ("nsga2",)),
+        ):
+            if self.method not in methods and getattr(self, name) != type(self).__dataclass_fields__[name].default:
+                raise UserError(f"{name} {getattr(self, name)} has no effect without --method {' or '.join(methods)}")
 
 
 def search_run(
@@ -87,6 +95,8 @@ def search_run(
     how = how or How()
     if by not in get_args(Score):
         raise UserError(f"unknown score {by!r}: choose one of {', '.join(get_args(Score))}")
+    if subnets is not None and how != How():
+        raise UserError(f"subnets {subnets}: a list is scored whole, leave out --method, --sample and --seed")
     config, supernet = load_run(run)
     listed = None if subnets is None else subnets_from_file(subnets, config.space, data_root(root))
     if listed is not None:
@@ -123,7 +133,7 @@ def _proposed(
 
 
 def _score(by: Score, figures: np.ndarray) -> np.ndarray:
-    """The larger the better; the other score breaks ties, being scaled to a thousandth of the least difference."""
+    """The larger the better; the other score breaks ties, too small to change any other order."""
     accuracy, loss = figures.T
     return accuracy - 1e-6 * loss if by == "accuracy" else -loss + 1e-9 * accuracy
 

@@ -1,7 +1,7 @@
 """The AutoFormer space, supernet-tiny (Chen et al., ICCV 2021): a vision transformer of entangled weights."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -216,14 +216,11 @@ class AutoFormer(Space):
     # networks
 
     def supernet(self, num_classes: int | None = None) -> "AutoFormerSupernet":
-        return AutoFormerSupernet(self._with(num_classes))
+        return AutoFormerSupernet(self.with_classes(num_classes))
 
     def network(self, subnet: Subnet, num_classes: int | None = None) -> "AutoFormerNetwork":
-        space = self._with(num_classes)
+        space = self.with_classes(num_classes)
         return AutoFormerNetwork(space, space.shape(self.check(subnet)))
-
-    def _with(self, num_classes: int | None) -> "AutoFormer":
-        return self if num_classes is None else replace(self, num_classes=num_classes)
 
 
 class Backbone(nn.Module):
@@ -264,16 +261,7 @@ class AutoFormerSupernet(Backbone, Supernet):
         return self.run(x, self.space.shape(tuple(subnet)))
 
     def extract(self, subnet: Subnet) -> "AutoFormerNetwork":
-        network = AutoFormerNetwork(self.space, self.space.shape(subnet))
-        weights = self.state_dict()
-        slices = {
-            name: weights[name][tuple(slice(size) for size in own.shape)].clone()
-            for name, own in network.state_dict().items()
-        }
-        network.load_state_dict(slices)
-        if self.embedding.weight.is_contiguous(memory_format=torch.channels_last):  # the same kernels, the same bits
-            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return network.train(self.training)
+        return self.hand_weights(AutoFormerNetwork(self.space, self.space.shape(subnet)))
 
 
 class AutoFormerNetwork(Backbone):

@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 from torch import Tensor, nn
@@ -14,6 +14,8 @@ from tyro.conf import Suppress
 from nshot.errors import UserError
 from nshot.registry import Registry
 
+N = TypeVar("N", bound=nn.Module)
+S = TypeVar("S", bound="Space")
 Subnet = tuple[int, ...]
 """One option index for each decision."""
 
@@ -185,6 +187,10 @@ class Space(ABC):
         costs = [measure(subnet) for subnet in self.subnets()]
         return min(costs), max(costs)
 
+    def with_classes(self: S, num_classes: int | None) -> S:
+        """The space for as many classes; for None the space itself."""
+        return self if num_classes is None else replace(self, num_classes=num_classes)
+
     def sizes(self) -> dict[str, Any]:
         """All fields, what it was restricted to included: JSON-able, for a run's configuration."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
@@ -215,6 +221,17 @@ class Supernet(nn.Module, ABC):
     @abstractmethod
     def extract(self, subnet: Subnet) -> nn.Module:
         """A module ``network(x)`` with a copy of the subnet's weights and bit for bit its outputs."""
+
+    def hand_weights(self, network: N) -> N:
+        """Gives a subnet's network its weights, those of the same name; of entangled ones the leading slice."""
+        weights = self.state_dict()
+        # Cloned and assigned, not copied into: a copy would lose the memory format, and with it the very same kernels.
+        own = {
+            name: weights[name][tuple(slice(size) for size in given.shape)].clone()
+            for name, given in network.state_dict().items()
+        }
+        network.load_state_dict(own, assign=True)
+        return network.requires_grad_(True).train(self.training)
 
 
 class FewShot(Supernet):

@@ -3,7 +3,7 @@
 import ast
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, cast
 
@@ -229,13 +229,10 @@ class DARTS(Space):
     # networks
 
     def supernet(self, num_classes: int | None = None) -> "DARTSSupernet":
-        return DARTSSupernet(self._with(num_classes))
+        return DARTSSupernet(self.with_classes(num_classes))
 
     def network(self, subnet: Subnet, num_classes: int | None = None) -> "DARTSNetwork":
-        return DARTSNetwork(self._with(num_classes), self.check(subnet))
-
-    def _with(self, num_classes: int | None) -> "DARTS":
-        return self if num_classes is None else replace(self, num_classes=num_classes)
+        return DARTSNetwork(self.with_classes(num_classes), self.check(subnet))
 
 
 class Backbone(nn.Module):
@@ -278,10 +275,7 @@ class DARTSSupernet(Backbone, Supernet):
         return self.run(x, tuple(subnet))
 
     def extract(self, subnet: Subnet) -> "DARTSNetwork":
-        network = DARTSNetwork(self.space, subnet, norm=batch_norm_of_batch, pools=True)
-        weights = self.state_dict()
-        network.load_state_dict({key: weights[key].clone() for key in network.state_dict()}, assign=True)
-        return network.requires_grad_(True).train(self.training)
+        return self.hand_weights(DARTSNetwork(self.space, subnet, norm=batch_norm_of_batch, pools=True))
 
 
 class DARTSNetwork(Backbone):

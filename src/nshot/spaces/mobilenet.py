@@ -1,7 +1,7 @@
 """The MobileNet space of ProxylessNAS (Cai et al., ICLR 2019): 21 layers, kernels 3, 5, 7, expansions 3 and 6, skip."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, cast
 
@@ -165,13 +165,10 @@ class MobileNet(Space):
     # networks
 
     def supernet(self, num_classes: int | None = None) -> "MobileNetSupernet":
-        return MobileNetSupernet(self._with(num_classes))
+        return MobileNetSupernet(self.with_classes(num_classes))
 
     def network(self, subnet: Subnet, num_classes: int | None = None) -> "MobileNetNetwork":
-        return MobileNetNetwork(self._with(num_classes), self.check(subnet))
-
-    def _with(self, num_classes: int | None) -> "MobileNet":
-        return self if num_classes is None else replace(self, num_classes=num_classes)
+        return MobileNetNetwork(self.with_classes(num_classes), self.check(subnet))
 
 
 class Backbone(nn.Module):
@@ -210,11 +207,7 @@ class MobileNetSupernet(Backbone, Supernet):
         return self.run(x, tuple(subnet))
 
     def extract(self, subnet: Subnet) -> "MobileNetNetwork":
-        network = MobileNetNetwork(self.space, subnet, norm=batch_norm_of_batch)
-        weights = self.state_dict()
-        # Cloned and assigned, not copied into: a copy would lose the memory format, and with it the very same kernels.
-        network.load_state_dict({key: weights[key].clone() for key in network.state_dict()}, assign=True)
-        return network.requires_grad_(True).train(self.training)
+        return self.hand_weights(MobileNetNetwork(self.space, subnet, norm=batch_norm_of_batch))
 
 
 class MobileNetNetwork(Backbone):

@@ -1,7 +1,7 @@
 """The NAS-Bench-201 space: one cell of six edges and five operations, repeated (Dong and Yang, ICLR 2020)."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import pairwise
 from typing import Any, ClassVar, cast
@@ -154,13 +154,10 @@ class NASBench201(Space):
     # networks
 
     def supernet(self, num_classes: int | None = None) -> "NASBench201Supernet":
-        return NASBench201Supernet(self._with(num_classes))
+        return NASBench201Supernet(self.with_classes(num_classes))
 
     def network(self, subnet: Subnet, num_classes: int | None = None) -> "NASBench201Network":
-        return NASBench201Network(self._with(num_classes), self.check(subnet))
-
-    def _with(self, num_classes: int | None) -> "NASBench201":
-        return self if num_classes is None else replace(self, num_classes=num_classes)
+        return NASBench201Network(self.with_classes(num_classes), self.check(subnet))
 
 
 class Backbone(nn.Module):
@@ -238,11 +235,8 @@ class NASBench201Supernet(Backbone, Supernet):
 
     def extract(self, subnet: Subnet) -> "NASBench201Network":
         network = NASBench201Network(self.space, subnet, norm=batch_norm_of_batch, bias=False)
-        weights = self.state_dict()
-        # Cloned and assigned, not copied into: a copy would lose the memory format, and with it the very same kernels.
-        network.load_state_dict({key: weights[key].clone() for key in network.state_dict()}, assign=True)
         network.fast = self.fast
-        return network.requires_grad_(True).train(self.training)
+        return self.hand_weights(network)
 
 
 class NASBench201Network(Backbone):

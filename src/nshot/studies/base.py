@@ -19,7 +19,7 @@ class Scale:
     benchmark: str
     subnets: Path | None = None
     """List of the subnets that are ranked, under the data root."""
-    sample: int = 0
+    sample: int | None = None
     """Without a list: so many random subnets of the benchmark."""
     images: int | None = None
     """How many validation images rank; None: all."""
@@ -36,7 +36,7 @@ CIFAR = {"split": SPLIT}
 SMOKE = {"epochs": 1, "batch_size": 64}
 SCALES = {
     "paper": Scale("paper", "nasbench201", RANK_LIST, overrides=CIFAR),
-    "proxy": Scale("proxy", "nasbench201", RANK_LIST, 0, 10_000, CIFAR, candidates=100, retrain_epochs=10),
+    "proxy": Scale("proxy", "nasbench201", RANK_LIST, None, 10_000, CIFAR, candidates=100, retrain_epochs=10),
     "smoke": Scale("smoke", "digits", None, 40, 256, SMOKE, candidates=4, retrain_epochs=1),
 }
 

@@ -134,8 +134,7 @@ def _check_ranking(job: Job, root: str | Path | None) -> None:
 
 
 def with_classes(job: Job, data: Dataset) -> Job:
-    space = replace(job.config.space, num_classes=data.classes)
-    return replace(job, config=replace(job.config, space=space))
+    return replace(job, config=replace(job.config, space=job.config.space.with_classes(data.classes)))
 
 
 def is_done(folder: Path, job: Job) -> bool:

@@ -1,6 +1,8 @@
 """Hands a retrained network over: a model that needs nothing of nshot, as PyTorch source and weights, or ONNX."""
 
+import io
 import json
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -21,11 +23,11 @@ HEADER = '''"""{arch}
 
 {params:,} parameters, {flops:,} multiply-accumulates of one image, test accuracy {accuracy:.2f} % on {dataset}.
 
-    network = load("weights.pt")
+    network = load("{weights}")
     logits = network(normalise(pixels))    # pixels: uint8 (N, {side}, {side}, 3), as images are read
 """
 
-import torch
+import torch{imported}
 from torch import device, nn
 
 MEAN, STD = {mean}, {std}  # a number a channel, of pixels from 0 to 255
@@ -40,7 +42,7 @@ def normalise(pixels):
 def load(path):
     """The network with its weights, ready to classify."""
     network = Network()
-    network.load_state_dict(torch.load(path, weights_only=True))
+    network.load_state_dict({read})
     return network.eval()
 
 
@@ -96,28 +98,30 @@ def export(folder: str | Path, to: Format, out: str | Path) -> list[Path]:
         "safetensors": _safetensors,
         "onnx": _onnx,
     }
-    Path(out).mkdir(parents=True, exist_ok=True)
     return writers[to](network, result, Path(out))
 
 
 def _torch(network: nn.Module, result: dict[str, Any], out: Path) -> list[Path]:
-    import io
-
-    source, weights = source_of(network, result)
+    source, weights = source_of(network, result, "weights.pt", read="torch.load(path, weights_only=True)")
     buffer = io.BytesIO()
     torch.save(weights, buffer)
-    write_atomically(out / "weights.pt", buffer.getvalue())
-    write_atomically(out / "model.py", source.encode())
-    return [out / "model.py", out / "weights.pt"]
+    return _write(out, {"model.py": source.encode(), "weights.pt": buffer.getvalue()})
 
 
 def _safetensors(network: nn.Module, result: dict[str, Any], out: Path) -> list[Path]:
     from safetensors.torch import save
 
-    source, weights = source_of(network, result)
-    write_atomically(out / "weights.safetensors", save({name: w.contiguous() for name, w in weights.items()}))
-    write_atomically(out / "model.py", source.encode())
-    return [out / "model.py", out / "weights.safetensors"]
+    imported = "\nfrom safetensors.torch import load_file"
+    source, weights = source_of(network, result, "weights.safetensors", read="load_file(path)", imported=imported)
+    data = save({name: w.contiguous() for name, w in weights.items()})
+    return _write(out, {"model.py": source.encode(), "weights.safetensors": data})
+
+
+def _write(out: Path, files: dict[str, bytes]) -> list[Path]:
+    out.mkdir(parents=True, exist_ok=True)
+    for name, data in files.items():
+        write_atomically(out / name, data)
+    return [out / name for name in files]
 
 
 def _onnx(network: nn.Module, result: dict[str, Any], out: Path) -> list[Path]:
@@ -128,25 +132,35 @@ def _onnx(network: nn.Module, result: dict[str, Any], out: Path) -> list[Path]:
         raise UserError(f"format 'onnx' needs {error.name}: pip install 'nshot[onnx]'") from None
     side = result["space"]["resolution"]
     images = torch.randn(3, 3, side, side)
-    path = out / "model.onnx"
-    dynamic = ({0: torch.export.Dim("images")},)
-    torch.onnx.export(
-        network, (images[:2],), str(path), input_names=["images"], output_names=["logits"], opset_version=OPSET,
-        dynamo=True, dynamic_shapes=dynamic, external_data=False, verbose=False,
-    )  # fmt: skip
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        torch.onnx.export(
+            network, (images[:2],), str(path), input_names=["images"], output_names=["logits"], opset_version=OPSET,
+            dynamo=True, dynamic_shapes=({0: torch.export.Dim("images")},), external_data=False, verbose=False,
+        )  # fmt: skip
+        data = path.read_bytes()
+    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
     with torch.no_grad():
         expected = network(images)
     (logits,) = session.run(None, {"images": images.numpy()})
     difference = float((torch.from_numpy(logits) - expected).abs().max())
     if not difference < 1e-4 * max(1.0, float(expected.abs().max())):
-        path.unlink()
         raise UserError(f"onnxruntime's logits differ from torch's by {difference:.2e}: the network is not exported")
-    return [path]
+    return _write(out, {"model.onnx": data})
 
 
-def source_of(network: nn.Module, result: dict[str, Any]) -> tuple[str, dict[str, Tensor]]:
-    """Source of a module that computes the same and imports torch alone, and its weights by that module's names."""
+def source_of(
+    network: nn.Module, result: dict[str, Any], weights_file: str, *, read: str, imported: str = ""
+) -> tuple[str, dict[str, Tensor]]:
+    """Source of a module that computes the same, and its weights by that module's names.
+
+    Args:
+        network: in evaluation mode.
+        result: of its retraining, for what the source says of itself.
+        weights_file: name of the file that the weights go to.
+        read: an expression of ``path`` that gives them back.
+        imported: what that needs besides torch, a line of its own.
+    """
     graph = fx.Tracer().trace(network)
     layers: dict[str, nn.Module] = {}
     tensors: dict[str, Tensor] = {}
@@ -175,6 +189,9 @@ def source_of(network: nn.Module, result: dict[str, Any]) -> tuple[str, dict[str
         accuracy=result["test_accuracy"],
         dataset=result["dataset"],
         side=result["space"]["resolution"],
+        weights=weights_file,
+        read=read,
+        imported=imported,
         **result["normalise"],
     )
     return f"{head}" + "\n".join(lines) + "\n\n" + forward + "\n", weights

@@ -58,7 +58,7 @@ def retrain(
         UserError: for values that do not fit together, and as `execute`.
     """
     folder = Path(out)
-    space = dataclasses.replace(config.space, num_classes=data.classes)
+    space = config.space.with_classes(data.classes)
     subnet = space.check(subnet)
     learn = Images(torch.cat([data.train.pixels, data.valid.pixels]), torch.cat([data.train.labels, data.valid.labels]))
     batches = TrainBatches(learn, config.recipe.batch_size, config.seed, flip=data.mirrors)

@@ -2,6 +2,8 @@
 
 import json
 import re
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ import pytest
 from helpers import nshot_, refuse
 from nshot import UserError
 from nshot.studies.base import SCALES, Row, Setting, Study, studies
-from nshot.studies.collect import collect, markdown
+from nshot.studies.collect import Known, collect, markdown
 from nshot.studies.runner import jobs_of, run_jobs
 
 SMOKE = SCALES["smoke"]
@@ -78,11 +80,35 @@ def test_a_killed_study_continues(folder: Path, tmp_path: Path) -> None:
     text = (tmp_path / "out" / f"{name}-smoke.json").read_text()
     victim = next((tmp_path / "runs" / "smoke").glob("spos-*/sample40-256.json"))
     victim.unlink()
+    shutil.rmtree(tmp_path / "out")
     status, out, _ = command(tmp_path, name=name)
     assert status == 0
     assert "10 of 11 runs are done, 1 to do" in out
     assert (tmp_path / "out" / f"{name}-smoke.json").read_text() == text
     assert text == (folder / "out" / f"{name}-smoke.json").read_text()
+
+
+@pytest.mark.parametrize("name", ["table-d", "table-k"])
+def test_a_table_goes_on_where_its_runs_are_gone(name: str, folder: Path, tmp_path: Path) -> None:
+    """Figures that were written stay, and only what is missing of them is run."""
+    shutil.copytree(folder / "out", tmp_path / "out")
+    path = tmp_path / "out" / f"{name}-smoke.json"
+    result = json.loads(path.read_text())
+    lost = result["rows"][0]["seeds"].pop("0")
+    path.write_text(json.dumps(result))
+    status, out, _ = command(tmp_path, name=name)
+    assert status == 0
+    assert "0 of 1 runs are done, 1 to do" in out
+    rows = json.loads(path.read_text())["rows"]
+    assert rows[0]["seeds"]["0"] == lost
+    assert rows[1:] == result["rows"][1:]
+
+
+def test_figures_of_another_configuration_are_not_taken_over(folder: Path) -> None:
+    before = Known.of(studies["table-k"], SMOKE, folder / "out")
+    other = replace(SMOKE, overrides=SMOKE.overrides | {"lr": 0.02})
+    assert jobs_of([studies["table-k"]], SMOKE, 1, {"table-k": before.figures}) == {}
+    assert len(jobs_of([studies["table-k"]], other, 1, {"table-k": before.figures})) == 11
 
 
 def test_first_seeds_come_first() -> None:

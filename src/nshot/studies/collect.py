@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -54,22 +55,60 @@ def own(folder: Path, job: Job, root: str | Path | None) -> dict[str, float]:
 MEASURES: dict[str, Measure] = {"tau": tau, "bias": bias, "own": own}
 
 
-def collect(study: Study, scale: Scale, seeds: int, runs: Path, root: str | Path | None = None) -> dict[str, Any]:
-    """What is there of a study: for each row the figures of each seed, and which runs are missing or have failed."""
+@dataclass(frozen=True)
+class Known:
+    """What a result that was written before has: a table goes on where its runs are gone, as on another machine."""
+
+    figures: dict[str, dict[str, float]] = field(default_factory=dict)
+    """By the name of the run that they are of."""
+    seeds: int = 0
+
+    @classmethod
+    def of(cls, study: Study, scale: Scale, out: Path) -> "Known":
+        path = _stem(study.name, scale.preset, out).with_suffix(".json")
+        if not path.exists():
+            return cls()
+        rows = json.loads(path.read_text())["rows"]
+        figures = {row["runs"][seed]: found for row in rows for seed, found in row["seeds"].items()}
+        return cls(figures, max((int(seed) + 1 for row in rows for seed in row["seeds"]), default=0))
+
+
+def collect(
+    study: Study,
+    scale: Scale,
+    seeds: int,
+    runs: Path,
+    root: str | Path | None = None,
+    before: Known | None = None,
+) -> dict[str, Any]:
+    """What is there of a study: for each row the figures of each seed, and which runs are missing or have failed.
+
+    ``before`` has figures of runs that are not in the folder.
+    """
+    before = before or Known()
     rows = []
     for row in study.rows:
-        figures, missing, failed = {}, [], {}
-        for seed in range(seeds):
+        figures, names, missing, failed = {}, {}, [], {}
+        for seed in range(max(seeds, before.seeds)):
             job = Job.of(row.setting, scale, seed)
-            folder = runs / job.folder
+            folder, name = runs / job.folder, str(seed)
             if (folder / FAILED).exists():
-                failed[str(seed)] = json.loads((folder / FAILED).read_text())["error"]
+                failed[name] = json.loads((folder / FAILED).read_text())["error"]
             elif (folder / f"{job.result}.json").exists():
-                figures[str(seed)] = MEASURES[study.measure](folder, job, root)
+                figures[name], names[name] = MEASURES[study.measure](folder, job, root), job.name
+            elif job.name in before.figures:
+                figures[name], names[name] = before.figures[job.name], job.name
             else:
                 missing.append(seed)
         rows.append(
-            {"label": row.label, "paper": row.paper, "seeds": figures, "missing seeds": missing, "failed": failed}
+            {
+                "label": row.label,
+                "paper": row.paper,
+                "seeds": figures,
+                "runs": names,
+                "missing seeds": missing,
+                "failed": failed,
+            }
         )
     return {"study": study.name, "title": study.title, "preset": scale.preset, "note": study.note, "rows": rows}
 
@@ -109,12 +148,16 @@ def _paper(figures: tuple[float, ...]) -> str:
     return f"{figures[0]:.3f} ± {figures[1]:.3f}" if len(figures) == 2 else ", ".join(f"{f:.2f}" for f in figures)
 
 
+def _stem(study: str, preset: str, out: Path) -> Path:
+    return out / f"{study}-{preset}"
+
+
 def write(result: dict[str, Any], out: Path) -> list[Path]:
     """Writes ``<study>-<preset>.json``, ``.md`` and ``.png``."""
     from nshot.studies.plot import plot
 
     out.mkdir(parents=True, exist_ok=True)
-    stem = out / f"{result['study']}-{result['preset']}"
+    stem = _stem(result["study"], result["preset"], out)
     write_json(stem.with_suffix(".json"), result)
     write_atomically(stem.with_suffix(".md"), markdown(result).encode())
     plot(stem.with_suffix(".png"), result)

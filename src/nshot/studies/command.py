@@ -8,7 +8,7 @@ from nshot.errors import UserError
 from nshot.training.config import preset
 
 from .base import scale, studies
-from .collect import collect, markdown, write
+from .collect import Known, collect, markdown, write
 from .figure_c import figure_c
 from .runner import jobs_of, run_jobs
 
@@ -34,7 +34,7 @@ def run_study(
         seeds: of each row, from 0.
         jobs: processes.
         runs: where runs lie, in a folder a scale.
-        out: where results are written.
+        out: where results are written; runs whose figures are there already are not run again.
         root: data root.
         only: only rows whose label begins with this are run.
         run: False: only what is there is collected.
@@ -49,12 +49,19 @@ def run_study(
         say(f"written: {figure_c(out / 'figure-c.png', preset('paper').space)}")
         return
     chosen = [studies[each] for each in (studies.names() if name == "all" else [name])]
+    before = {each.name: Known.of(each, at, out) for each in chosen}
     if run:
         wanted = [replace(each, rows=tuple(row for row in each.rows if row.label.startswith(only))) for each in chosen]
         if not any(each.rows for each in wanted):
             raise UserError(f"only {only!r}: no row's label begins with it")
-        run_jobs(jobs_of(wanted, at, seeds), runs / at.preset, processes=jobs, root=root, say=say)
+        run_jobs(
+            jobs_of(wanted, at, seeds, {name: each.figures for name, each in before.items()}),
+            runs / at.preset,
+            processes=jobs,
+            root=root,
+            say=say,
+        )
     for each in chosen:
-        result = collect(each, at, seeds, runs / at.preset, root)
+        result = collect(each, at, seeds, runs / at.preset, root, before[each.name])
         say(f"\n{markdown(result)}")
         say(f"written: {', '.join(map(str, write(result, out)))}")

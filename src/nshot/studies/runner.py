@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,11 @@ class Job:
         return f"{kind}-{digest}"
 
     @property
+    def name(self) -> str:
+        """Of the run and what is measured of it."""
+        return f"{self.folder}/{self.result}"
+
+    @property
     def result(self) -> str:
         """Names the ranking (list and images are part of it), or what was measured."""
         if self.measured is not None:
@@ -74,15 +79,22 @@ def _unlike(values: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def jobs_of(studies: Sequence[Study], scale: Scale, seeds: int) -> dict[str, Job]:
-    """The distinct runs by name, the first seed of every row before the second."""
+def jobs_of(
+    studies: Sequence[Study], scale: Scale, seeds: int, before: Mapping[str, Container[str]] | None = None
+) -> dict[str, Job]:
+    """The distinct runs by folder, the first seed of every row before the second.
+
+    ``before`` says for each study which runs' figures it has already (``collect.Known``).
+    """
+    have = before or {}
     check_whole(1, seeds=seeds)
     found: dict[str, Job] = {}
     for seed in range(seeds):
         for study in studies:
             for row in study.rows:
                 job = Job.of(row.setting, scale, seed)
-                found.setdefault(job.folder, job)
+                if job.name not in have.get(study.name, ()):
+                    found.setdefault(job.folder, job)
     return found
 
 

@@ -35,6 +35,7 @@ def train(args: list[str]) -> None:
     from nshot.spaces import list_spaces
     from nshot.strategies import list_strategies
     from nshot.training.config import PRESETS, TrainConfig, preset
+    from nshot.training.distributed import rank
     from nshot.training.train import train
 
     preset_name = take(args, "--preset") or "paper"
@@ -61,7 +62,8 @@ def train(args: list[str]) -> None:
     config = dataclasses.replace(config, space=config.space.with_classes(data.classes))
     train(config, data, command.out, device=command.device, jobs=command.jobs)
     known = "digits" if config.dataset == "digits" else "nasbench201"
-    print(f"trained: {command.out}; rank it with: nshot rank {command.out} --benchmark {known}")
+    if rank() == 0:
+        print(f"trained: {command.out}; rank it with: nshot rank {command.out} --benchmark {known}")
 
 
 def rank(args: list[str]) -> None:

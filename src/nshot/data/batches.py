@@ -35,19 +35,20 @@ class TrainBatches:
     """``batches(step)`` is the augmented batch of that step: images (B, 3, H, W) float, labels (B,).
 
     Each epoch is a fresh permutation; the last images that fill no batch are left out of it. Crops are padded by an
-    eighth of the resolution.
+    eighth of the resolution. ``share`` says which rows of each batch are made, where several processes share it.
 
     Raises:
         UserError: for a batch size below 1 or above the number of images.
     """
 
-    def __init__(self, images: Images, batch_size: int, seed: int, *, flip: bool) -> None:
+    def __init__(self, images: Images, batch_size: int, seed: int, *, flip: bool, share: slice = slice(None)) -> None:
         if not 1 <= batch_size <= len(images):
             raise UserError(f"batch_size {batch_size}: must be from 1 to the {len(images)} training images")
         self.batch_size = batch_size
         self.steps_per_epoch = len(images) // batch_size
         self.seed = seed
         self.flip = flip
+        self.share = share
         self.margin = images.pixels.shape[1] // 8
         self.normalise = Normalise(images)
         self._padded = pad(images.pixels, self.margin)
@@ -67,7 +68,8 @@ class TrainBatches:
             self._order = (epoch, order.to(self._labels.device))
         index = self._order[1][position * self.batch_size : (position + 1) * self.batch_size]
         generator = torch_generator(self.seed, "augment", step)
-        return self.normalise(crop_flip(self._padded, index, self.margin, self.flip, generator)), self._labels[index]
+        pixels = crop_flip(self._padded, index, self.margin, self.flip, generator, self.share)
+        return self.normalise(pixels), self._labels[index[self.share]]
 
 
 def heldout_batches(

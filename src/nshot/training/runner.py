@@ -1,6 +1,7 @@
 """Runs training steps in a run folder: resumes by itself, logs, saves checkpoints, loses nothing to a crash."""
 
 import math
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from torch.optim import Optimizer
 from nshot.errors import DivergedError, UserError
 from nshot.files import write_atomically
 
-from . import checkpoint
+from . import checkpoint, distributed
 from .progress import Progress
 from .run import Log, claim, locked
 
@@ -56,16 +57,22 @@ class Run:
 def execute(run: Run, make: Callable[[], Job], finish: Callable[[Job], None], say: Say = print) -> None:
     """Trains the job that ``make`` builds, from the newest intact checkpoint on, then calls ``finish``.
 
-    ``finish`` must write ``run.result``. A finished run is left alone, and so is a folder that holds another run.
+    ``finish`` must write ``run.result``. A finished run is left alone, and so is a folder that holds another run. Of
+    several processes that train together the first alone writes.
 
     Raises:
         UserError: for a folder that is another run or that another process writes, and a loss that is not finite.
     """
+    if distributed.rank() > 0:
+        _follow(run, make)
+        return
     with locked(run.folder):
         resumed = claim(run.folder, run.kind, run.config)
         if (run.folder / run.result).exists():
             say(f"{run.folder} is finished already: nothing to do")
+            distributed.wait()
             return
+        distributed.wait()  # the others may look into the folder now
         job = make()
         losses = torch.zeros(run.log_every, device=job.device)  # read off the device only when logged
         start = _restore(run.folder, job, losses, say)
@@ -85,6 +92,19 @@ def execute(run: Run, make: Callable[[], Job], finish: Callable[[Job], None], sa
                     _save(run.folder, done, job, losses)
         log.close()
         finish(job)
+        distributed.wait()
+
+
+def _follow(run: Run, make: Callable[[], Job]) -> None:
+    """The same steps in a process that writes nothing."""
+    distributed.wait()
+    if (run.folder / run.result).exists():
+        return
+    job = make()
+    start = _restore(run.folder, job, torch.zeros(run.log_every, device=job.device), lambda line: None)
+    for _ in job.steps(start):
+        pass
+    distributed.wait()
 
 
 def _restore(folder: Path, job: Job, losses: Tensor, say: Say) -> int:
@@ -112,15 +132,26 @@ def finite(loss: float, step: int) -> float:
 
 
 def fabric(device: str, precision: str = "32-true") -> Any:
-    """Lightning Fabric on one device. Raises UserError where the device or the precision is not to be had."""
+    """Lightning Fabric on one device, of several processes that train together each on its own.
+
+    Raises:
+        UserError: where the device or the precision is not to be had.
+    """
     from lightning.fabric import Fabric
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
     try:
-        return Fabric(accelerator=device, devices=1, precision=precision)  # type: ignore[arg-type]
+        own = (
+            [int(os.environ["LOCAL_RANK"])]
+            if distributed.size() > 1 and device != "cpu" and torch.cuda.is_available()
+            else 1
+        )
+        made = Fabric(accelerator=device, devices=own, precision=precision)  # type: ignore[arg-type]
     except (MisconfigurationException, ValueError, RuntimeError) as error:
         message = str(error).partition("\n")[0]
         raise UserError(f"device {device!r} with precision {precision!r}: {message}") from None
+    distributed.join(made.device)
+    return made
 
 
 def save_weights(path: Path, module: nn.Module) -> None:

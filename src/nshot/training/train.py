@@ -17,6 +17,7 @@ from nshot.seeding import seeded
 from nshot.spaces import Space, Supernet
 from nshot.strategies import Plan, strategies
 
+from . import distributed
 from .config import TrainConfig, to_dict
 from .optimizers import adamw, sgd
 from .processes import run_in_processes
@@ -30,7 +31,8 @@ def train(
 ) -> Path:
     """Trains a supernet and writes its run folder; continues an unfinished run of the same configuration.
 
-    A method with several supernets trains each in a folder ``part-<i>`` of its own.
+    A method with several supernets trains each in a folder ``part-<i>`` of its own. Processes that torchrun starts
+    train together, each on its share of every batch.
 
     Args:
         config: the run.
@@ -55,7 +57,8 @@ def train(
     if jobs > 1:
         raise UserError(f"jobs {jobs} has no effect: {config.strategy} trains one supernet here")
     folder = Path(out)
-    batches = TrainBatches(data.train, config.batch_size, config.seed, flip=data.mirrors)
+    share = distributed.share(config.batch_size)
+    batches = TrainBatches(data.train, config.batch_size, config.seed, flip=data.mirrors, share=share)
     total_steps = config.epochs * batches.steps_per_epoch
     strategy = strategies[config.strategy](
         config.space, total_steps=total_steps, seed=config.seed, options=config.options
@@ -81,7 +84,7 @@ def train(
                 start=start,
                 total_steps=total_steps,
                 lr=config.lr,
-                backward=lightning.backward,
+                backward=distributed.averaged(lightning.backward, supernet.parameters()),
             ),
             total_steps,
             config.batch_size,

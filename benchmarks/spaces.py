@@ -1,0 +1,118 @@
+"""Trains each of the other spaces on CIFAR-10 for about ten minutes a core, and ranks 100 of its subnets.
+
+NSHOT_DATA=DATA python benchmarks/spaces.py --runs runs/spaces --jobs 2
+
+For each space: a supernet by SPOS + CaLR + MS at the proxy preset's sizes; 100 random subnets trained alone for a
+short while, which is what true accuracy means here; and how the supernet orders them, also among pairs that have the
+same number of parameters, where "larger is better" cannot help. Writes docs/results/spaces.json and prints the table.
+What was killed continues.
+"""
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from nshot.benchmarks.build import BuildConfig, build
+from nshot.benchmarks.rank import Ranking, rank_run
+from nshot.data.sources import load
+from nshot.ranking.metrics import kendall_tau
+from nshot.strategies import strategies
+from nshot.training.alone import Recipe
+from nshot.training.config import preset
+from nshot.training.run import read_log
+from nshot.training.train import train
+
+# Epochs of ten minutes of supernet training on one core, and of what a subnet is trained alone.
+EPOCHS = {"mobilenet": (25, 1), "darts": (20, 1), "autoformer": (50, 2)}
+OURS = {"schedule": "calr", "ms": "first"}
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--runs", type=Path, default=Path("runs/spaces"))
+    arguments.add_argument("--jobs", type=int, default=1, help="processes that train subnets alone")
+    arguments.add_argument("--out", type=Path, default=Path("docs/results/spaces.json"))
+    arguments.add_argument("spaces", nargs="*", default=list(EPOCHS))
+    given = arguments.parse_args()
+    torch.set_num_threads(1)
+    rows = json.loads(given.out.read_text()) if given.out.exists() else []
+    for name in given.spaces:
+        rows = [row for row in rows if row["space"] != name] + [measured(name, given.runs, given.jobs)]
+        given.out.write_text(json.dumps(rows, indent=2) + "\n")
+    print(markdown(rows))
+
+
+def measured(name: str, runs: Path, jobs: int) -> dict:
+    epochs, alone = EPOCHS[name]
+    base = preset("proxy", "spos", name)
+    config = replace(base, epochs=epochs, options=strategies["spos"].options_type.of(**OURS))
+    data = load(config.dataset, split=config.split, resolution=config.space.resolution)
+    config = replace(config, space=config.space.with_classes(data.classes))
+    run = train(config, data, runs / name, device="cpu")
+    truth = BuildConfig(
+        space=config.space,
+        recipe=Recipe(epochs=alone, batch_size=64, lr=0.05),
+        dataset=config.dataset,
+        subnets=100,
+        seeds=1,
+    )
+    table = build(truth, runs / f"{name}-alone", jobs=jobs)
+    ranking, _ = rank_run(run, str(table), sample=0, images=10_000, device="cpu", data=data)
+    log = [line for line in read_log(run / "log.jsonl") if "loss" in line]
+    tenth = len(log) // 10
+    return {
+        "space": name,
+        "epochs": epochs,
+        "epochs alone": alone,
+        "first loss": float(np.mean([line["loss"] for line in log[:tenth]])),
+        "last loss": float(np.mean([line["loss"] for line in log[-tenth:]])),
+        "true accuracy": [float(ranking.true.min()), float(ranking.true.max())],
+        "tau": kendall_tau(-ranking.loss, ranking.true),
+        "tau of params": kendall_tau(ranking.params, ranking.true),
+        **matched(ranking),
+    }
+
+
+def matched(ranking: Ranking) -> dict:
+    """Share of params-matched pairs (2 % of the range apart at most) that the supernet's loss orders rightly.
+
+    The interval is a bootstrap over subnets, as one subnet is in many pairs.
+    """
+    score, true, params = -ranking.loss, ranking.true, ranking.params.astype(float)
+    right = np.sign(score[:, None] - score) * np.sign(true[:, None] - true)
+    near = np.abs(params[:, None] - params) <= 0.02 * (params.max() - params.min())
+    upper = np.triu(np.ones_like(near), 1) & near & (right != 0)
+    rng = np.random.default_rng(0)
+
+    def share(weights: np.ndarray) -> float:
+        each = upper * np.outer(weights, weights)
+        return float((each * (right > 0)).sum() / each.sum())
+
+    count = len(true)
+    draws = [share(np.bincount(rng.integers(count, size=count), minlength=count)) for _ in range(2000)]
+    low, high = np.quantile(draws, [0.025, 0.975])
+    return {"pairs": int(upper.sum()), "right": share(np.ones(count)), "low": float(low), "high": float(high)}
+
+
+def markdown(rows: list[dict]) -> str:
+    lines = [
+        "| space | epochs (alone) | loss, first and last tenth | true accuracy (%) | tau | tau of params alone | "
+        "params-matched pairs ordered rightly |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in rows:
+        low, high = row["true accuracy"]
+        lines.append(
+            f"| {row['space']} | {row['epochs']} ({row['epochs alone']}) | {row['first loss']:.2f}, "
+            f"{row['last loss']:.2f} | {low:.1f} to {high:.1f} | {row['tau']:.3f} | {row['tau of params']:.3f} | "
+            f"{100 * row['right']:.0f} % of {row['pairs']} ({100 * row['low']:.0f} to {100 * row['high']:.0f}) |"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

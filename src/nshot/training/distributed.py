@@ -1,0 +1,70 @@
+"""Data-parallel training: every process that torchrun starts trains the same paths on its share of each batch.
+
+Plans and batches are functions of (seed, step), so processes agree on them without a word; what they exchange are
+gradients. Batch norms normalise by a process's own share, as is usual.
+"""
+
+import os
+from collections.abc import Callable, Iterable
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from nshot.errors import UserError
+
+
+def size() -> int:
+    """How many processes train together: 1 outside of torchrun."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def rank() -> int:
+    """Which one this is; 0 alone writes the run folder."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def join(device: torch.device) -> None:
+    """Meets the other processes, if there are any."""
+    if size() > 1 and not dist.is_initialized():
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+
+
+def wait() -> None:
+    """Goes on when all processes are here."""
+    if size() > 1:
+        dist.barrier()
+
+
+def share(batch_size: int) -> slice:
+    """Which images of each batch are this process's.
+
+    Raises:
+        UserError: for a batch that cannot be shared out evenly.
+    """
+    each, left = divmod(batch_size, size())
+    if left:
+        raise UserError(f"batch_size {batch_size}: must be a multiple of the {size()} processes")
+    return slice(rank() * each, (rank() + 1) * each)
+
+
+def averaged(backward: Callable[[Tensor], None], weights: Iterable[Tensor]) -> Callable[[Tensor], None]:
+    """``backward``, after which gradients are means over the processes; itself where there is one process.
+
+    All processes run the same path, so the same weights have gradients. Those of a step's earlier paths are equal
+    everywhere already, and a mean leaves them as they are.
+    """
+    if size() == 1:
+        return backward
+    weights = list(weights)
+
+    def shared(loss: Tensor) -> None:
+        backward(loss)
+        grads = [weight.grad for weight in weights if weight.grad is not None]
+        flat = torch.cat([grad.flatten() for grad in grads])
+        dist.all_reduce(flat)
+        flat /= size()
+        for grad, mean in zip(grads, flat.split([grad.numel() for grad in grads]), strict=True):
+            grad.copy_(mean.view_as(grad))
+
+    return shared

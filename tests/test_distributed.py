@@ -1,0 +1,79 @@
+"""Data-parallel training: two processes against a loop that averages the gradients of both shares by hand."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+
+from nshot.data.batches import TrainBatches
+from nshot.data.sources import load
+from nshot.strategies import strategies
+from nshot.training.config import TrainConfig, preset
+from nshot.training.train import new_supernet
+
+
+def together(*args: str | Path, processes: int = 2) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    command = [*launcher, "-m", "nshot.cli", "train", *map(str, args)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+
+def by_hand(config: TrainConfig, steps: int) -> dict[str, torch.Tensor]:
+    """Both shares in one process, with torch's own optimizers, one a cluster."""
+    data = load("digits", resolution=config.space.resolution)
+    config = replace(config, space=config.space.with_classes(10))
+    supernet = new_supernet(config)
+    batches = TrainBatches(data.train, config.batch_size, config.seed, flip=data.mirrors)
+    total = config.epochs * batches.steps_per_epoch
+    strategy = strategies[config.strategy](config.space, total_steps=total, seed=config.seed, options=config.options)
+    weights = list(supernet.parameters())
+    optimizers = [
+        torch.optim.SGD(weights, config.lr, config.momentum, weight_decay=config.weight_decay, nesterov=config.nesterov)
+        for _ in range(strategy.clusters)
+    ]
+    for step in range(steps):
+        plan, (images, labels) = strategy.plan(step), batches(step)
+        for path, weight in zip(plan.paths, plan.weights, strict=True):
+            for x, y in zip(images.chunk(2), labels.chunk(2), strict=True):
+                (F.cross_entropy(supernet(x, path), y) * weight / 2).backward()
+        for parameter in weights:
+            parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        torch.nn.utils.clip_grad_norm_(weights, config.clip or float("inf"))
+        optimizer = optimizers[plan.cluster]
+        optimizer.param_groups[0]["lr"] = config.lr * plan.lr
+        optimizer.step()
+        supernet.zero_grad()
+    return supernet.state_dict()
+
+
+@pytest.mark.parametrize("method", ["spos", "fairnas"])
+def test_two_processes_train_what_one_would_on_both_shares(method: str, tmp_path: Path) -> None:
+    done = together(
+        method, "--preset", "smoke", "--epochs", "1", "--schedule", "calr", "--ms", "first", "--out", tmp_path / "run"
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("trained:") == 1
+    options = strategies[method].options_type.of(schedule="calr", ms="first")
+    config = replace(preset("smoke", method, "nasbench201"), epochs=1, options=options)
+    steps = [json.loads(line)["step"] for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    expected = by_hand(config, steps[-1])
+    for name, weight in load_file(tmp_path / "run" / "supernet.safetensors").items():
+        torch.testing.assert_close(weight, expected[name], rtol=1e-4, atol=1e-5)
+    again = together(method, "--preset", "smoke", "--epochs", "1", "--schedule", "calr", "--ms", "first",
+                     "--out", tmp_path / "run")  # fmt: skip
+    assert again.returncode == 0
+    assert again.stdout.count("finished already") == 1
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(tmp_path: Path) -> None:
+    done = together("spos", "--preset", "smoke", "--batch-size", "63", "--out", tmp_path / "run")
+    assert "batch_size 63: must be a multiple of the 2 processes" in done.stderr
+    assert not (tmp_path / "run").exists()

@@ -140,7 +140,7 @@ def test_fairnas_is_alg_2(idle: Idle) -> None:
     assert len({weight for step in range(1, STEPS) for weight in plan(step).weights}) > STEPS
     trained = by_hand(plan, idle, clusters=5, clip=None)
     # One backward of the weighted sum rounds otherwise than five backwards do, and each step trains on from there.
-    assert largest_difference(train(plan, idle, clusters=5, clip=None), trained) < 1e-5
+    assert largest_difference(train(plan, idle, clusters=5, clip=None), trained) < 5e-5
     assert largest_difference(train(plan, idle, clusters=1, clip=None, one=True), trained) > 1e-4
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from nshot.commands import benchmark, export, study
+from nshot.commands import benchmark, draw, export, study
 from nshot.errors import UserError
 from nshot.flags import Download, Where, parse, positional, take, take_space
 
@@ -177,6 +177,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "search": search,
     "retrain": retrain,
     "export": export,
+    "draw": draw,
     "benchmark": benchmark,
     "study": study,
 }

@@ -1,11 +1,11 @@
-"""The commands around the main job: handing a network over, benchmarks, studies. cli.py has the others."""
+"""The commands around the main job: handing a network over, pictures, benchmarks, studies. cli.py has the others."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from nshot.errors import UserError
-from nshot.flags import parse, positional, take_space
+from nshot.flags import parse, positional, take, take_space
 
 # Nothing that imports torch may be imported here: `nshot --help` must answer at once.
 
@@ -26,6 +26,31 @@ def export(args: list[str]) -> None:
     from nshot.training.export import export
 
     print(f"written: {', '.join(map(str, export(folder, command.to, command.out)))}")
+
+
+def draw(args: list[str]) -> None:
+    """draw a subnet: nshot draw SUBNET|search.json|FOLDER [--space S] [--out FILE.svg|.png]"""
+    from nshot.report.draw import draw, read_drawn
+    from nshot.spaces import Space, list_spaces, space
+
+    choice = positional(args, "draw", "SUBNET: its notation, its index, a search.json, or a folder with one")
+    named = take(args, "--space")
+    default, arch = read_drawn(choice, space(named or "nasbench201"))
+    if named not in (None, default.name):
+        raise UserError(f"space {named!r}: {choice} is of the space {default.name}, leave out --space")
+
+    @dataclass(frozen=True)
+    class Draw:
+        out: Path = Path("subnet.svg")
+        """The picture, .svg or .png."""
+        space: Space = field(default_factory=lambda: default)
+
+    what = (
+        "Draw a subnet. SUBNET: notation, index, search.json (the best), or a folder that nshot search or retrain "
+        f"wrote to. Spaces (--space): {', '.join(list_spaces())}."
+    )
+    command = parse(Draw, args, "draw SUBNET", what)
+    print(f"written: {draw(command.space, command.space.parse(arch), command.out)}")
 
 
 def benchmark(args: list[str]) -> None:

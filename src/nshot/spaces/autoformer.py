@@ -12,6 +12,7 @@ from nshot.errors import UserError
 from nshot.nn.elastic import ElasticBlock, ElasticLinear, ElasticNorm, initialise
 
 from .base import Space, Subnet, Supernet, spaces
+from .drawing import Block, Chain, Drawing
 
 FARTHEST = 14  # relative positions beyond it count as this far
 
@@ -212,6 +213,19 @@ class AutoFormer(Space):
         """The first option for all layers beyond the depth."""
         end = 2 + 2 * self.depths[subnet[1]]
         return (*subnet[:end], *(0,) * (len(subnet) - end))
+
+    def drawing(self, subnet: Subnet) -> Drawing:
+        """The chain of transformer layers that are run."""
+        subnet = self.check(subnet)
+        width, end = str(self.widths[subnet[0]]), 2 + 2 * self.depths[subnet[1]]
+        kinds = tuple(f"{heads} heads" for heads in self.heads)
+        layers = [
+            Block((f"{self.heads[h]}h", f"×{self.ratios[r]:g}"), kinds[h], self.ratios[r] / self.ratios[-1], width)
+            for h, r in zip(subnet[2:end:2], subnet[3:end:2], strict=True)
+        ]
+        patch = f"{self.patch}×{self.patch}"
+        note = "× and height: MLP ratio; below: width"
+        return (Chain("", (Block(("patch", patch), group=width), *layers, Block(("class",))), kinds, note),)
 
     # networks
 

@@ -14,6 +14,8 @@ from tyro.conf import Suppress
 from nshot.errors import UserError
 from nshot.registry import Registry
 
+from .drawing import Block, Chain, Drawing
+
 N = TypeVar("N", bound=nn.Module)
 S = TypeVar("S", bound="Space")
 Subnet = tuple[int, ...]
@@ -98,6 +100,11 @@ class Space(ABC):
     @abstractmethod
     def network(self, subnet: Subnet, num_classes: int | None = None) -> nn.Module:
         """The stand-alone network, newly initialised: ``network(x)``, x of shape (N, 3, resolution, resolution)."""
+
+    def drawing(self, subnet: Subnet) -> Drawing:
+        """How the subnet is drawn; where a space does not say: a chain of its decisions."""
+        options = [d.options[option] for d, option in zip(self.decisions, self.check(subnet), strict=True)]
+        return (Chain("", tuple(Block((d.name, o)) for d, o in zip(self.decisions, options, strict=True)), ()),)
 
     @cached_property
     def decisions(self) -> tuple[Decision, ...]:

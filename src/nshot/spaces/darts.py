@@ -15,6 +15,7 @@ from nshot.nn.inverted import global_pool
 from nshot.nn.separable import OPERATIONS, Cell, Choice, EdgeOptions, operation_costs
 
 from .base import Decision, Space, Subnet, Supernet, spaces
+from .drawing import Drawing, Edge, Graph, short
 
 NODES = 4
 OPS = tuple(OPERATIONS)
@@ -144,12 +145,8 @@ class DARTS(Space):
         return [[[total(kind, op, outer) for outer in (False, True)] for op in OPS] for kind in (0, 1)]
 
     def _cost(self, subnet: Subnet, which: int) -> int:
-        total = self._fixed[which]
-        for kind in (0, 1):
-            for node in choices(subnet, kind):
-                for source, op in node:
-                    total += self._table[kind][op][source < 2][which]
-        return total
+        kept = [(edge, self._table[kind]) for kind in (0, 1) for node in choices(subnet, kind) for edge in node]
+        return self._fixed[which] + sum([table[op][source < 2][which] for (source, op), table in kept])
 
     def params(self, subnet: Subnet) -> int:
         return self._cost(subnet, 0)
@@ -225,6 +222,16 @@ class DARTS(Space):
     def canonical(self, subnet: Subnet) -> Subnet:
         """Every subnet is its own: all nodes reach the output, and a node's inputs are in order."""
         return tuple(subnet)
+
+    def drawing(self, subnet: Subnet) -> Drawing:
+        """Both cells; the output has the four nodes' values side by side."""
+        names, inner = ("k-2", "k-1", *map(str, range(NODES)), "k"), tuple(range(2, 2 + NODES))
+        cells = []
+        for kind, name in enumerate(("normal", "reduction")):
+            kept = enumerate(choices(self.check(subnet), kind), start=2)
+            edges = tuple(Edge(source, node, short(OPS[op])) for node, pair in kept for source, op in pair)
+            cells.append(Graph(f"{name} cell k", names, edges, tuple(map(short, OPS)), inner))
+        return tuple(cells)
 
     # networks
 

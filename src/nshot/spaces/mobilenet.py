@@ -12,6 +12,7 @@ from nshot.nn.cells import Norm, batch_norm, batch_norm_of_batch
 from nshot.nn.inverted import ConvNormAct, InvertedResidual, block_costs, global_pool
 
 from .base import Space, Subnet, Supernet, spaces
+from .drawing import Block, Chain, Drawing
 
 WIDTHS, REPEATS, STRIDES = (24, 40, 80, 96, 192, 320), (4, 4, 4, 4, 4, 1), (2, 2, 2, 1, 2, 1)
 BLOCKS = ((3, 3), (3, 6), (5, 3), (5, 6), (7, 3), (7, 6))  # (kernel, expansion)
@@ -161,6 +162,22 @@ class MobileNet(Space):
     def canonical(self, subnet: Subnet) -> Subnet:
         """Every subnet is its own: no option leaves another without effect."""
         return tuple(subnet)
+
+    def drawing(self, subnet: Subnet) -> Drawing:
+        """The chain of layers."""
+
+        def block(kernel: int, expansion: int, c: int) -> Block:
+            return Block((f"{kernel}×{kernel}", f"×{expansion}"), f"{kernel}×{kernel}", expansion / 6, str(c))
+
+        stem, first, head = (self.channels(c) for c in (STEM, FIRST, HEAD))
+        layers = [
+            Block(("skip",), height=0, group=str(at.c)) if option == SKIP else block(*BLOCKS[option], at.c)
+            for option, at in zip(self.check(subnet), self.places, strict=True)
+        ]
+        fixed = Block(("3×3",), group=str(stem)), block(3, 1, first)
+        kinds = tuple(f"{kernel}×{kernel}" for kernel in sorted({kernel for kernel, _ in BLOCKS}))
+        note = "× and height: expansion; below: channels"
+        return (Chain("", (*fixed, *layers, Block(("1×1",), group=str(head))), kinds, note),)
 
     # networks
 

@@ -15,6 +15,7 @@ from nshot.nn.cells import (
     EDGES,
     KERNELS,
     NODES,
+    NONE,
     OPS,
     Cell,
     ConvNorm,
@@ -27,6 +28,7 @@ from nshot.nn.cells import (
 )
 
 from .base import Space, Subnet, Supernet, spaces
+from .drawing import Drawing, Edge, Graph, short
 
 
 @spaces.register("nasbench201")
@@ -150,6 +152,12 @@ class NASBench201(Space):
 
     def canonical(self, subnet: Subnet) -> Subnet:
         return live_edges(tuple(subnet))
+
+    def drawing(self, subnet: Subnet) -> Drawing:
+        """The cell; ``none`` is no edge."""
+        edges = zip(EDGES, self.check(subnet), live_edges(tuple(subnet)), strict=True)
+        drawn = [Edge(source, target, short(OPS[op]), op == live) for (target, source), op, live in edges if op != NONE]
+        return (Graph("the cell", ("in", "1", "2", "out"), tuple(drawn), tuple(map(short, OPS))),)
 
     # networks
 

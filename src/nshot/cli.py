@@ -84,6 +84,9 @@ def rank(args: list[str]) -> None:
         """The benchmark's column of true accuracies; default: <dataset>_test."""
         images: int | None = None
         """Use only the first so many validation images; default: all."""
+        calibration: int | None = None
+        """Where the supernet's batch norms have running statistics: from how many batches of training images they are
+        computed afresh for each subnet; default: 4."""
         name: str = "ranking"
         """Names the files written to the run folder."""
 
@@ -96,6 +99,7 @@ def rank(args: list[str]) -> None:
         sample=command.sample,
         column=command.column,
         images=command.images,
+        calibration=command.calibration,
         name=command.name,
         root=command.data_root,
         device=command.device,
@@ -126,6 +130,9 @@ def search(args: list[str]) -> None:
         """The score on held-out images; ties of one are broken by the other."""
         images: int | None = None
         """Use only the first so many validation images; default: all."""
+        calibration: int | None = None
+        """Where the supernet's batch norms have running statistics: from how many batches of training images they are
+        computed afresh for each subnet; default: 4."""
 
     run = Path(positional(args, "search", "RUN: a folder that nshot train made"))
     command = parse(Search, args, "search RUN", "Search a trained supernet's best subnet, under limits.")
@@ -136,6 +143,7 @@ def search(args: list[str]) -> None:
         subnets=command.subnets,
         by=command.by,
         images=command.images,
+        calibration=command.calibration,
         root=command.data_root,
         device=command.device,
     )

@@ -85,6 +85,7 @@ def rank_run(
     sample: int | None = None,
     column: str | None = None,
     images: int | None = None,
+    calibration: int | None = None,
     name: str = "ranking",
     root: str | Path | None = None,
     device: str = "auto",
@@ -100,6 +101,7 @@ def rank_run(
             all.
         column: of true accuracies; default ``<dataset>_test``.
         images: how many validation images; default all.
+        calibration: as `score_run` has it.
         name: of the files written.
         root: data root.
         device: Fabric's accelerator.
@@ -131,7 +133,8 @@ def rank_run(
     if len(chosen) < 2:
         raise UserError(f"a ranking needs at least 2 subnets, not {len(chosen)}")
     truth = table.truth(column, chosen)
-    scores = score_run(Path(run), config, supernet, chosen, root=root, images=images, device=device, data=data)
+    where: dict[str, Any] = {"root": root, "device": device, "data": data}
+    scores = score_run(Path(run), config, supernet, chosen, images=images, calibration=calibration, **where)
     ranking = compare(config.space, chosen, scores, truth)
     described = {"benchmark": benchmark, "column": column, "list": str(subnets) if subnets else f"sample of {sample}"}
     write_ranking(Path(run), name, config.space, ranking, described)

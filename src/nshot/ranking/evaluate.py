@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from nshot.spaces import Subnet, Supernet
 
+from .calibrate import calibrate
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -37,6 +39,7 @@ def evaluate(
     batches: Sequence[tuple[Tensor, Tensor]],
     *,
     canonical: Callable[[Subnet], Subnet] = lambda subnet: subnet,
+    calibration: Sequence[Tensor] = (),
 ) -> Scores:
     """Scores of every subnet on every image; subnets with one canonical form are evaluated once.
 
@@ -46,13 +49,35 @@ def evaluate(
         subnets: what to score.
         batches: images and labels, as `nshot.data.batches.heldout_batches` makes them.
         canonical: the space's.
+        calibration: batches of training images. Where given, each subnet is scored in evaluation mode, with running
+            statistics computed afresh from them: for supernets whose batch norms have some.
     """
     forms = [canonical(subnet) for subnet in subnets]
     rows = {form: row for row, form in enumerate(sorted(set(forms)))}  # sorted: neighbours share most
-    parts = [_score(supernet, list(rows), *batch) for batch in batches]
-    return Scores(
-        *(torch.cat(part, dim=1).numpy()[[rows[form] for form in forms]] for part in zip(*parts, strict=True))
-    )
+    if calibration:
+        each = [_calibrated(supernet, form, batches, calibration) for form in rows]
+        hits, losses = (torch.cat(part) for part in zip(*each, strict=True))
+    else:
+        hits, losses = _all(supernet, list(rows), batches)
+    order = [rows[form] for form in forms]
+    return Scores(hits.numpy()[order], losses.numpy()[order])
+
+
+def _all(supernet: nn.Module, forms: list[Subnet], batches: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Hits and losses (S, N) of these subnets on all images."""
+    hits, losses = zip(*(_score(supernet, forms, *batch) for batch in batches), strict=True)
+    return torch.cat(hits, dim=1), torch.cat(losses, dim=1)
+
+
+def _calibrated(
+    supernet: nn.Module, form: Subnet, batches: Sequence[tuple[Tensor, Tensor]], calibration: Sequence[Tensor]
+) -> tuple[Tensor, Tensor]:
+    calibrate(supernet, calibration, form)
+    training = supernet.training
+    supernet.eval()
+    found = _all(supernet, [form], batches)
+    supernet.train(training)
+    return found
 
 
 @torch.inference_mode()

@@ -66,6 +66,7 @@ def search_run(
     subnets: Path | None = None,
     by: Score = "accuracy",
     images: int | None = None,
+    calibration: int | None = None,
     root: str | Path | None = None,
     device: str = "auto",
     say: Callable[[str], None] = print,
@@ -82,6 +83,7 @@ def search_run(
         subnets: instead, a JSON list, all of which are scored that keep to the limits.
         by: the score; ties of one are broken by the other.
         images: the first so many validation images; default all.
+        calibration: as `score_run` has it.
         root: data root.
         device: Fabric's accelerator.
         say: takes lines for the user.
@@ -101,7 +103,9 @@ def search_run(
     listed = None if subnets is None else subnets_from_file(subnets, config.space, data_root(root))
     if listed is not None:
         listed = within(config.space, listed, limits)
-    evaluate, count, identity = evaluator(run, config, supernet, images=images, root=root, device=device)
+    evaluate, count, identity = evaluator(
+        run, config, supernet, images=images, calibration=calibration, root=root, device=device
+    )
     archive = Archive(evaluate, supernet.canonical, run / f".search-{identity}.jsonl")
     candidates = listed or _proposed(config.space, archive, limits, how, by, say)
     figures = archive(candidates)

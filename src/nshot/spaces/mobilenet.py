@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, Literal, cast
 
 from torch import Tensor, nn
 
-from nshot.errors import UserError
+from nshot.errors import UserError, check_choices
 from nshot.nn.cells import Norm, batch_norm, batch_norm_of_batch
 from nshot.nn.inverted import ConvNormAct, InvertedResidual, block_costs, global_pool
 
@@ -20,6 +20,7 @@ SKIP = len(BLOCKS)
 OPTIONS = (*(f"MB{expansion}_{kernel}x{kernel}" for kernel, expansion in BLOCKS), "skip")
 STEM, FIRST, HEAD = 32, 16, 1280
 HALVINGS = 5  # the stem's and four stages' strides
+NORMS = {"batch": batch_norm_of_batch, "running": batch_norm}
 
 
 @dataclass(frozen=True)
@@ -62,9 +63,13 @@ class MobileNet(Space):
     """Height and width of the images, at least 32."""
     width: float = 1.0
     """Factor of all widths, rounded to multiples of 8."""
+    norm: Literal["batch", "running"] = "batch"
+    """Batch norms of the supernet: batch, always the batch's statistics and no affine parameters, as released; running,
+    affine with running statistics, which scoring computes afresh for each subnet."""
     num_classes: int = 1000
 
     def __post_init__(self) -> None:
+        check_choices(self)
         if not self.width > 0:
             raise UserError(f"width {self.width}: must be above 0")
         if self.num_classes < 2:
@@ -214,17 +219,17 @@ class Backbone(nn.Module):
 
 
 class MobileNetSupernet(Backbone, Supernet):
-    """All blocks of all layers, each with weights of its own; batch norms of the batch."""
+    """All blocks of all layers, each with weights of its own; batch norms as the space says."""
 
     def __init__(self, space: MobileNet) -> None:
-        super().__init__(space, [d.allowed for d in space.decisions], batch_norm_of_batch)
+        super().__init__(space, [d.allowed for d in space.decisions], NORMS[space.norm])
         self.space: MobileNet = space
 
     def forward(self, x: Tensor, subnet: Subnet) -> Tensor:
         return self.run(x, tuple(subnet))
 
     def extract(self, subnet: Subnet) -> "MobileNetNetwork":
-        return self.hand_weights(MobileNetNetwork(self.space, subnet, norm=batch_norm_of_batch))
+        return self.hand_weights(MobileNetNetwork(self.space, subnet, norm=NORMS[self.space.norm]))
 
 
 class MobileNetNetwork(Backbone):

@@ -5,16 +5,19 @@ import io
 import json
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
 from nshot.data.batches import Normalise, heldout_batches
-from nshot.data.sources import Dataset, load
+from nshot.data.sources import Dataset, Images, load
 from nshot.errors import UserError
 from nshot.files import write_atomically
+from nshot.ranking.calibrate import keeps_statistics
 from nshot.ranking.evaluate import Scores, evaluate
+from nshot.seeding import generator
 from nshot.spaces import Subnet, Supernet
 
 from .config import TrainConfig
@@ -23,6 +26,7 @@ from .run import WEIGHTS
 from .runner import fabric
 
 BATCH = 256  # images whose batch statistics normalise together, as in the released code
+CALIBRATION = 4  # batches of that size from which running statistics are computed, where nothing else is said
 CHUNK = 64  # subnets scored between two writes to disk
 
 
@@ -34,25 +38,28 @@ def score_run(
     *,
     root: str | Path | None = None,
     images: int | None = None,
+    calibration: int | None = None,
     device: str = "auto",
     data: Dataset | None = None,
 ) -> Scores:
     """Scores of subnets with a run's supernet on its validation images (the first ``images`` of them).
 
+    ``calibration`` is how many batches of training images running statistics are computed from, for each subnet, where
+    the supernet keeps such (default: 4).
     ``data`` is the run's data set, where it is loaded already. What is scored is kept in the run folder until all are,
     so that a killed scoring continues.
 
     Raises:
-        UserError: for ``images`` outside 2 to what there are.
+        UserError: for ``images`` outside 2 to what there are, and a ``calibration`` without effect or beyond them.
     """
-    batches, count = _validation(config, supernet, root, images, device, data)
+    given = _heldout(config, supernet, root, images, calibration, device, data)
     canonical = supernet.canonical
     forms = sorted({canonical(subnet) for subnet in subnets})
-    store = PartialScores(folder, _weights(folder), count, forms)
+    store = PartialScores(folder, _weights(folder), given.described, forms)
     with Progress("rank", len(forms), len(store), noun="subnets") as progress:
         while len(store) < len(forms):
             chunk = forms[len(store) : len(store) + CHUNK]
-            store.append(evaluate(supernet, chunk, batches))
+            store.append(evaluate(supernet, chunk, given.batches, calibration=given.calibration))
             progress.advance(len(chunk))
             progress.show()
     scores = store.finish()
@@ -68,6 +75,7 @@ def evaluator(
     *,
     root: str | Path | None = None,
     images: int | None = None,
+    calibration: int | None = None,
     device: str = "auto",
 ) -> tuple[Callable[[list[Subnet]], np.ndarray], int, str]:
     """What evaluates subnets with a run's supernet: accuracy in percent and loss (S, 2).
@@ -76,16 +84,16 @@ def evaluator(
         It, on how many validation images, and a name that says with which weights and images.
 
     Raises:
-        UserError: for ``images`` outside 2 to what there are.
+        UserError: as `score_run`.
     """
-    batches, count = _validation(config, supernet, root, images, device, None)
-    identity = hashlib.sha256(_weights(folder) + json.dumps([count, BATCH]).encode()).hexdigest()[:16]
+    given = _heldout(config, supernet, root, images, calibration, device, None)
+    identity = hashlib.sha256(_weights(folder) + json.dumps(given.described).encode()).hexdigest()[:16]
 
     def evaluate_(subnets: list[Subnet]) -> np.ndarray:
-        scores = evaluate(supernet, subnets, batches)
+        scores = evaluate(supernet, subnets, given.batches, calibration=given.calibration)
         return np.stack([scores.accuracy, scores.mean_loss], axis=1)
 
-    return evaluate_, count, identity
+    return evaluate_, given.images, identity
 
 
 def _weights(folder: Path) -> bytes:
@@ -93,15 +101,30 @@ def _weights(folder: Path) -> bytes:
     return b"".join(path.read_bytes() for path in sorted(folder.rglob(WEIGHTS)))
 
 
-def _validation(
+@dataclass(frozen=True)
+class _Heldout:
+    """What subnets are scored on: ``images`` validation images in batches, and batches of training images."""
+
+    images: int
+    batches: list[tuple[Tensor, Tensor]]
+    calibration: list[Tensor]
+
+    @property
+    def described(self) -> list[int]:
+        """What of it determines the scores of a run."""
+        return [self.images, BATCH, *([len(self.calibration)] if self.calibration else [])]
+
+
+def _heldout(
     config: TrainConfig,
     supernet: Supernet,
     root: str | Path | None,
     images: int | None,
+    calibration: int | None,
     device: str,
     data: Dataset | None,
-) -> tuple[list[tuple[Tensor, Tensor]], int]:
-    """Batches of a run's validation images, and how many images; moves the supernet to where they are."""
+) -> _Heldout:
+    """A run's validation images and what its running statistics are computed from; moves the supernet to them."""
     if data is None:
         data = load(config.dataset, root=root, split=config.split, resolution=config.space.resolution)
     valid = data.valid
@@ -109,10 +132,27 @@ def _validation(
         if not 2 <= images <= len(valid):
             raise UserError(f"images {images}: must be from 2 to the {len(valid)} validation images")
         valid = valid.subset(np.arange(images))
+    train = _calibration_images(supernet, data.train, calibration, config.seed)
     lightning = fabric(device)
     supernet.to(lightning.device)
     normalise = Normalise(data.train).to(lightning.device)
-    return heldout_batches(valid, min(BATCH, len(valid)), normalise, lightning.device), len(valid)
+    batches = heldout_batches(valid, min(BATCH, len(valid)), normalise, lightning.device)
+    drawn = heldout_batches(train, min(BATCH, len(train)), normalise, lightning.device) if train else []
+    return _Heldout(len(valid), batches, [pixels for pixels, _ in drawn])
+
+
+def _calibration_images(supernet: Supernet, train: Images, batches: int | None, seed: int) -> Images | None:
+    """Training images, unaugmented as those that are scored, drawn by the run's seed; None where none are needed."""
+    if not keeps_statistics(supernet):
+        if batches is not None:
+            raise UserError(f"calibration {batches} has no effect: this supernet has no running statistics")
+        return None
+    size = min(BATCH, len(train))
+    most = len(train) // size
+    batches = min(CALIBRATION, most) if batches is None else batches
+    if not 1 <= batches <= most:
+        raise UserError(f"calibration {batches}: must be from 1 to the {most} batches of {size} training images")
+    return train.subset(generator(seed, "calibration").permutation(len(train))[: batches * size])
 
 
 class PartialScores:
@@ -121,12 +161,12 @@ class PartialScores:
     Args:
         run: the run folder.
         weights: of the supernet, bytes; with the other arguments they say which scoring this is.
-        images: how many images.
+        scored_on: JSON-able, what determines the scores besides.
         subnets: what is scored, in order.
     """
 
-    def __init__(self, run: Path, weights: bytes, images: int, subnets: Sequence[Subnet]) -> None:
-        identity = hashlib.sha256(weights + json.dumps([images, BATCH, CHUNK, subnets]).encode()).hexdigest()[:16]
+    def __init__(self, run: Path, weights: bytes, scored_on: list[int], subnets: Sequence[Subnet]) -> None:
+        identity = hashlib.sha256(weights + json.dumps([*scored_on, CHUNK, subnets]).encode()).hexdigest()[:16]
         self._folder = run / f".scores-{identity}"
         self._folder.mkdir(exist_ok=True)
         self._chunks: list[Scores] = []

@@ -1,0 +1,44 @@
+"""Running statistics of batch norms, computed afresh for one subnet: a supernet's own are of all subnets mixed."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+def keeps_statistics(network: nn.Module) -> bool:
+    """Whether any batch norm of the network has running statistics."""
+    return any(True for _ in _norms(network))
+
+
+@torch.no_grad()
+def calibrate(network: nn.Module, images: Iterable[Tensor], *args: Any) -> None:
+    """Sets the running statistics to those of these batches, each batch counting the same.
+
+    Only batch norms compute as in training, so nothing is dropped; the modes of all modules are as before afterwards.
+    What ``network(x, *args)`` does not run ends with the statistics of a new norm.
+
+    Args:
+        network: whose batch norms' statistics are replaced.
+        images: batches (N, 3, H, W).
+        args: what the network takes besides: a supernet's subnet.
+    """
+    modes = [(module, module.training) for module in network.modules()]
+    momenta = [(norm, norm.momentum) for norm in _norms(network)]
+    network.eval()
+    for norm, _ in momenta:
+        norm.reset_running_stats()
+        norm.momentum = None  # torch's word for an average over all batches
+        norm.train()
+    for batch in images:
+        network(batch, *args)
+    for norm, momentum in momenta:
+        norm.momentum = momentum
+    for module, training in modes:
+        module.training = training
+
+
+def _norms(network: nn.Module) -> Iterable[_BatchNorm]:
+    return (m for m in network.modules() if isinstance(m, _BatchNorm) and m.track_running_stats)

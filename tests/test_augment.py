@@ -198,6 +198,15 @@ def test_a_configuration_of_before_there_was_augmentation_can_be_read() -> None:
     assert from_dict(values) == preset("smoke")
 
 
+def test_the_paper_presets_have_the_augmentation_of_their_space() -> None:
+    autoformer = preset("paper", "spos", "autoformer")
+    assert autoformer.augment == Augment("resized", "randaugment", 0.25, 0, 0.8, 1.0)
+    assert autoformer.label_smoothing == 0.1
+    for name in ("proxy", "smoke"):
+        assert preset(name, "spos", "autoformer").augment == Augment()
+    assert preset("paper").augment == Augment()
+
+
 # what cannot be
 
 

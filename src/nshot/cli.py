@@ -155,11 +155,13 @@ def search(args: list[str]) -> None:
 def retrain(args: list[str]) -> None:
     """retrain a subnet from scratch and test it: nshot retrain SUBNET|search.json --out FOLDER [options]"""
     from nshot.data.sources import load
+    from nshot.training.recipes import RECIPES, recipe
     from nshot.training.retrain import RetrainConfig, read_choice, retrain_best
 
     choice = positional(args, "retrain", "SUBNET: its notation, its index, or a search.json")
     default, archs = read_choice(choice)
-    default = take_space(args, default)
+    name = take(args, "--recipe") or "cifar"
+    default = dataclasses.replace(take_space(args, default), recipe=recipe(name))
 
     @dataclass(frozen=True)
     class Retrain(Where, Download):
@@ -167,7 +169,10 @@ def retrain(args: list[str]) -> None:
         """Run folder; an unfinished retraining of the same options there is continued."""
         config: RetrainConfig = field(default_factory=lambda: default)
 
-    what = "Retrain a subnet from scratch on all training images and test it. SUBNET: notation, index or search.json."
+    what = (
+        "Retrain a subnet from scratch on all training images and test it. SUBNET: notation, index or search.json. "
+        f"The defaults are those of the recipe {name}; options override it. Recipes (--recipe): {', '.join(RECIPES)}."
+    )
     command = parse(Retrain, args, "retrain SUBNET", what)
     config = command.config
     subnets = [config.space.parse(arch) for arch in archs]

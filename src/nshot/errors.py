@@ -1,5 +1,6 @@
 """The one error class for mistakes that a user can make and mend, and the check that raises it for wrong choices."""
 
+from importlib import import_module
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 
@@ -44,3 +45,11 @@ def check_choices(config: Any) -> None:
         if get_origin(kind) is Literal and getattr(config, name) not in get_args(kind):
             allowed = ", ".join(map(str, get_args(kind)))
             raise UserError(f"unknown {name} {getattr(config, name)!r}: choose one of {allowed}")
+
+
+def extra(module: str, name: str, what: str) -> Any:
+    """A module of the extra ``name``; raises UserError, saying that ``what`` needs it, where it is not installed."""
+    try:
+        return import_module(module)
+    except ImportError:
+        raise UserError(f"{what} needs {module.partition('.')[0]}: pip install 'nshot[{name}]'") from None

@@ -11,8 +11,8 @@ from nshot.data.sources import load
 from nshot.report.plots import scatter
 from nshot.report.tables import print_ranking
 from nshot.strategies import Options
-from nshot.training.alone import Recipe
 from nshot.training.config import TrainConfig, preset
+from nshot.training.recipes import Recipe
 from nshot.training.retrain import RetrainConfig, retrain
 from nshot.training.train import train
 

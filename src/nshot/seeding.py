@@ -1,5 +1,6 @@
 """Generators seeded by (seed, purpose, step): no draw of nshot depends on a global generator or on history."""
 
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from zlib import crc32
@@ -25,3 +26,19 @@ def seeded(seed: int, purpose: str) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(generator(seed, purpose).integers(2**63)))
         yield
+
+
+@contextmanager
+def seeded_everywhere(seed: int, purpose: str, step: int, device: torch.device) -> Iterator[None]:
+    """As `seeded`, for libraries that draw from the global generators of Python, numpy and torch on the device."""
+    draw = generator(seed, purpose, step)
+    pythons, numpys = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(int(draw.integers(2**63)))
+        random.seed(int(draw.integers(2**63)))
+        np.random.seed(int(draw.integers(2**32)))
+        try:
+            yield
+        finally:
+            random.setstate(pythons)
+            np.random.set_state(numpys)

@@ -17,9 +17,10 @@ from nshot.files import write_atomically
 from nshot.seeding import generator
 from nshot.spaces import Space, Subnet, space
 from nshot.spaces.base import ENUMERABLE
-from nshot.training.alone import Recipe, train_alone
+from nshot.training.alone import train_alone
 from nshot.training.processes import run_in_processes
 from nshot.training.progress import Progress
+from nshot.training.recipes import Recipe
 from nshot.training.run import claim, locked, read_log, versions
 
 from .table import write_benchmark

@@ -6,8 +6,9 @@ from torch import Tensor
 from nshot.errors import UserError
 from nshot.seeding import torch_generator
 
-from .augment import crop_flip, pad
+from .augment import Augment, crop_flip, pad
 from .sources import Images
+from .strong import Strong
 
 
 class Normalise:
@@ -35,22 +36,37 @@ class TrainBatches:
     """``batches(step)`` is the augmented batch of that step: images (B, 3, H, W) float, labels (B,).
 
     Each epoch is a fresh permutation; the last images that fill no batch are left out of it. Crops are padded by an
-    eighth of the resolution. ``share`` says which rows of each batch are made, where several processes share it.
+    eighth of the resolution. Where ``augment`` mixes images, labels are shares of ``classes`` (B, classes).
 
     Raises:
-        UserError: for a batch size below 1 or above the number of images.
+        UserError: for a batch size below 1 or above the number of images, an odd one where images are mixed, a cutout
+            larger than they are, or augmentation without timm, which it needs.
     """
 
-    def __init__(self, images: Images, batch_size: int, seed: int, *, flip: bool, share: slice = slice(None)) -> None:
+    def __init__(
+        self,
+        images: Images,
+        batch_size: int,
+        seed: int,
+        *,
+        flip: bool,
+        augment: Augment | None = None,
+        classes: int = 0,
+    ) -> None:
         if not 1 <= batch_size <= len(images):
             raise UserError(f"batch_size {batch_size}: must be from 1 to the {len(images)} training images")
+        augment, side = augment or Augment(), images.pixels.shape[1]
+        if augment.mixes and batch_size % 2:
+            raise UserError(f"batch_size {batch_size}: mixup and cutmix pair the images, so it must be even")
+        if augment.cutout > side:
+            raise UserError(f"cutout {augment.cutout}: must not exceed the {side} pixels of the images")
         self.batch_size = batch_size
         self.steps_per_epoch = len(images) // batch_size
         self.seed = seed
         self.flip = flip
-        self.share = share
-        self.margin = images.pixels.shape[1] // 8
+        self.margin = side // 8 if augment.crop == "padded" else 0
         self.normalise = Normalise(images)
+        self.strong = Strong(augment, side=side, mean=self.normalise.mean, classes=classes, seed=seed)
         self._padded = pad(images.pixels, self.margin)
         self._labels = images.labels
         self._order: tuple[int, Tensor] = (-1, torch.empty(0))
@@ -68,8 +84,8 @@ class TrainBatches:
             self._order = (epoch, order.to(self._labels.device))
         index = self._order[1][position * self.batch_size : (position + 1) * self.batch_size]
         generator = torch_generator(self.seed, "augment", step)
-        pixels = crop_flip(self._padded, index, self.margin, self.flip, generator, self.share)
-        return self.normalise(pixels), self._labels[index[self.share]]
+        pixels = self.strong.pixels(crop_flip(self._padded, index, self.margin, self.flip, generator), step)
+        return self.strong.batch(self.normalise(pixels), self._labels[index], step)
 
 
 def heldout_batches(

@@ -45,6 +45,14 @@ class AutoFormer(Space):
                 "lr": 5e-4,
                 "weight_decay": 0.05,
                 "warmup": 20,
+                "label_smoothing": 0.1,
+            },
+            "augment": {
+                "crop": "resized",
+                "policy": "randaugment",
+                "erasing": 0.25,
+                "mixup": 0.8,
+                "cutmix": 1.0,
             },
         },
         "proxy": {

@@ -43,7 +43,8 @@ class Space(ABC):
     gamma: ClassVar[float] = 4.0
     """γ' of eq. 4 where it is not said otherwise."""
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
-    """By preset: ``sizes`` of the space, ``epochs`` by method, ``config``: other values of a run's configuration."""
+    """By preset: ``sizes`` of the space, ``epochs`` by method, ``augment``, and ``config``: other values of a run's
+    configuration."""
 
     resolution: int = 32
     """Height and width of the images."""

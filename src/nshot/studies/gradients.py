@@ -4,7 +4,6 @@ import math
 from pathlib import Path
 from typing import Any
 
-from nshot.data.batches import TrainBatches
 from nshot.data.sources import Dataset
 from nshot.dynamic import SeparatedMomentum
 from nshot.ranking.gradients import SimilarityRecorder, SpreadRecorder
@@ -14,7 +13,7 @@ from nshot.strategies import Plan, strategies
 from nshot.training.config import TrainConfig
 from nshot.training.runner import finite
 from nshot.training.supernet import train_steps
-from nshot.training.train import make_optimizer, new_supernet
+from nshot.training.train import make_batches, make_optimizer, new_supernet
 
 from .base import Scale
 
@@ -41,14 +40,24 @@ def similarity(config: TrainConfig, data: Dataset, folder: Path, scale: Scale) -
     subnets = relatives(config.space, config.seed)
     supernet = new_supernet(config)
     optimizer = SeparatedMomentum(make_optimizer(config, supernet), clusters=1)
-    batches = TrainBatches(data.train, config.batch_size, config.seed, flip=data.mirrors)
+    batches = make_batches(config, data)
     total = config.epochs * batches.steps_per_epoch
     recorder = SimilarityRecorder(next(supernet.parameters()), len(subnets))
 
     def plan(step: int) -> Plan:
         return Plan(subnets, (1.0,) * len(subnets), (1 + math.cos(math.pi * step / total)) / 2, 0)
 
-    steps = train_steps(supernet, optimizer, plan, batches, start=0, total_steps=total, lr=config.lr, backward=recorder)
+    steps = train_steps(
+        supernet,
+        optimizer,
+        plan,
+        batches,
+        start=0,
+        total_steps=total,
+        lr=config.lr,
+        backward=recorder,
+        label_smoothing=config.label_smoothing,
+    )
     for step, loss in steps:
         if (step + 1) % batches.steps_per_epoch == 0:
             finite(float(loss), step)
@@ -61,16 +70,24 @@ def similarity(config: TrainConfig, data: Dataset, folder: Path, scale: Scale) -
 def spread(config: TrainConfig, data: Dataset, folder: Path, scale: Scale) -> dict[str, Any]:
     """Figure B: the standard deviation of the gradients that feed one momentum, over training."""
     supernet = new_supernet(config)
-    batches = TrainBatches(data.train, config.batch_size, config.seed, flip=data.mirrors)
+    batches = make_batches(config, data)
     total = config.epochs * batches.steps_per_epoch
     strategy = strategies[config.strategy](config.space, total_steps=total, seed=config.seed, options=config.options)
     optimizer = SeparatedMomentum(make_optimizer(config, supernet), strategy.clusters)
     recorder = SpreadRecorder(list(supernet.parameters()), strategy.clusters)
     optimizer.register_step_pre_hook(lambda _, args, kwargs: recorder.add(kwargs["cluster"]))
     curve = []
-    for step, loss in train_steps(
-        supernet, optimizer, strategy.plan, batches, start=0, total_steps=total, lr=config.lr
-    ):
+    steps = train_steps(
+        supernet,
+        optimizer,
+        strategy.plan,
+        batches,
+        start=0,
+        total_steps=total,
+        lr=config.lr,
+        label_smoothing=config.label_smoothing,
+    )
+    for step, loss in steps:
         if (step + 1) % batches.steps_per_epoch == 0:
             finite(float(loss), step)
             curve.append(recorder.take())

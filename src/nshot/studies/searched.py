@@ -10,8 +10,8 @@ from nshot.data.sources import Dataset
 from nshot.search.limits import Limits
 from nshot.search.propose import random_subnets
 from nshot.spaces import Subnet
-from nshot.training.alone import Recipe
 from nshot.training.config import TrainConfig, preset
+from nshot.training.recipes import Recipe
 from nshot.training.retrain import RetrainConfig, retrain
 from nshot.training.run import load_run
 from nshot.training.score import score_run

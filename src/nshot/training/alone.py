@@ -1,90 +1,88 @@
-"""Training of one stand-alone network: the recipe, and the loop's steps with a plan that never changes."""
+"""Training of one stand-alone network: the loop's steps with a plan that never changes."""
 
-import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from nshot.data.batches import TrainBatches, heldout_batches
-from nshot.data.sources import Dataset
+from nshot.data.sources import Dataset, Images
 from nshot.dynamic import SeparatedMomentum
-from nshot.errors import UserError, check_positive, check_share, check_whole
 from nshot.seeding import seeded
 from nshot.spaces import Space, Subnet
 from nshot.strategies.base import Plan
 
-from .optimizers import sgd
-from .supernet import train_steps
+from .recipes import Recipe
+from .supernet import train_steps, warmed
+from .teacher import Teacher
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """How a stand-alone network is trained. Defaults: NAS-Bench-201's (Dong and Yang, ICLR 2020, table 2)."""
+class Alone(nn.Module):
+    """A network as the loop wants it: its one path is the network itself. Where the recipe averages weights, with
+    their average."""
 
-    epochs: int = 200
-    batch_size: int = 256
-    lr: float = 0.1
-    """First learning rate of a cosine to zero."""
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    nesterov: bool = True
-    label_smoothing: float = 0.0
-
-    def __post_init__(self) -> None:
-        check_whole(1, epochs=self.epochs, batch_size=self.batch_size)
-        check_share(momentum=self.momentum, weight_decay=self.weight_decay, label_smoothing=self.label_smoothing)
-        check_positive(lr=self.lr)
-        if self.nesterov and self.momentum == 0:
-            raise UserError("momentum 0 with nesterov: add --no-nesterov")
-
-
-class _Alone(nn.Module):
-    """A network as the loop wants it: the one path is the network itself."""
-
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, recipe: Recipe) -> None:
         super().__init__()
         self.network = network
+        self.average: AveragedModel | None = None
+        if recipe.ema > 0:
+            self.average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
 
     def forward(self, x: Tensor, path: Subnet) -> Tensor:
         return self.network(x)
 
-
-def optimizer_of(network: nn.Module, recipe: Recipe) -> SeparatedMomentum:
-    """The recipe's optimizer, with one momentum."""
-    base = sgd(
-        network.parameters(),
-        idle="rest",
-        clip=None,
-        fast=True,
-        lr=recipe.lr,
-        momentum=recipe.momentum,
-        weight_decay=recipe.weight_decay,
-        nesterov=recipe.nesterov,
-    )
-    return SeparatedMomentum(base, clusters=1)
+    @property
+    def kept(self) -> nn.Module:
+        """The network that training is for."""
+        return self.network if self.average is None else self.average.module
 
 
 def fit_steps(
-    network: nn.Module, optimizer: SeparatedMomentum, batches: TrainBatches, recipe: Recipe, *, start: int = 0
+    alone: Alone,
+    optimizer: SeparatedMomentum,
+    batches: TrainBatches,
+    recipe: Recipe,
+    decay: float,
+    *,
+    start: int = 0,
+    model: nn.Module | None = None,
+    backward: Callable[[Tensor], None] = Tensor.backward,
+    teacher: Teacher | None = None,
 ) -> Iterator[tuple[int, Tensor]]:
-    """Trains a network by the recipe and yields (step, loss) after each step."""
+    """Trains a network by the recipe and yields (step, loss) after each step.
+
+    Args:
+        alone: the network.
+        optimizer: what ``recipe.optimizer`` made of its weights.
+        batches: images and labels.
+        recipe: how.
+        decay: the subnet's γ(α), for the schedule ``calr``.
+        start: first step.
+        model: ``alone`` as a wrapper like Fabric runs it; default: itself.
+        backward: that wrapper's.
+        teacher: whose opinion is part of the labels.
+    """
     total = recipe.epochs * batches.steps_per_epoch
 
     def plan(step: int) -> Plan:
-        return Plan(paths=((),), weights=(1.0,), lr=(1 + math.cos(math.pi * step / total)) / 2, cluster=0)
+        return Plan(paths=((),), weights=(1.0,), lr=recipe.factor(step, total, decay), cluster=0)
 
-    return train_steps(
-        _Alone(network),
+    steps = train_steps(
+        model or alone,
         optimizer,
-        plan,
-        batches,
+        warmed(plan, recipe.warmup * batches.steps_per_epoch),
+        batches if teacher is None else teacher.taught(batches, recipe.label_smoothing),
         start=start,
         total_steps=total,
-        lr=recipe.lr,
-        label_smoothing=recipe.label_smoothing,
+        lr=recipe.base_lr,
+        backward=backward,
+        label_smoothing=recipe.label_smoothing if teacher is None else 0.0,
     )
+    for step, loss in steps:
+        if alone.average is not None:
+            alone.average.update_parameters(alone.network)
+        yield step, loss
 
 
 @torch.inference_mode()
@@ -95,15 +93,23 @@ def accuracy(network: nn.Module, batches: list[tuple[Tensor, Tensor]]) -> float:
     return 100 * float(hits) / sum(len(labels) for _, labels in batches)
 
 
+def make_batches(images: Images, data: Dataset, recipe: Recipe, seed: int) -> TrainBatches:
+    """Batches of images of a data set by the recipe. Raises UserError as `TrainBatches`."""
+    return TrainBatches(
+        images, recipe.batch_size, seed, flip=data.mirrors, augment=recipe.augment, classes=data.classes
+    )
+
+
 def train_alone(space: Space, subnet: Subnet, data: Dataset, recipe: Recipe, seed: int) -> tuple[float, float]:
     """Trains a subnet on the training part from scratch, without a run folder: (valid, test) accuracy in percent."""
     with seeded(seed, "init"):
         network = space.network(subnet).to(memory_format=torch.channels_last)
-    batches = TrainBatches(data.train, recipe.batch_size, seed, flip=data.mirrors)
-    for _ in fit_steps(network, optimizer_of(network, recipe), batches, recipe):
+    alone = Alone(network, recipe)
+    batches = make_batches(data.train, data, recipe, seed)
+    for _ in fit_steps(alone, recipe.optimizer(network), batches, recipe, recipe.decay(space, subnet)):
         pass
     valid, test = (
-        accuracy(network, heldout_batches(part, min(1000, len(part)), batches.normalise))
+        accuracy(alone.kept, heldout_batches(part, min(1000, len(part)), batches.normalise))
         for part in (data.valid, data.test)
     )
     return valid, test

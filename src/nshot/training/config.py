@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import Suppress
 
+from nshot.data.augment import Augment
 from nshot.errors import UserError, check_choices, check_positive, check_share, check_whole
 from nshot.spaces import Space, space, spaces
 from nshot.strategies import Options, strategies
@@ -43,6 +44,8 @@ class TrainConfig:
     fast: Literal["on", "off"] = "on"
     """Use fused kernels where they can run (CPU): the same mathematics, to rounding."""
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    label_smoothing: float = 0.0
+    augment: Augment = field(default_factory=Augment)
     init: Path | None = None
     """A finished run whose supernet's weights this training begins with, as few-shot NAS does; None: new ones."""
     seed: int = 0
@@ -59,7 +62,7 @@ class TrainConfig:
         check_whole(1, epochs=self.epochs, batch_size=self.batch_size)
         check_whole(1, log_every=self.log_every, checkpoint_every=self.checkpoint_every)
         check_whole(0, seed=self.seed)
-        check_share(momentum=self.momentum, weight_decay=self.weight_decay)
+        check_share(momentum=self.momentum, weight_decay=self.weight_decay, label_smoothing=self.label_smoothing)
         check_positive(lr=self.lr)
         if self.clip is not None:
             check_positive(clip=self.clip)
@@ -77,6 +80,7 @@ def to_dict(config: TrainConfig) -> dict[str, Any]:
     values = {f.name: getattr(config, f.name) for f in fields(config)}
     values["space"] = {"name": config.space.name, **config.space.sizes()}
     values["options"] = dataclasses.asdict(config.options)
+    values["augment"] = dataclasses.asdict(config.augment)
     values["init"] = None if config.init is None else str(config.init)
     return values
 
@@ -92,6 +96,7 @@ def from_dict(values: dict[str, Any]) -> TrainConfig:
         "space": space_from_dict(values["space"]),
         "options": method.options_type.of(**values["options"]),
         "init": None if values.get("init") is None else Path(values["init"]),
+        "augment": Augment(**values.get("augment", {})),
     }
     return TrainConfig(**{**values, **read})
 
@@ -131,4 +136,7 @@ def preset(name: str, strategy: str = "spos", space_name: str = "nasbench201") -
         strategy=strategy, space=space(space_name, **given.get("sizes", {})), options=method.options_type()
     )
     epochs = given.get("epochs", {}).get(strategy, base.epochs)
-    return dataclasses.replace(base, **{"epochs": epochs, **given.get("config", {}), **method.defaults})
+    augment = Augment(**given.get("augment", {}))
+    return dataclasses.replace(
+        base, **{"epochs": epochs, "augment": augment, **given.get("config", {}), **method.defaults}
+    )

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from nshot.errors import UserError
 
+Batches = Callable[[int], tuple[Tensor, Tensor]]
+
 
 def size() -> int:
     """How many processes train together: 1 outside of torchrun."""
@@ -36,8 +38,8 @@ def wait() -> None:
         dist.barrier()
 
 
-def share(batch_size: int) -> slice:
-    """Which images of each batch are this process's.
+def shared(batches: Batches, batch_size: int) -> Batches:
+    """This process's part of each batch; itself where there is one process.
 
     Raises:
         UserError: for a batch that cannot be shared out evenly.
@@ -45,7 +47,15 @@ def share(batch_size: int) -> slice:
     each, left = divmod(batch_size, size())
     if left:
         raise UserError(f"batch_size {batch_size}: must be a multiple of the {size()} processes")
-    return slice(rank() * each, (rank() + 1) * each)
+    if size() == 1:
+        return batches
+    own = slice(rank() * each, (rank() + 1) * each)
+
+    def part(step: int) -> tuple[Tensor, Tensor]:
+        images, labels = batches(step)
+        return images[own], labels[own]
+
+    return part
 
 
 def averaged(backward: Callable[[Tensor], None], weights: Iterable[Tensor]) -> Callable[[Tensor], None]:
@@ -58,7 +68,7 @@ def averaged(backward: Callable[[Tensor], None], weights: Iterable[Tensor]) -> C
         return backward
     weights = list(weights)
 
-    def shared(loss: Tensor) -> None:
+    def together(loss: Tensor) -> None:
         backward(loss)
         grads = [weight.grad for weight in weights if weight.grad is not None]
         flat = torch.cat([grad.flatten() for grad in grads])
@@ -67,4 +77,4 @@ def averaged(backward: Callable[[Tensor], None], weights: Iterable[Tensor]) -> C
         for grad, mean in zip(grads, flat.split([grad.numel() for grad in grads]), strict=True):
             grad.copy_(mean.view_as(grad))
 
-    return shared
+    return together

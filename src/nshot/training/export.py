@@ -1,7 +1,6 @@
 """Hands a retrained network over: a model that needs nothing of nshot, as PyTorch source and weights, or ONNX."""
 
 import io
-import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -10,11 +9,10 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, fx, nn
 
-from nshot.errors import UserError
+from nshot.errors import UserError, extra
 from nshot.files import write_atomically
 
-from .config import space_from_dict
-from .retrain import NETWORK, RESULT
+from .networks import read_network
 
 Format = Literal["torch", "safetensors", "onnx"]
 OPSET = 18
@@ -50,29 +48,6 @@ class Network(nn.Module):
     def __init__(self):
         super().__init__()
 '''
-
-
-def read_network(folder: str | Path) -> tuple[nn.Module, dict[str, Any]]:
-    """A retrained network, in evaluation mode on the CPU, and its result.
-
-    Raises:
-        UserError: for a folder that holds no finished retraining.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    folder = Path(folder)
-    try:
-        result = json.loads((folder / RESULT).read_text())
-        space = space_from_dict(result["space"])
-        network = space.network(tuple(result["subnet"]))
-        network.load_state_dict(load_file(folder / result.get("folder", "") / NETWORK))
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        message = str(error).partition("\n")[0]
-        raise UserError(
-            f"{folder} holds no retrained network ({message}): name a folder that nshot retrain made"
-        ) from None
-    return network.eval(), result
 
 
 def export(folder: str | Path, to: Format, out: str | Path) -> list[Path]:
@@ -125,11 +100,8 @@ def _write(out: Path, files: dict[str, bytes]) -> list[Path]:
 
 
 def _onnx(network: nn.Module, result: dict[str, Any], out: Path) -> list[Path]:
-    try:
-        import onnxruntime
-        import onnxscript  # noqa: F401 (torch's exporter needs it)
-    except ImportError as error:
-        raise UserError(f"format 'onnx' needs {error.name}: pip install 'nshot[onnx]'") from None
+    onnxruntime = extra("onnxruntime", "onnx", "format 'onnx'")
+    extra("onnxscript", "onnx", "format 'onnx'")  # torch's exporter needs it
     side = result["space"]["resolution"]
     images = torch.randn(3, 3, side, side)
     with tempfile.TemporaryDirectory() as folder:

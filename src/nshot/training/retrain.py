@@ -5,22 +5,23 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
-from nshot.data.batches import TrainBatches, heldout_batches
+from nshot.data.batches import heldout_batches
 from nshot.data.sources import Dataset, Images
-from nshot.errors import UserError, check_whole
+from nshot.errors import UserError, check_choices, check_whole
 from nshot.files import write_json
 from nshot.seeding import seeded
 from nshot.spaces import Space, Subnet, space
 
-from .alone import Recipe, accuracy, fit_steps, optimizer_of
+from .alone import Alone, accuracy, fit_steps, make_batches
 from .config import space_from_dict
+from .networks import NETWORK, RESULT, read_result
+from .recipes import Recipe
 from .runner import Job, Run, Say, execute, fabric, save_weights
-
-NETWORK, RESULT = "network.safetensors", "result.json"
+from .teacher import make_teacher
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,11 @@ class RetrainConfig:
     recipe: Recipe = field(default_factory=Recipe)
     dataset: str = "cifar10"
     """digits, cifar10 or cifar100."""
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    teacher: str | None = None
+    """Distil: from a folder that nshot retrain wrote, a timm model NAME (its pretrained weights), or NAME:FILE."""
+    distill: float = 0.5
+    """Share of the teacher's opinion in the labels."""
     seed: int = 0
     log_every: int = 50
     """Steps between lines of the log."""
@@ -40,6 +46,11 @@ class RetrainConfig:
     def __post_init__(self) -> None:
         check_whole(1, log_every=self.log_every, checkpoint_every=self.checkpoint_every)
         check_whole(0, seed=self.seed)
+        check_choices(self)
+        if not 0 < self.distill <= 1:
+            raise UserError(f"distill {self.distill}: must be above 0, up to 1")
+        if self.teacher is None and self.distill != type(self).distill:
+            raise UserError(f"distill {self.distill} has no effect without --teacher")
 
 
 def retrain(
@@ -61,7 +72,12 @@ def retrain(
     space = config.space.with_classes(data.classes)
     subnet = space.check(subnet)
     learn = Images(torch.cat([data.train.pixels, data.valid.pixels]), torch.cat([data.train.labels, data.valid.labels]))
-    batches = TrainBatches(learn, config.recipe.batch_size, config.seed, flip=data.mirrors)
+    batches = make_batches(learn, data, config.recipe, config.seed)
+    lightning = fabric(device, config.precision)
+    teacher = None
+    if config.teacher is not None:
+        teacher = make_teacher(config.teacher, config.distill, data, batches.normalise).to(lightning.device)
+    decay = config.recipe.decay(space, subnet)
     described = {**dataclasses.asdict(config), "space": {"name": space.name, **space.sizes()}}
     result: dict[str, Any] = {
         "arch": space.format(subnet),
@@ -73,18 +89,27 @@ def retrain(
         "normalise": {"mean": batches.normalise.mean, "std": batches.normalise.std},
     }
 
-    lightning = fabric(device)
-
     def make() -> Job:
         with seeded(config.seed, "init"):
             network = space.network(subnet)
         network.to(lightning.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         batches.to(lightning.device)
-        optimizer = optimizer_of(network, config.recipe)
+        alone = Alone(network, config.recipe)
+        optimizer = config.recipe.optimizer(network)
         return Job(
-            network,
+            alone,
             optimizer,
-            lambda start: fit_steps(network, optimizer, batches, config.recipe, start=start),
+            lambda start: fit_steps(
+                alone,
+                optimizer,
+                batches,
+                config.recipe,
+                decay,
+                start=start,
+                model=lightning.setup(alone),
+                backward=lightning.backward,
+                teacher=teacher,
+            ),
             config.recipe.epochs * batches.steps_per_epoch,
             config.recipe.batch_size,
             lightning.device,
@@ -92,8 +117,10 @@ def retrain(
 
     def finish(job: Job) -> None:
         test = heldout_batches(data.test, min(256, len(data.test)), batches.normalise, job.device)
-        save_weights(folder / NETWORK, job.module)
-        write_json(folder / RESULT, {**result, "test_accuracy": accuracy(job.module, test)})
+        assert isinstance(job.module, Alone)
+        network = job.module.kept
+        save_weights(folder / NETWORK, network)
+        write_json(folder / RESULT, {**result, "test_accuracy": accuracy(network, test)})
 
     config_dict = {**described, "subnet": result["arch"]}
     run = Run(folder, "retrain", config_dict, RESULT, config.log_every, config.checkpoint_every)
@@ -132,11 +159,6 @@ def retrain_best(
     summary = {**results[best], "folder": f"part-{best}", "test_accuracies": accuracies}
     write_json(folder / RESULT, summary)
     return summary
-
-
-def read_result(folder: Path) -> dict[str, Any]:
-    """What a finished retraining wrote."""
-    return json.loads((folder / RESULT).read_text())
 
 
 def read_choice(choice: str) -> tuple[RetrainConfig, list[str]]:

@@ -1,5 +1,6 @@
 """THE loop: executes a strategy's plans. It knows no method, no space and no data set by name."""
 
+import dataclasses
 from collections.abc import Callable, Iterator
 
 import torch
@@ -28,7 +29,7 @@ def train_steps(
         model: ``model(x, subnet)`` gives logits.
         optimizer: its clusters are those of the plans. It sees no gradient of weights off the path.
         plan: what each step trains.
-        batches: the images and labels of each step.
+        batches: the images and labels of each step; labels are classes (B,), or shares of them (B, classes).
         start: first step, 0 or where a checkpoint was taken.
         total_steps: T.
         lr: base learning rate lr0, which plans scale.
@@ -48,3 +49,13 @@ def train_steps(
         optimizer.step(cluster=todo.cluster)
         optimizer.zero_grad()
         yield step, losses[0] if len(losses) == 1 else torch.stack(losses).mean()
+
+
+def warmed(plan: Callable[[int], Plan], steps: int) -> Callable[[int], Plan]:
+    """The plan with a learning rate that rises linearly over the first ``steps``."""
+
+    def warm(step: int) -> Plan:
+        todo = plan(step)
+        return todo if step >= steps else dataclasses.replace(todo, lr=todo.lr * (step + 1) / steps)
+
+    return warm

@@ -1,7 +1,6 @@
 """Trains the supernet of a configuration in a run folder."""
 
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from nshot.dynamic import SeparatedMomentum
 from nshot.errors import UserError, check_whole
 from nshot.seeding import seeded
 from nshot.spaces import Space, Supernet
-from nshot.strategies import Plan, strategies
+from nshot.strategies import strategies
 
 from . import distributed
 from .config import TrainConfig, to_dict
@@ -23,7 +22,7 @@ from .optimizers import adamw, sgd
 from .processes import run_in_processes
 from .run import PARTS, WEIGHTS, claim, load_run, locked
 from .runner import Job, Run, Say, execute, fabric, save_weights
-from .supernet import train_steps
+from .supernet import train_steps, warmed
 
 
 def train(
@@ -57,8 +56,8 @@ def train(
     if jobs > 1:
         raise UserError(f"jobs {jobs} has no effect: {config.strategy} trains one supernet here")
     folder = Path(out)
-    share = distributed.share(config.batch_size)
-    batches = TrainBatches(data.train, config.batch_size, config.seed, flip=data.mirrors, share=share)
+    batches = make_batches(config, data)
+    own = distributed.shared(batches, config.batch_size)
     total_steps = config.epochs * batches.steps_per_epoch
     strategy = strategies[config.strategy](
         config.space, total_steps=total_steps, seed=config.seed, options=config.options
@@ -79,12 +78,13 @@ def train(
             lambda start: train_steps(
                 model,
                 optimizer,
-                _warmed(strategy.plan, config.warmup * batches.steps_per_epoch),
-                batches,
+                warmed(strategy.plan, config.warmup * batches.steps_per_epoch),
+                own,
                 start=start,
                 total_steps=total_steps,
                 lr=config.lr,
                 backward=distributed.averaged(lightning.backward, supernet.parameters()),
+                label_smoothing=config.label_smoothing,
             ),
             total_steps,
             config.batch_size,
@@ -94,6 +94,18 @@ def train(
     run = Run(folder, "supernet", to_dict(config), WEIGHTS, config.log_every, config.checkpoint_every)
     execute(run, make, lambda job: save_weights(folder / WEIGHTS, job.module), say)
     return folder
+
+
+def make_batches(config: TrainConfig, data: Dataset) -> TrainBatches:
+    """The training batches of a configuration. Raises UserError as `TrainBatches`."""
+    return TrainBatches(
+        data.train,
+        config.batch_size,
+        config.seed,
+        flip=data.mirrors,
+        augment=config.augment,
+        classes=data.classes,
+    )
 
 
 def new_supernet(config: TrainConfig) -> Supernet:
@@ -112,16 +124,6 @@ def make_optimizer(config: TrainConfig, supernet: nn.Module) -> Optimizer:
         return adamw(supernet.parameters(), **shared)
     fast = config.fast == "on"
     return sgd(supernet.parameters(), fast=fast, momentum=config.momentum, nesterov=config.nesterov, **shared)
-
-
-def _warmed(plan: Callable[[int], Plan], steps: int) -> Callable[[int], Plan]:
-    """The plan with a learning rate that rises linearly over the first ``steps``."""
-
-    def warm(step: int) -> Plan:
-        todo = plan(step)
-        return todo if step >= steps else dataclasses.replace(todo, lr=todo.lr * (step + 1) / steps)
-
-    return warm
 
 
 def initial_weights(config: TrainConfig) -> dict[str, Tensor] | None:
@@ -150,7 +152,7 @@ def _train_parts(
     for part in configs:  # refuses what cannot be before any folder
         strategies[part.strategy](part.space, total_steps=1, seed=part.seed, options=part.options)
         initial_weights(part)
-    TrainBatches(data.train, config.batch_size, config.seed, flip=False)
+    make_batches(config, data)
     with locked(folder):
         claim(folder, PARTS, to_dict(config))
         todo = [(part, folder / f"part-{i}", device) for i, part in enumerate(configs)]

@@ -1,0 +1,81 @@
+"""Augmentation beyond crop and flip, made of timm's parts: each batch a function of (seed, step)."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from nshot.errors import extra
+from nshot.seeding import seeded_everywhere, torch_generator
+
+from .augment import Augment, cutout
+
+
+def _timm(module: str) -> Any:
+    return extra(f"timm.data.{module}", "timm", "augmentation")
+
+
+class Strong:
+    """Applies an `Augment` to batches that are cropped and flipped already.
+
+    Args:
+        augment: what is done.
+        side: height and width of the images.
+        mean: of each channel, of pixels from 0 to 255: what operations fill borders with.
+        classes: how many.
+        seed: of the run.
+
+    Raises:
+        UserError: where timm is needed and not installed.
+    """
+
+    def __init__(self, augment: Augment, *, side: int, mean: list[float], classes: int, seed: int) -> None:
+        self.augment = augment
+        self.seed = seed
+        fill = {"translate_const": int(0.45 * side), "img_mean": tuple(round(value) for value in mean)}
+        # An image at a time, in timm's order: crop, then policy.
+        self._single: list[Callable[[Image.Image], Image.Image]] = []
+        if augment.crop == "resized":
+            crop = _timm("transforms").RandomResizedCropAndInterpolation
+            self._single.append(crop(side, interpolation="bicubic"))
+        if augment.policy == "autoaugment":
+            self._single.append(_timm("auto_augment").auto_augment_transform("original", fill))
+        if augment.policy == "randaugment":
+            self._single.append(_timm("auto_augment").rand_augment_transform("rand-m9-mstd0.5-inc1", fill))
+        self._erasing = self._mixing = None
+        if augment.erasing > 0:
+            self._erasing = _timm("random_erasing").RandomErasing
+        if augment.mixes:
+            sizes = {"mixup_alpha": augment.mixup, "cutmix_alpha": augment.cutmix}
+            self._mixing = _timm("mixup").Mixup(**sizes, label_smoothing=0.0, num_classes=classes)
+
+    def pixels(self, batch: Tensor, step: int) -> Tensor:
+        """uint8 (B, H, W, 3), cropped and flipped, to the same."""
+        if not self._single:
+            return batch
+        changed = []
+        with seeded_everywhere(self.seed, "policy", step, batch.device):
+            for pixels in batch.cpu().numpy():
+                image = Image.fromarray(pixels)
+                for transform in self._single:
+                    image = transform(image)
+                changed.append(np.asarray(image))
+        return torch.from_numpy(np.stack(changed)).to(batch.device)
+
+    def batch(self, images: Tensor, labels: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        """Normalised images (B, 3, H, W), which change in place, and labels (B,).
+
+        Where images are mixed, the labels become shares of classes (B, classes).
+        """
+        if self._erasing is not None:
+            with seeded_everywhere(self.seed, "erasing", step, images.device):
+                self._erasing(self.augment.erasing, mode="pixel", device=images.device)(images)
+        if self.augment.cutout:
+            images = cutout(images, self.augment.cutout, torch_generator(self.seed, "cutout", step))
+        if self._mixing is not None:
+            with seeded_everywhere(self.seed, "mixing", step, images.device):
+                images, labels = self._mixing(images, labels)
+        return images, labels

@@ -1,0 +1,41 @@
+"""What a finished retraining's folder holds: the result and the network."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from nshot.errors import UserError
+
+from .config import space_from_dict
+
+NETWORK, RESULT = "network.safetensors", "result.json"
+
+
+def read_result(folder: Path) -> dict[str, Any]:
+    """What a finished retraining wrote."""
+    return json.loads((folder / RESULT).read_text())
+
+
+def read_network(folder: str | Path) -> tuple[nn.Module, dict[str, Any]]:
+    """A retrained network, in evaluation mode on the CPU, and its result.
+
+    Raises:
+        UserError: for a folder that holds no finished retraining.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    folder = Path(folder)
+    try:
+        result = read_result(folder)
+        space = space_from_dict(result["space"])
+        network = space.network(tuple(result["subnet"]))
+        network.load_state_dict(load_file(folder / result.get("folder", "") / NETWORK))
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        message = str(error).partition("\n")[0]
+        raise UserError(
+            f"{folder} holds no retrained network ({message}): name a folder that nshot retrain made"
+        ) from None
+    return network.eval(), result

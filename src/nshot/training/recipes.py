@@ -1,0 +1,112 @@
+"""How a stand-alone network is trained: recipes by name, and their learning rate and optimizer."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+from torch import nn
+
+from nshot.data.augment import Augment
+from nshot.dynamic import SeparatedMomentum
+from nshot.dynamic.calr import decay_ratio, learning_rate
+from nshot.errors import UserError, check_choices, check_positive, check_share, check_whole
+from nshot.spaces import Space, Subnet
+
+from .optimizers import sgd
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a stand-alone network is trained. Defaults: NAS-Bench-201's (Dong and Yang, ICLR 2020, table 2)."""
+
+    epochs: int = 200
+    batch_size: int = 256
+    lr: float = 0.1
+    """First learning rate of the schedule, after the warm-up."""
+    lr_batch: int = 0
+    """Batch size that lr is for: at others it is scaled in proportion; 0: lr is as it is."""
+    schedule: Literal["cosine", "calr"] = "cosine"
+    """Decay to zero: cosine, or eq. 3's (1 - t/T)^γ with the subnet's own γ (table H)."""
+    warmup: int = 0
+    """Epochs in which the learning rate rises linearly, on top of its schedule."""
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    nesterov: bool = True
+    clip: float | None = None
+    """Largest norm of the gradient; None does not clip."""
+    label_smoothing: float = 0.0
+    ema: float = 0.0
+    """Decay a step of a moving average of the weights, which is then what is kept; 0: the last weights are kept."""
+    augment: Augment = field(default_factory=Augment)
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+        check_whole(1, epochs=self.epochs, batch_size=self.batch_size)
+        check_whole(0, warmup=self.warmup, lr_batch=self.lr_batch)
+        check_share(momentum=self.momentum, weight_decay=self.weight_decay, label_smoothing=self.label_smoothing)
+        check_share(ema=self.ema)
+        check_positive(lr=self.lr)
+        if self.clip is not None:
+            check_positive(clip=self.clip)
+        if self.warmup > self.epochs:
+            raise UserError(f"warmup {self.warmup}: must not exceed the {self.epochs} epochs")
+        if self.nesterov and self.momentum == 0:
+            raise UserError("momentum 0 with nesterov: add --no-nesterov")
+
+    @property
+    def base_lr(self) -> float:
+        """The learning rate that the schedule starts from."""
+        return self.lr * self.batch_size / self.lr_batch if self.lr_batch else self.lr
+
+    def decay(self, space: Space, subnet: Subnet) -> float:
+        """γ(α) of eq. 4 of a subnet, by parameters and with the space's γ'; 1 where the schedule has no γ."""
+        if self.schedule != "calr":
+            return 1.0
+        return decay_ratio(space.params(subnet), space.params_range, space.gamma)
+
+    def factor(self, step: int, total_steps: int, decay: float) -> float:
+        """What the schedule multiplies the learning rate of a step by; ``decay`` is the subnet's γ(α)."""
+        if self.schedule == "calr":
+            return learning_rate(1.0, step, total_steps, decay)
+        return (1 + math.cos(math.pi * step / total_steps)) / 2
+
+    def optimizer(self, network: nn.Module) -> SeparatedMomentum:
+        """The recipe's optimizer of a network, with one momentum."""
+        base = sgd(
+            network.parameters(),
+            idle="rest",
+            clip=self.clip,
+            fast=True,
+            lr=self.base_lr,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+            nesterov=self.nesterov,
+        )
+        return SeparatedMomentum(base, clusters=1)
+
+
+RECIPES = {
+    "cifar": Recipe(),
+    # Section A retrains as ZiCo and Zen-NAS do; how often they erase is not said: timm's usual quarter.
+    "imagenet": Recipe(
+        epochs=480,
+        lr_batch=256,
+        warmup=5,
+        weight_decay=4e-5,
+        label_smoothing=0.1,
+        augment=Augment(crop="resized", policy="autoaugment", erasing=0.25, mixup=0.2),
+    ),
+    # Liu et al. (ICLR 2019), for the 200 epochs of section B.2.
+    "darts": Recipe(batch_size=96, lr=0.025, weight_decay=3e-4, nesterov=False, clip=5.0, augment=Augment(cutout=16)),
+}
+
+
+def recipe(name: str) -> Recipe:
+    """A recipe by name: ``cifar`` (NAS-Bench-201's), ``imagenet`` (section A's retraining) or ``darts``.
+
+    Raises:
+        UserError: for another name.
+    """
+    if name not in RECIPES:
+        raise UserError(f"unknown recipe {name!r}: choose one of {', '.join(RECIPES)}")
+    return RECIPES[name]

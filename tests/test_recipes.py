@@ -1,0 +1,342 @@
+"""Recipes, distillation, averaged weights and bf16: each against torch by hand, and continued bit for bit."""
+
+import copy
+import dataclasses
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+import nshot
+import nshot.training.retrain as retrain_module
+from helpers import nshot_, refuse
+from nshot import UserError
+from nshot.data.augment import Augment
+from nshot.data.batches import TrainBatches
+from nshot.data.sources import Dataset, Images, load
+from nshot.seeding import seeded
+from nshot.training.networks import read_network
+from nshot.training.recipes import RECIPES, Recipe, recipe
+from nshot.training.retrain import RetrainConfig, retrain
+from nshot.training.run import read_log
+from nshot.training.teacher import make_teacher
+
+SPACE = nshot.space("nasbench201", channels=4, cells=1, resolution=8)
+ARCH = "|nor_conv_3x3~0|+|none~0|none~1|+|nor_conv_3x3~0|skip_connect~1|nor_conv_1x1~2|"
+SUBNET = SPACE.parse(ARCH)
+BATCH = 64
+PLAIN = Recipe(epochs=1, batch_size=BATCH, lr=0.1)
+CLI = [ARCH, "--channels", "4", "--cells", "1", "--resolution", "8", "--dataset", "digits", "--device", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def digits() -> Dataset:
+    return load("digits", resolution=8)
+
+
+@pytest.fixture(scope="module")
+def two_steps(digits: Dataset) -> Dataset:
+    """As many images as make two batches an epoch."""
+    few = Images(digits.train.pixels[:BATCH], digits.train.labels[:BATCH])
+    rest = Images(digits.valid.pixels[:BATCH], digits.valid.labels[:BATCH])
+    return dataclasses.replace(digits, train=few, valid=rest)
+
+
+@pytest.fixture(scope="module")
+def teacher_folder(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("teacher") / "run"
+    config = RetrainConfig(SPACE, Recipe(epochs=4, batch_size=BATCH), "digits", seed=9)
+    retrain(config, SUBNET, digits, out, device="cpu", say=quiet)
+    return out
+
+
+def quiet(line: str) -> None:
+    pass
+
+
+def config_of(recipe: Recipe = PLAIN, **options: Any) -> RetrainConfig:
+    return RetrainConfig(SPACE, recipe, "digits", **options)
+
+
+def trained(config: RetrainConfig, data: Dataset, out: Path) -> dict[str, Tensor]:
+    retrain(config, SUBNET, data, out, device="cpu", say=quiet)
+    return load_file(out / "network.safetensors")
+
+
+Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
+
+
+def cross_entropy(network: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    return F.cross_entropy(network(x), y)
+
+
+def by_hand(
+    config: RetrainConfig, data: Dataset, rates: list[float], loss: Loss = cross_entropy
+) -> list[dict[str, Tensor]]:
+    """The weights after each step of a plain torch loop at these learning rates."""
+    recipe = config.recipe
+    learn = Images(torch.cat([data.train.pixels, data.valid.pixels]), torch.cat([data.train.labels, data.valid.labels]))
+    batches = TrainBatches(learn, BATCH, config.seed, flip=data.mirrors, augment=recipe.augment, classes=10)
+    with seeded(config.seed, "init"):
+        network = SPACE.network(SUBNET).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(
+        network.parameters(), 1.0, recipe.momentum, weight_decay=recipe.weight_decay, nesterov=recipe.nesterov
+    )
+    states = []
+    for step, rate in enumerate(rates):
+        optimizer.param_groups[0]["lr"] = rate
+        optimizer.zero_grad()
+        loss(network, *batches(step)).backward()
+        if recipe.clip is not None:
+            nn.utils.clip_grad_norm_(network.parameters(), recipe.clip)
+        optimizer.step()
+        states.append(copy.deepcopy(network.state_dict()))
+    return states
+
+
+COSINE = [0.1, 0.05]  # of two steps: (1 + cos(0)) / 2 and (1 + cos(π / 2)) / 2
+
+
+def difference(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
+    assert a.keys() == b.keys()
+    return max(float((a[key].double() - b[key].double()).abs().max()) for key in a)
+
+
+# recipes
+
+
+def test_recipes_are_what_the_papers_say() -> None:
+    assert recipe("cifar") == Recipe()
+    imagenet = recipe("imagenet")
+    assert (imagenet.epochs, imagenet.warmup, imagenet.nesterov, imagenet.schedule) == (480, 5, True, "cosine")
+    assert (imagenet.weight_decay, imagenet.label_smoothing, imagenet.augment.mixup) == (4e-5, 0.1, 0.2)
+    assert imagenet.augment.policy == "autoaugment"
+    assert imagenet.augment.erasing > 0
+    assert dataclasses.replace(imagenet, batch_size=1024).base_lr == pytest.approx(0.4)
+    darts = recipe("darts")
+    assert (darts.batch_size, darts.lr, darts.weight_decay, darts.augment) == (96, 0.025, 3e-4, Augment(cutout=16))
+    assert (darts.epochs, darts.clip, darts.nesterov) == (200, 5.0, False)
+    with pytest.raises(UserError, match="unknown recipe 'bogus': choose one of cifar, imagenet, darts"):
+        recipe("bogus")
+
+
+@pytest.mark.parametrize("change", ["none", "calr", "warmup", "lr_batch", "clip", "plain momentum"])
+def test_the_schedule_and_optimizer_are_those_of_the_recipe(change: str, two_steps: Dataset, tmp_path: Path) -> None:
+    c, (low, high) = SPACE.params(SUBNET), SPACE.params_range
+    omega = -(4 - 1 / 4) / (math.log(high) - math.log(low))
+    gamma = omega * math.log(c) + 1 / 4 - omega * math.log(high)  # eq. 4
+    assert gamma > 1.2
+    options, rates = {
+        "none": ({}, COSINE),
+        "calr": ({"schedule": "calr"}, [0.1, 0.1 * 0.5**gamma]),
+        "warmup": ({"warmup": 1}, [0.1 / 2, 0.05]),
+        "lr_batch": ({"lr_batch": 16}, [0.4, 0.2]),
+        "clip": ({"clip": 0.5}, COSINE),
+        "plain momentum": ({"nesterov": False, "momentum": 0.7, "weight_decay": 0.1}, COSINE),
+    }[change]
+    config = config_of(dataclasses.replace(PLAIN, **options))  # type: ignore[arg-type]
+    got = trained(config, two_steps, tmp_path / "run")
+    expected = by_hand(config, two_steps, rates)  # type: ignore[arg-type]
+    assert difference(got, expected[-1]) < 1e-5
+    if change != "none":
+        assert difference(got, by_hand(config_of(), two_steps, COSINE)[-1]) > 1e-3
+
+
+def test_augmented_batches_and_smoothing_are_trained_on(two_steps: Dataset, tmp_path: Path) -> None:
+    augment = Augment(erasing=0.5, cutout=3, mixup=0.8, cutmix=1.0)
+    config = config_of(dataclasses.replace(PLAIN, label_smoothing=0.1, augment=augment))
+
+    def loss(network: nn.Module, x: Tensor, shares: Tensor) -> Tensor:
+        assert shares.shape == (BATCH, 10)
+        return -((0.9 * shares + 0.01) * network(x).log_softmax(1)).sum(1).mean()
+
+    assert difference(trained(config, two_steps, tmp_path / "run"), by_hand(config, two_steps, COSINE, loss)[-1]) < 1e-5
+
+
+def test_ema_keeps_the_moving_average(two_steps: Dataset, tmp_path: Path) -> None:
+    config = config_of(dataclasses.replace(PLAIN, ema=0.75))
+    first, second = by_hand(config, two_steps, COSINE)
+    expected = {key: 0.75 * first[key] + 0.25 * second[key] for key in first}
+    got = trained(config, two_steps, tmp_path / "run")
+    counted = {key for key in got if "num_batches" in key}  # whole numbers, which nothing reads
+    assert difference(*({k: v for k, v in each.items() if k not in counted} for each in (got, expected))) < 1e-5
+    network, result = read_network(tmp_path / "run")  # the average is what is tested
+    mean, std = (torch.tensor(result["normalise"][key]) for key in ("mean", "std"))
+    with torch.no_grad():
+        logits = network(((two_steps.test.pixels - mean) / std).permute(0, 3, 1, 2))
+    right = (logits.argmax(1) == two_steps.test.labels).float().mean()
+    assert result["test_accuracy"] == pytest.approx(100 * float(right), abs=0.35)
+
+
+def test_bf16_is_torchs_autocast(two_steps: Dataset, tmp_path: Path) -> None:
+    config = config_of(precision="bf16-mixed")
+
+    def loss(network: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = network(x)
+        assert logits.dtype == torch.bfloat16
+        return F.cross_entropy(logits.float(), y)
+
+    got = trained(config, two_steps, tmp_path / "run")
+    assert all(w.dtype == torch.float32 for key, w in got.items() if "num_batches" not in key)
+    assert difference(got, by_hand(config, two_steps, COSINE, loss)[-1]) < 1e-5
+    assert difference(got, by_hand(config, two_steps, COSINE)[-1]) > 1e-4
+
+
+# distillation
+
+
+def test_distillation_is_the_weighted_sum_of_two_cross_entropies(
+    two_steps: Dataset, teacher_folder: Path, tmp_path: Path
+) -> None:
+    config = config_of(
+        dataclasses.replace(PLAIN, label_smoothing=0.1), teacher=str(teacher_folder), distill=0.3
+    )  # fmt: skip
+    teacher, result = read_network(teacher_folder)
+    learn = torch.cat([two_steps.train.pixels, two_steps.valid.pixels]).float().reshape(-1, 3)
+    own_std, own_mean = torch.std_mean(learn, dim=0)
+    its_mean, its_std = (torch.tensor(result["normalise"][key]) for key in ("mean", "std"))
+    assert (own_std - its_std).abs().max() > 0.1  # they do not see the images alike
+
+    def loss(network: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        pixels = x.permute(0, 2, 3, 1) * own_std + own_mean
+        with torch.no_grad():
+            p = teacher(((pixels - its_mean) / its_std).permute(0, 3, 1, 2)).softmax(1)
+        logits = network(x)
+        soft = -(p * logits.log_softmax(1)).sum(1).mean()
+        return 0.7 * F.cross_entropy(logits, y, label_smoothing=0.1) + 0.3 * soft
+
+    got = trained(config, two_steps, tmp_path / "run")
+    assert difference(got, by_hand(config, two_steps, COSINE, loss)[-1]) < 1e-5
+    assert difference(got, by_hand(config, two_steps, COSINE)[-1]) > 1e-3
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "pt"])
+def test_a_teacher_can_be_a_checkpoint_of_a_timm_model(suffix: str, digits: Dataset, tmp_path: Path) -> None:
+    timm = pytest.importorskip("timm", reason="the extra timm is not installed")
+    torch.manual_seed(0)
+    network = timm.create_model("test_resnet", num_classes=10).eval()
+    path = tmp_path / f"weights.{suffix}"
+    if suffix == "pt":
+        torch.save(network.state_dict(), path)
+    else:
+        save_file(network.state_dict(), path)
+    batches = TrainBatches(digits.train, BATCH, 0, flip=False)
+    teacher = make_teacher(f"test_resnet:{path}", 1.0, digits, batches.normalise)
+    pixels = digits.train.pixels[:16]
+    mean, std = (torch.tensor(network.default_cfg[key]) for key in ("mean", "std"))
+    with torch.no_grad():
+        expected = network(((pixels / 255 - mean) / std).permute(0, 3, 1, 2)).softmax(1)
+    torch.testing.assert_close(teacher.probabilities(batches.normalise(pixels)), expected, rtol=1e-4, atol=1e-5)
+    images, target = teacher.taught(batches, 0.0)(3)  # with a share of 1 the labels are the teacher's
+    torch.testing.assert_close(target, teacher.probabilities(images))
+
+
+@pytest.mark.parametrize(
+    ("teacher", "expected"),
+    [
+        ("bogus_net", "teacher bogus_net: neither a folder of a retrained network nor a model of timm's"),
+        ("test_resne", "similar: test_resnet"),
+        ("test_resnet:nowhere.pt", "teacher test_resnet:nowhere.pt: cannot be loaded"),
+        ("{empty}", "holds no retrained network"),
+        ("{broken}", "cannot be loaded"),
+        ("test_resnet", "teacher test_resnet: cannot be loaded"),  # its pretrained weights, without a network
+    ],
+)
+def test_a_teacher_that_is_not_to_be_had(
+    teacher: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("timm", reason="the extra timm is not installed")
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken.pt").write_bytes(b"no weights")
+    named = teacher.format(empty=tmp_path / "empty", broken=f"test_resnet:{tmp_path / 'broken.pt'}")
+    assert expected in refuse("retrain", *CLI, "--epochs", "1", "--out", tmp_path / "out", "--teacher", named)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_teacher_of_other_classes_is_refused(teacher_folder: Path, digits: Dataset) -> None:
+    fewer = dataclasses.replace(digits, classes=7)
+    batches = TrainBatches(digits.train, BATCH, 0, flip=False)
+    with pytest.raises(UserError, match="it knows 10 classes, and digits has 7"):
+        make_teacher(str(teacher_folder), 0.5, fewer, batches.normalise)
+
+
+# a killed retraining
+
+
+ALL = Recipe(
+    epochs=1, batch_size=BATCH, warmup=1, label_smoothing=0.1, ema=0.9, clip=1.0,
+    augment=Augment("resized", "autoaugment", 0.25, 2, 0.8, 1.0),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_a_killed_retraining_continues_bit_for_bit(
+    precision: Any, digits: Dataset, teacher_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_of(ALL, teacher=str(teacher_folder), precision=precision, checkpoint_every=5, log_every=3)
+    whole = trained(config, digits, tmp_path / "whole")
+    steps = retrain_module.fit_steps
+
+    def dying(*args: Any, **options: Any) -> Any:
+        for step, loss in steps(*args, **options):
+            if step == 12:
+                raise KeyboardInterrupt
+            yield step, loss
+
+    with monkeypatch.context() as patched:
+        patched.setattr(retrain_module, "fit_steps", dying)
+        with pytest.raises(KeyboardInterrupt):
+            trained(config, digits, tmp_path / "again")
+    assert not (tmp_path / "again" / "result.json").exists()
+    again = trained(config, digits, tmp_path / "again")
+    assert difference(whole, again) == 0
+    losses = [[line["loss"] for line in read_log(tmp_path / name / "log.jsonl")] for name in ("whole", "again")]
+    assert losses[0] == losses[1]
+    results = [json.loads((tmp_path / name / "result.json").read_text()) for name in ("whole", "again")]
+    assert results[0] == results[1]
+
+
+# the command line
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_is_named_and_flags_override_it(name: str, tmp_path: Path) -> None:
+    flags = ["--recipe", name, "--epochs", "5", "--batch-size", "64", "--cutout", "2", "--policy", "none"]
+    out = tmp_path / "out"
+    assert nshot_("retrain", *CLI, "--out", out, *flags, "--epochs", "1", "--warmup", "0")[0] == 0
+    stored = json.loads((out / "config.json").read_text())["config"]["recipe"]
+    expected = dataclasses.asdict(recipe(name)) | {"epochs": 1, "batch_size": 64, "warmup": 0}
+    expected["augment"] |= {"cutout": 2, "policy": "none"}
+    assert stored == expected
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (["--recipe", "bogus"], "unknown recipe 'bogus': choose one of cifar, imagenet, darts"),
+        (["--recipe", "darts"], "cutout 16: must not exceed the 8 pixels"),
+        (["--warmup", "201"], "warmup 201: must not exceed the 200 epochs"),
+        (["--ema", "1"], "ema 1.0"),
+        (["--clip", "0"], "clip 0"),
+        (["--lr-batch", "-1"], "lr_batch -1"),
+        (["--schedule", "linear"], "linear"),
+        (["--precision", "16"], "16"),
+        (["--distill", "0.2"], "distill 0.2 has no effect without --teacher"),
+        (["--distill", "0", "--teacher", "x"], "distill 0.0: must be above 0, up to 1"),
+    ],
+)
+def test_a_recipe_that_cannot_be_is_refused(flags: list[str], expected: str, tmp_path: Path) -> None:
+    assert expected in refuse("retrain", *CLI, "--out", tmp_path / "out", *flags)
+    assert not (tmp_path / "out").exists()

@@ -15,6 +15,11 @@ CHUNK = 64  # subnets evaluated between two writes to disk
 Evaluate = Callable[[list[Subnet]], np.ndarray]
 
 
+def archive_path(run: Path, name: str) -> Path:
+    """The file in a run folder that keeps what was evaluated under this scoring name."""
+    return run / f".search-{name}.jsonl"
+
+
 class Archive:
     """``archive(subnets)`` gives figures (S, 2), accuracy in percent and loss, and evaluates only what is new.
 

@@ -17,7 +17,7 @@ from nshot.training.config import TrainConfig
 from nshot.training.run import load_run
 from nshot.training.score import evaluator
 
-from .archive import Archive
+from .archive import Archive, archive_path
 from .evolution import Evolution, evolve
 from .limits import Limits
 from .pareto import Objective, front, nsga2, objective_values
@@ -102,7 +102,7 @@ def search_run(
     if listed is not None:
         listed = within(config.space, listed, limits)
     evaluate, count, identity = evaluator(run, config, supernet, images=images, root=root, device=device)
-    archive = Archive(evaluate, supernet.canonical, run / f".search-{identity}.jsonl")
+    archive = Archive(evaluate, supernet.canonical, archive_path(run, identity))
     candidates = listed or _proposed(config.space, archive, limits, how, by, say)
     figures = archive(candidates)
     owner = supernet.owner if isinstance(supernet, FewShot) else None

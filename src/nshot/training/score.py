@@ -79,13 +79,17 @@ def evaluator(
         UserError: for ``images`` outside 2 to what there are.
     """
     batches, count = _validation(config, supernet, root, images, device, None)
-    identity = hashlib.sha256(_weights(folder) + json.dumps([count, BATCH]).encode()).hexdigest()[:16]
 
     def evaluate_(subnets: list[Subnet]) -> np.ndarray:
         scores = evaluate(supernet, subnets, batches)
         return np.stack([scores.accuracy, scores.mean_loss], axis=1)
 
-    return evaluate_, count, identity
+    return evaluate_, count, scoring_name(folder, count)
+
+
+def scoring_name(folder: Path, images: int) -> str:
+    """Says with which weights and on how many validation images a run's subnets are scored."""
+    return hashlib.sha256(_weights(folder) + json.dumps([images, BATCH]).encode()).hexdigest()[:16]
 
 
 def _weights(folder: Path) -> bytes:

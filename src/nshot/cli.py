@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from nshot.commands import benchmark, draw, export, study
+from nshot.commands import benchmark, draw, export, report, study
 from nshot.errors import UserError
 from nshot.flags import Download, Where, parse, positional, take, take_space
 
@@ -191,6 +191,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "retrain": retrain,
     "export": export,
     "draw": draw,
+    "report": report,
     "benchmark": benchmark,
     "study": study,
 }

@@ -53,6 +53,22 @@ def draw(args: list[str]) -> None:
     print(f"written: {draw(command.space, command.space.parse(arch), command.out)}")
 
 
+def report(args: list[str]) -> None:
+    """one HTML page of a run: nshot report RUN [--out FILE.html]"""
+
+    @dataclass(frozen=True)
+    class Report:
+        out: Path | None = None
+        """The page; default: report.html in the run folder."""
+
+    run = positional(args, "report", "RUN: a folder that nshot train made")
+    what = "One page, to be opened without a network: what was run, curves, rankings, the search and its subnets."
+    command = parse(Report, args, "report RUN", what)
+    from nshot.report.page import write_report
+
+    print(f"written: {write_report(run, command.out)}")
+
+
 def benchmark(args: list[str]) -> None:
     """build a benchmark, or import an official one: nshot benchmark build|import [options]"""
     verbs = {"build": _benchmark_build, "import": _benchmark_import}

@@ -36,7 +36,7 @@ def _millions(ranking: Ranking) -> bool:
     return bool(ranking.params.max() >= 1e6)
 
 
-def _low(values: np.ndarray) -> float:
+def low_end(values: np.ndarray) -> float:
     """Where an axis may begin: below all values, or, where a few lie far off, below the other 98 %."""
     few, top = np.quantile(values, 0.02), values.max()
     return (
@@ -48,7 +48,7 @@ def _low(values: np.ndarray) -> float:
 
 def _panel(panel: "Axes", title: str, ranking: Ranking, truth: str) -> "PathCollection":
     colours = ranking.params / (1e6 if _millions(ranking) else 1e3)
-    low = np.array([_low(ranking.accuracy), _low(ranking.true)])
+    low = np.array([low_end(ranking.accuracy), low_end(ranking.true)])
     at = np.maximum(np.stack([ranking.accuracy, ranking.true], axis=1), low)
     far = (at == low).any(axis=1)
     style: dict[str, Any] = {"cmap": "viridis", "vmin": colours.min(), "vmax": colours.max(), "linewidths": 0}

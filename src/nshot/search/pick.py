@@ -106,12 +106,13 @@ def search_run(
     evaluate, count, identity = evaluator(
         run, config, supernet, images=images, calibration=calibration, root=root, device=device
     )
-    archive = Archive(evaluate, supernet.canonical, run / f".search-{identity}.jsonl")
+    store = run / f".search-{identity}.jsonl"
+    archive = Archive(evaluate, supernet.canonical, store)
     candidates = listed or _proposed(config.space, archive, limits, how, by, say)
     figures = archive(candidates)
     owner = supernet.owner if isinstance(supernet, FewShot) else None
     objectives = how.objectives if how.method == "nsga2" and listed is None else None
-    return pick(run, config, candidates, figures, count, limits, by, owner, objectives)
+    return pick(run, config, candidates, figures, count, limits, by, owner, objectives, store)
 
 
 def _proposed(
@@ -152,6 +153,7 @@ def pick(
     by: Score,
     owner: Callable[[Subnet], Any] | None = None,
     objectives: Sequence[Objective] | None = None,
+    store: Path | None = None,
 ) -> dict[str, Any]:
     """Writes the ten best of scored subnets to ``search.json`` in the run folder.
 
@@ -165,6 +167,7 @@ def pick(
         by: the score; ties of one are broken by the other.
         owner: where several supernets scored, which one a subnet belongs to.
         objectives: whose best compromises are wanted too.
+        store: the file with all that was evaluated, for the record.
 
     Returns:
         What search.json holds: ``best`` and the ten best, each with arch, costs, accuracy and loss; with ``owner`` also
@@ -206,5 +209,7 @@ def pick(
         values = objective_values(space, subnets, figures, objectives)
         result["objectives"] = list(objectives)
         result["front"] = [row(i) for i in sorted(front(values), key=lambda i: values[i][-1])]
+    if store is not None:
+        result["evaluated"] = store.name
     write_json(run / "search.json", result)
     return result

@@ -1,0 +1,180 @@
+"""What a run folder holds, as a report shows it: configuration, curves, rankings, evaluated subnets."""
+
+import json
+import shlex
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nshot.benchmarks.table import read_benchmark
+from nshot.errors import UserError
+from nshot.search.limits import Limits
+from nshot.search.pareto import front
+from nshot.spaces import Space, Subnet
+from nshot.training.config import TrainConfig
+from nshot.training.run import WEIGHTS, read_log
+
+from .draw import svg
+
+SHOWN = 2000  # points of a plot
+DRAWN, DRAWN_BYTES = 120, 2_000_000  # pictures in a page, at most
+NARROW = 460  # their width
+
+Row = dict[str, Any]
+
+
+def curves(run: Path) -> dict[str, list[tuple[str, list[tuple[float, float]]]]]:
+    """By quantity (loss, lr): a name and its points (step, value) for each supernet that wrote a log."""
+    folders = sorted(run.glob("part-*")) or [run]
+    logs = {folder.name: read_log(folder / "log.jsonl") for folder in folders}
+    found = {}
+    for key in ("loss", "lr"):
+        points = {name: [(line["step"], line[key]) for line in log if key in line] for name, log in logs.items()}
+        found[key] = [(name, some(list(values))) for name, values in points.items() if values]
+    return {key: lines for key, lines in found.items() if lines}
+
+
+def unfinished(run: Path) -> list[str]:
+    """The supernets of the run that are not trained to the end."""
+    folders = sorted(run.glob("part-*")) or [run]
+    return [folder.name for folder in folders if not (folder / WEIGHTS).exists()]
+
+
+def some(values: list[Any], count: int = SHOWN) -> list[Any]:
+    """All of them, or as many spread evenly."""
+    return values if len(values) <= count else [values[i] for i in np.linspace(0, len(values) - 1, count).astype(int)]
+
+
+def rankings(run: Path) -> list[tuple[str, dict[str, Any], list[Row]]]:
+    """Name, summary and rows of each ranking of the run.
+
+    Raises:
+        UserError: for files that are no ranking.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    found = []
+    for path in sorted(run.glob("*.parquet")):
+        try:
+            summary = json.loads(path.with_suffix(".json").read_text())
+            table = pq.read_table(path, columns=["arch", "params", "flops", "accuracy", "loss", "true"])
+            found.append((path.stem, {**summary, "metrics": dict(summary["metrics"])}, table.to_pylist()))
+        except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+            message = str(error).partition("\n")[0]
+            raise UserError(f"{path} is no ranking ({message}): make it again with nshot rank {run}") from None
+    return found
+
+
+def ranking_command(run: Path, config: TrainConfig) -> str:
+    """The command that ranks this run, against a benchmark of its space where one is at hand."""
+    for name in ("digits", "nasbench201"):
+        try:
+            if f"{config.dataset}_test" in read_benchmark(name, config.space).columns:
+                return f"nshot rank {shlex.quote(str(run))} --benchmark {name}"
+        except UserError:
+            continue  # of another space, or not on this machine
+    return f"nshot rank {shlex.quote(str(run))} --benchmark TABLE.parquet"
+
+
+def read_search(run: Path) -> dict[str, Any] | None:
+    """The run's search.json; None where there is none. Raises UserError for one that is broken."""
+    try:
+        found = json.loads((run / "search.json").read_text())
+        if not all("arch" in row for row in [found["best"], *found["top"]]):
+            raise ValueError("subnets without notation")
+        return found
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{run / 'search.json'} is no search result ({error}): make it again with nshot search {run}"
+        ) from None
+
+
+def evaluated(run: Path, space: Space, search: dict[str, Any]) -> list[Row]:
+    """Subnets that were evaluated with the run's weights on the search's images and keep to its limits, as search.json
+    writes them, its own first.
+
+    Those of the archive stand for all that compute the same, and cost what the cheapest of these does.
+    """
+    named: dict[Subnet, Row] = {}
+    for row in [search["best"], *search["top"], *search.get("parts", ()), *search.get("front", ())]:
+        named.setdefault(space.check(row["subnet"]), row)
+    known = {(space.canonical(subnet), round(row["accuracy"], 6)) for subnet, row in named.items()}
+    known_limits = {f.name for f in fields(Limits)}
+    limits = Limits(**{key: value for key, value in search["limits"].items() if key in known_limits})
+    rows = list(named.values())
+    for line in read_log(run / search["evaluated"]) if "evaluated" in search else []:
+        subnet, (accuracy, loss) = tuple(line["subnet"]), line["figures"][:2]
+        seen = (space.canonical(subnet), round(accuracy, 6)) in known
+        if subnet in space and not seen and limits.allow(space, subnet):
+            costs = {"params": space.network_params(subnet), "flops": space.flops(subnet)}
+            arch = space.format(subnet)
+            rows.append({"arch": arch, "subnet": list(subnet), "accuracy": accuracy, "loss": loss, **costs})
+    return rows
+
+
+def fronts(rows: Sequence[Row]) -> dict[str, list[int]]:
+    """By cost (params, flops): the rows that no other is both as good and as cheap as, cheapest first; of equal ones
+    that of the smallest loss."""
+    found = {}
+    for cost in ("params", "flops"):
+        values = np.array([[-row["accuracy"], row[cost]] for row in rows], dtype=float)
+        equals: dict[tuple[float, ...], int] = {}
+        for i in sorted(front(values).tolist(), key=lambda i: (rows[i][cost], rows[i]["loss"], i)):
+            equals.setdefault(tuple(values[i]), i)
+        found[cost] = list(equals.values())
+    return found
+
+
+def thinned(rows: list[Row], keep: set[int]) -> list[Row]:
+    """At most about SHOWN rows: those to keep, and others spread evenly."""
+    others = some([i for i in range(len(rows)) if i not in keep], max(1, SHOWN - len(keep)))
+    return [rows[i] for i in sorted(keep | set(others))] if len(rows) > SHOWN else rows
+
+
+def pictures(space: Space, rows: Sequence[Row], first: Sequence[int]) -> dict[int, str]:
+    """SVG of the rows ``first`` and of others, as many as a page can hold."""
+    order = list(dict.fromkeys([*first, *some(list(range(len(rows))), DRAWN)]))
+    found: dict[int, str] = {}
+    size = 0
+    for i in order[:DRAWN]:
+        found[i] = svg(space.drawing(space.check(rows[i]["subnet"])), width=NARROW)
+        size += len(found[i])
+        if size > DRAWN_BYTES:
+            break
+    return found
+
+
+def retrain_flags(config: TrainConfig) -> str:
+    """What nshot retrain needs besides the subnet for a network of the run's sizes on the run's data."""
+    space, words = config.space, [f"--space {config.space.name}"]
+    default = type(space)()
+    for field in fields(space):
+        value = getattr(space, field.name)
+        if field.name in ("num_classes", "kept") or value == getattr(default, field.name):
+            continue  # the data set says the one, a subnet of a part is one of the whole
+        flag = field.name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            words.append(f"--{flag} {' '.join(map(str, value)) if isinstance(value, tuple) else value}")
+    return " ".join([*words, f"--dataset {shlex.quote(config.dataset)}"])
+
+
+def limits_text(search: dict[str, Any]) -> str:
+    """The limits that the search kept to, for people."""
+    named = {key.replace("_", " "): value for key, value in search["limits"].items() if value is not None}
+    return ", ".join(f"{key} {value:,}" for key, value in named.items()) or "no limits"
+
+
+def described(config: TrainConfig) -> dict[str, str]:
+    """The configuration, flat: name to value."""
+    flat = {f.name: getattr(config, f.name) for f in fields(config) if f.name not in ("space", "options")}
+    options = asdict(config.options)
+    sizes = {key: value for key, value in config.space.sizes().items() if key != "kept" or value}
+    return {k: str(v) for k, v in {"space": config.space.name, **flat, **options, **sizes}.items()}

@@ -99,6 +99,17 @@ class Space(ABC):
     def network(self, subnet: Subnet, num_classes: int | None = None) -> nn.Module:
         """The stand-alone network, newly initialised: ``network(x)``, x of shape (N, 3, resolution, resolution)."""
 
+    def with_auxiliary(self, network: nn.Module) -> nn.Module:
+        """One of the space's stand-alone networks with an auxiliary head, newly initialised, for training.
+
+        Its ``network`` is the network that was given, whose names and outputs stay as they are. In training mode it
+        gives (logits, auxiliary logits), otherwise logits.
+
+        Raises:
+            UserError: where the space has no auxiliary head.
+        """
+        raise UserError(f"space {self.name} has no auxiliary head: leave the auxiliary weight 0")
+
     @cached_property
     def decisions(self) -> tuple[Decision, ...]:
         kept = dict(self.kept)

@@ -20,11 +20,11 @@ def torch_generator(seed: int, purpose: str, step: int = 0) -> torch.Generator:
 
 
 @contextmanager
-def seeded(seed: int, purpose: str) -> Iterator[None]:
-    """Seeds torch's global generator inside the block and restores it after: for weight initialisation, which torch
-    draws from the global generator only."""
+def seeded(seed: int, purpose: str, step: int = 0) -> Iterator[None]:
+    """Seeds torch's global generators inside the block and restores the CPU's after: for weight initialisation and
+    drop-path, which draw from the global generators only."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(generator(seed, purpose).integers(2**63)))
+        torch.manual_seed(int(generator(seed, purpose, step).integers(2**63)))
         yield
 
 

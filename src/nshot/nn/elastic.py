@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .drop import DropPath
+
 
 class ElasticLinear(nn.Linear):
     """Linear layer of the first ``out`` rows, on as many columns as its input has features."""
@@ -78,17 +80,23 @@ def _by_token(x: Tensor, matrices: Tensor) -> Tensor:
 
 
 class ElasticBlock(nn.Module):
-    """Transformer block, norms first: attention of ``heads`` heads, then an MLP of ``hidden`` units."""
+    """Transformer block, norms first: attention of ``heads`` heads, then an MLP of ``hidden`` units.
 
-    def __init__(self, width: int, heads: int, dim: int, hidden: int, side: int, relative: bool) -> None:
+    ``share`` is that of its drop-path.
+    """
+
+    def __init__(
+        self, width: int, heads: int, dim: int, hidden: int, side: int, relative: bool, share: float = 1.0
+    ) -> None:
         super().__init__()
+        self.drop = DropPath(share)
         self.norm1, self.norm2 = ElasticNorm(width), ElasticNorm(width)
         self.attention = ElasticAttention(width, heads, dim, side, relative)
         self.expand, self.contract = ElasticLinear(width, hidden), ElasticLinear(hidden, width)
 
     def forward(self, x: Tensor, heads: int, hidden: int) -> Tensor:
-        x = x + self.attention(self.norm1(x), heads)
-        return x + self.contract(F.gelu(self.expand(self.norm2(x), hidden)), x.shape[-1])
+        x = x + self.drop(self.attention(self.norm1(x), heads))
+        return x + self.drop(self.contract(F.gelu(self.expand(self.norm2(x), hidden)), x.shape[-1]))
 
 
 def initialise(module: nn.Module) -> None:

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .cells import Norm
+from .drop import DropPath
 
 
 class ReluConvNorm(nn.Sequential):
@@ -113,6 +114,7 @@ class Cell(nn.Module):
         c_before, c_in, c = channels
         self.input0 = (FactorizedReduce if after_reduction else ReluConvNorm)(c_before, c, norm)
         self.input1 = ReluConvNorm(c_in, c, norm)
+        self.drop = DropPath()
         self.edges = nn.ModuleDict()
         for (node, source), ops in sorted(options.items()):
             stride = 2 if reduces and source < 2 else 1
@@ -122,11 +124,13 @@ class Cell(nn.Module):
     def forward(self, before: Tensor, x: Tensor, kept: Sequence[Choice]) -> Tensor:
         values = [self.input0(before), self.input1(x)]
         for node, ((a, op_a), (b, op_b)) in enumerate(kept):
-            values.append(self._edge(a, node, op_a)(values[a]) + self._edge(b, node, op_b)(values[b]))
+            values.append(self._edge(a, node, op_a, values[a]) + self._edge(b, node, op_b, values[b]))
         return torch.cat(values[2:], dim=1)
 
-    def _edge(self, source: int, node: int, op: int) -> nn.Module:
-        return cast(nn.ModuleDict, self.edges[f"{source}-{node}"])[OPS[op]]
+    def _edge(self, source: int, node: int, op: int, value: Tensor) -> Tensor:
+        operation = cast(nn.ModuleDict, self.edges[f"{source}-{node}"])[OPS[op]]
+        # An identity is never dropped, as in the original: it is the path that is always there.
+        return value if isinstance(operation, nn.Identity) else self.drop(operation(value))
 
 
 def operation_costs(name: str, c: int, stride: int, side: int) -> tuple[int, int, int]:

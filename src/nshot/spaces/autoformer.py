@@ -46,6 +46,7 @@ class AutoFormer(Space):
                 "weight_decay": 0.05,
                 "warmup": 20,
                 "label_smoothing": 0.1,
+                "drop_path": 0.1,
             },
             "augment": {
                 "crop": "resized",
@@ -254,9 +255,10 @@ class Backbone(nn.Module):
         self.embedding = nn.Conv2d(3, shape.width, space.patch, space.patch)
         self.token = nn.Parameter(torch.empty(1, 1, shape.width))
         self.position = nn.Parameter(torch.empty(1, space.tokens, shape.width))
+        last = max(len(shape.layers) - 1, 1)  # drop-path rises from none in the first layer to all in the last
         self.layers = nn.ModuleList(
-            ElasticBlock(shape.width, heads, space.head_dim, hidden, side, space.relative)
-            for heads, hidden in shape.layers
+            ElasticBlock(shape.width, heads, space.head_dim, hidden, side, space.relative, share=i / last)
+            for i, (heads, hidden) in enumerate(shape.layers)
         )
         self.norm = ElasticNorm(shape.width)
         self.classifier = ElasticLinear(shape.width, space.num_classes)

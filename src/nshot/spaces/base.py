@@ -107,6 +107,17 @@ class Space(ABC):
         options = [d.options[option] for d, option in zip(self.decisions, self.check(subnet), strict=True)]
         return (Chain("", tuple(Block((d.name, o)) for d, o in zip(self.decisions, options, strict=True)), ()),)
 
+    def with_auxiliary(self, network: nn.Module) -> nn.Module:
+        """One of the space's stand-alone networks with an auxiliary head, newly initialised, for training.
+
+        Its ``network`` is the network that was given, whose names and outputs stay as they are. In training mode it
+        gives (logits, auxiliary logits), otherwise logits.
+
+        Raises:
+            UserError: where the space has no auxiliary head.
+        """
+        raise UserError(f"space {self.name} has no auxiliary head: leave the auxiliary weight 0")
+
     @cached_property
     def decisions(self) -> tuple[Decision, ...]:
         kept = dict(self.kept)

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, cast
 from torch import Tensor, nn
 
 from nshot.errors import UserError
+from nshot.nn.auxiliary import AuxiliaryHead, WithAuxiliary
 from nshot.nn.cells import Norm, batch_norm, batch_norm_of_batch
 from nshot.nn.inverted import global_pool
 from nshot.nn.separable import OPERATIONS, Cell, Choice, EdgeOptions, operation_costs
@@ -240,6 +241,12 @@ class DARTS(Space):
 
     def network(self, subnet: Subnet, num_classes: int | None = None) -> "DARTSNetwork":
         return DARTSNetwork(self.with_classes(num_classes), self.check(subnet))
+
+    def with_auxiliary(self, network: nn.Module) -> WithAuxiliary:
+        """At the second reduction, two thirds deep."""
+        at = 2 * self.cells // 3
+        c, side = NODES * self.places[at].c, -(-self.places[at].side // 2)
+        return WithAuxiliary(network, f"cells.{at}", AuxiliaryHead(c, side, self.num_classes, batch_norm))
 
 
 class Backbone(nn.Module):

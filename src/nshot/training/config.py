@@ -37,6 +37,8 @@ class TrainConfig:
     momentum: float = 0.9
     weight_decay: float = 5e-4
     nesterov: bool = True
+    drop_path: float = 0.0
+    """Rate of drop-path in training, for spaces whose supernet has it."""
     clip: float | None = 5.0
     """Largest norm of the gradient; None does not clip."""
     idle: Idle = "drift"
@@ -62,7 +64,8 @@ class TrainConfig:
         check_whole(1, epochs=self.epochs, batch_size=self.batch_size)
         check_whole(1, log_every=self.log_every, checkpoint_every=self.checkpoint_every)
         check_whole(0, seed=self.seed)
-        check_share(momentum=self.momentum, weight_decay=self.weight_decay, label_smoothing=self.label_smoothing)
+        check_share(momentum=self.momentum, weight_decay=self.weight_decay)
+        check_share(label_smoothing=self.label_smoothing, drop_path=self.drop_path)
         check_positive(lr=self.lr)
         if self.clip is not None:
             check_positive(clip=self.clip)

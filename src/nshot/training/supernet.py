@@ -2,12 +2,15 @@
 
 import dataclasses
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nshot.dynamic import SeparatedMomentum
+from nshot.nn.drop import draws
+from nshot.seeding import seeded
 from nshot.strategies.base import Plan
 
 
@@ -22,6 +25,7 @@ def train_steps(
     lr: float,
     backward: Callable[[Tensor], None] = Tensor.backward,
     label_smoothing: float = 0.0,
+    seed: int = 0,
 ) -> Iterator[tuple[int, Tensor]]:
     """Trains step by step and yields (step, its loss) after each; the loss stays on the device.
 
@@ -35,15 +39,18 @@ def train_steps(
         lr: base learning rate lr0, which plans scale.
         backward: how a loss becomes gradients, for wrappers like Fabric.
         label_smoothing: of the cross entropy.
+        seed: what the model draws in a forward pass (drop-path) depends on it and the step alone.
     """
+    random = draws(model)
     for step in range(start, total_steps):
         todo = plan(step)
         images, labels = batches(step)
         losses = []
-        for path, weight in zip(todo.paths, todo.weights, strict=True):
-            loss = F.cross_entropy(model(images, path), labels, label_smoothing=label_smoothing)
-            backward(loss if weight == 1 else loss * weight)
-            losses.append(loss.detach())
+        with seeded(seed, "forward", step) if random else nullcontext():
+            for path, weight in zip(todo.paths, todo.weights, strict=True):
+                loss = F.cross_entropy(model(images, path), labels, label_smoothing=label_smoothing)
+                backward(loss if weight == 1 else loss * weight)
+                losses.append(loss.detach())
         for group in optimizer.param_groups:
             group["lr"] = lr * todo.lr
         optimizer.step(cluster=todo.cluster)

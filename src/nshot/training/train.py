@@ -12,6 +12,7 @@ from nshot.data.batches import TrainBatches
 from nshot.data.sources import Dataset
 from nshot.dynamic import SeparatedMomentum
 from nshot.errors import UserError, check_whole
+from nshot.nn.drop import set_drop_path
 from nshot.seeding import seeded
 from nshot.spaces import Space, Supernet
 from nshot.strategies import strategies
@@ -64,6 +65,7 @@ def train(
     )
     lightning = fabric(device, config.precision)
     given = initial_weights(config)
+    _check_drop_path(config)
 
     def make() -> Job:
         supernet = new_supernet(config)
@@ -85,6 +87,7 @@ def train(
                 lr=config.lr,
                 backward=distributed.averaged(lightning.backward, supernet.parameters()),
                 label_smoothing=config.label_smoothing,
+                seed=config.seed,
             ),
             total_steps,
             config.batch_size,
@@ -113,6 +116,7 @@ def new_supernet(config: TrainConfig) -> Supernet:
     with seeded(config.seed, "init"):
         supernet = config.space.supernet()
     supernet.fast = config.fast == "on"
+    set_drop_path(supernet, config.drop_path)
     return supernet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
@@ -144,6 +148,13 @@ def initial_weights(config: TrainConfig) -> dict[str, Tensor] | None:
     return {name: given[name] for name in own}
 
 
+def _check_drop_path(config: TrainConfig) -> None:
+    """Raises UserError where the space's supernet has no drop-path but shall."""
+    if config.drop_path > 0:
+        with torch.device("meta"):
+            set_drop_path(config.space.supernet(), config.drop_path)
+
+
 def _train_parts(
     config: TrainConfig, parts: list[Space], data: Dataset, folder: Path, device: str, jobs: int, say: Say
 ) -> Path:
@@ -152,6 +163,7 @@ def _train_parts(
     for part in configs:  # refuses what cannot be before any folder
         strategies[part.strategy](part.space, total_steps=1, seed=part.seed, options=part.options)
         initial_weights(part)
+        _check_drop_path(part)
     make_batches(config, data)
     with locked(folder):
         claim(folder, PARTS, to_dict(config))

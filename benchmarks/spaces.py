@@ -27,8 +27,8 @@ from nshot.training.config import preset
 from nshot.training.run import read_log
 from nshot.training.train import train
 
-# Epochs of ten minutes of supernet training on one core, and of what a subnet is trained alone.
-EPOCHS = {"mobilenet": (25, 1), "darts": (20, 1), "autoformer": (50, 2)}
+# Epochs of ten minutes of supernet training on one core; of what a subnet is trained alone, and on how many images.
+EPOCHS = {"mobilenet": (25, 1, 20_000), "darts": (20, 1, 10_000), "autoformer": (50, 2, 20_000)}
 OURS = {"schedule": "calr", "ms": "first"}
 
 
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def measured(name: str, runs: Path, jobs: int) -> dict:
-    epochs, alone = EPOCHS[name]
+    epochs, alone, count = EPOCHS[name]
     base = preset("proxy", "spos", name)
     config = replace(base, epochs=epochs, options=strategies["spos"].options_type.of(**OURS))
     data = load(config.dataset, split=config.split, resolution=config.space.resolution)
@@ -58,7 +58,7 @@ def measured(name: str, runs: Path, jobs: int) -> dict:
         space=config.space,
         recipe=Recipe(epochs=alone, batch_size=64, lr=0.05),
         dataset=config.dataset,
-        split=str(split_alone(runs)),
+        split=str(split_alone(runs, count)),
         subnets=100,
         seeds=1,
     )
@@ -70,6 +70,7 @@ def measured(name: str, runs: Path, jobs: int) -> dict:
         "space": name,
         "epochs": epochs,
         "epochs alone": alone,
+        "images alone": count,
         "first loss": float(np.mean([line["loss"] for line in log[:tenth]])),
         "last loss": float(np.mean([line["loss"] for line in log[-tenth:]])),
         "true accuracy": [float(ranking.true.min()), float(ranking.true.max())],
@@ -79,11 +80,11 @@ def measured(name: str, runs: Path, jobs: int) -> dict:
     }
 
 
-def split_alone(runs: Path) -> Path:
-    """20,000 images to train subnets alone; few to validate, for it is the test images that judge them."""
-    path = runs.resolve() / "split-alone.json"
+def split_alone(runs: Path, count: int) -> Path:
+    """So many images to train subnets alone; few to validate, for it is the test images that judge them."""
+    path = runs.resolve() / f"split-alone-{count}.json"
     order = np.random.default_rng(0).permutation(50_000).tolist()
-    write_json(path, {"train": sorted(order[:20_000]), "valid": sorted(order[20_000:20_500])})
+    write_json(path, {"train": sorted(order[:count]), "valid": sorted(order[count : count + 500])})
     return path
 
 
@@ -110,14 +111,14 @@ def matched(ranking: Ranking) -> dict:
 
 def markdown(rows: list[dict]) -> str:
     lines = [
-        "| space | epochs (alone) | loss, first and last tenth | true accuracy (%) | tau | tau of params alone | "
+        "| space | epochs (alone, on images) | loss, first and last tenth | true accuracy (%) | tau | tau of params alone | "
         "params-matched pairs ordered rightly (95 % interval) |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row in rows:
         low, high = row["true accuracy"]
         lines.append(
-            f"| {row['space']} | {row['epochs']} ({row['epochs alone']}) | {row['first loss']:.2f}, "
+            f"| {row['space']} | {row['epochs']} ({row['epochs alone']}, {row['images alone']:,}) | {row['first loss']:.2f}, "
             f"{row['last loss']:.2f} | {low:.1f} to {high:.1f} | {row['tau']:.3f} | {row['tau of params']:.3f} | "
             f"{100 * row['right']:.0f} % of {row['pairs']} ({100 * row['low']:.0f} to {100 * row['high']:.0f}) |"
         )

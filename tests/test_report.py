@@ -13,11 +13,14 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from helpers import nshot_, refuse
+import nshot
+from helpers import SMALL, nshot_, refuse
 from nshot.data.sources import load
+from nshot.flags import parse, take_space
 from nshot.report.draw import svg
-from nshot.report.run_data import DRAWN, SHOWN, fronts, some
-from nshot.training.config import preset
+from nshot.report.run_data import DRAWN, SHOWN, fronts, retrain_flags, some
+from nshot.training.config import TrainConfig, preset
+from nshot.training.retrain import RetrainConfig
 from nshot.training.run import load_run, read_log
 from nshot.training.train import train
 
@@ -161,7 +164,9 @@ def test_what_cannot_be_reported(run: Path, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"kind": "retrain", "config": {}}))
     assert "holds a retrain run" in refuse("report", tmp_path)
     shutil.copy(run / "config.json", tmp_path)
-    for content in ("", "[]", "{}", '{"best": {}, "top": []}'):
+    broken = json.loads((run / "search.json").read_text())
+    del broken["top"][-1]["flops"]
+    for content in ("", "[]", "{}", '{"best": {}, "top": []}', json.dumps(broken)):
         (tmp_path / "search.json").write_text(content)
         assert "search.json is no search result" in refuse("report", tmp_path)
     (tmp_path / "search.json").unlink()
@@ -173,6 +178,23 @@ def test_what_cannot_be_reported(run: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "report.html").exists()
     (tmp_path / "file").write_text("")
     assert "choose another file" in refuse("report", run, "--out", tmp_path / "file" / "page.html")
+
+
+@pytest.mark.parametrize("name", nshot.list_spaces())
+def test_flags_give_retraining_the_runs_sizes(name: str) -> None:
+    sizes = [SMALL[name], {}, *([{"relative": False}] if name == "autoformer" else [])]
+    for each in sizes:
+        space = nshot.space(name, **each)
+        flags = shlex.split(retrain_flags(TrainConfig(space=space, dataset="digits")))
+        default = take_space(flags, RetrainConfig())
+
+        @dataclasses.dataclass(frozen=True)
+        class Command:
+            config: RetrainConfig = dataclasses.field(default_factory=lambda default=default: default)
+
+        config = parse(Command, flags, "retrain", "").config
+        assert config.space.with_classes(10) == space.with_classes(10)
+        assert config.dataset == "digits"
 
 
 # in a browser
@@ -191,6 +213,7 @@ def browser(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(str(DRIVER)))
     size = {"width": request.param, "height": 900, "deviceScaleFactor": 1, "mobile": request.param < 600}
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    driver.asked = request.param  # a phone's window.innerWidth grows with a page that is too wide
     yield driver
     driver.quit()
 
@@ -254,11 +277,11 @@ def test_no_page_scrolls_sideways(run: Path, bare: Path, browser: Any, tmp_path:
     assert nshot_("report", bare, "--out", tmp_path / "bare.html")[0] == 0
     for page in (run / "report.html", tmp_path / "bare.html"):
         browser.get(page.as_uri())
-        wide, inner = browser.execute_script("return [document.documentElement.scrollWidth, innerWidth]")
-        assert wide <= inner
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= browser.asked
         outside = browser.execute_script(
             "return [...document.querySelectorAll('body *')].filter(e => !e.closest('script') && "
-            "e.getBoundingClientRect().right > innerWidth + 1).map(e => e.outerHTML.slice(0, 80))"
+            "e.getBoundingClientRect().right > arguments[0] + 1).map(e => e.outerHTML.slice(0, 80))",
+            browser.asked,
         )
         assert outside == []
         assert browser.get_log("browser") == []

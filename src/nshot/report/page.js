@@ -1,7 +1,7 @@
 "use strict";
 const data = JSON.parse(document.getElementById("data").textContent);
 const COLOURS = ["#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#8c6d00", "#5e3c99"];
-const MARGIN = { left: 56, right: 12, top: 8, bottom: 40 };
+const MARGIN = { left: 66, right: 12, top: 8, bottom: 40 };
 
 function element(parent, name, attributes, text) {
   const made = document.createElementNS("http://www.w3.org/2000/svg", name);
@@ -137,7 +137,8 @@ function choose(i, pinned) {
   set("params", row.params.toLocaleString("en"));
   set("flops", row.flops.toLocaleString("en"));
   set("arch", row.arch);
-  const quoted = `'${row.arch.replaceAll("'", "'\\''")}'`;
+  const double = row.arch.includes("'") && !/["$`\\!]/.test(row.arch);  // the quotes that the notation has not
+  const quoted = double ? `"${row.arch}"` : `'${row.arch.replaceAll("'", "'\\''")}'`;
   showCommands(document.getElementById("commands"), [
     `nshot retrain ${quoted} ${flags} --out NEW_FOLDER`, "nshot export NEW_FOLDER --to onnx --out EXPORTED",
   ]);

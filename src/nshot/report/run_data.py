@@ -24,6 +24,7 @@ DRAWN, DRAWN_BYTES = 120, 2_000_000  # pictures in a page, at most
 NARROW = 460  # their width
 
 Row = dict[str, Any]
+ROW = ("arch", "subnet", "accuracy", "loss", "params", "flops")
 
 
 def curves(run: Path) -> dict[str, list[tuple[str, list[tuple[float, float]]]]]:
@@ -84,8 +85,11 @@ def read_search(run: Path) -> dict[str, Any] | None:
     """The run's search.json; None where there is none. Raises UserError for one that is broken."""
     try:
         found = json.loads((run / "search.json").read_text())
-        if not all("arch" in row for row in [found["best"], *found["top"]]):
-            raise ValueError("subnets without notation")
+        rows = [found["best"], *found["top"], *found.get("parts", ()), *found.get("front", ())]
+        missing = [key for key in ("images", "limits", "by") if key not in found]
+        missing += sorted({key for row in rows for key in ROW if key not in row})
+        if missing:
+            raise ValueError(f"it lacks {', '.join(missing)}")
         return found
     except FileNotFoundError:
         return None

@@ -111,15 +111,16 @@ def matched(ranking: Ranking) -> dict:
 
 def markdown(rows: list[dict]) -> str:
     lines = [
-        "| space | epochs (alone, on images) | loss, first and last tenth | true accuracy (%) | tau | tau of params alone | "
-        "params-matched pairs ordered rightly (95 % interval) |",
+        "| space | epochs (alone, on images) | loss, first and last tenth | true accuracy (%) | tau | "
+        "tau of params alone | params-matched pairs ordered rightly (95 % interval) |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row in rows:
         low, high = row["true accuracy"]
         lines.append(
-            f"| {row['space']} | {row['epochs']} ({row['epochs alone']}, {row['images alone']:,}) | {row['first loss']:.2f}, "
-            f"{row['last loss']:.2f} | {low:.1f} to {high:.1f} | {row['tau']:.3f} | {row['tau of params']:.3f} | "
+            f"| {row['space']} | {row['epochs']} ({row['epochs alone']}, {row['images alone']:,}) | "
+            f"{row['first loss']:.2f}, {row['last loss']:.2f} | {low:.1f} to {high:.1f} | "
+            f"{row['tau']:.3f} | {row['tau of params']:.3f} | "
             f"{100 * row['right']:.0f} % of {row['pairs']} ({100 * row['low']:.0f} to {100 * row['high']:.0f}) |"
         )
     return "\n".join(lines)

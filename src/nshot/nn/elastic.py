@@ -98,6 +98,17 @@ class ElasticBlock(nn.Module):
         x = x + self.drop(self.attention(self.norm1(x), heads))
         return x + self.drop(self.contract(F.gelu(self.expand(self.norm2(x), hidden)), x.shape[-1]))
 
+    def live(self, width: int, heads: int, hidden: int) -> dict[str, tuple[int, ...]]:
+        """The leading slices that `forward` uses, by name; what is not named it uses whole."""
+        inner = heads * self.attention.dim
+        rows = {"norm1": width, "norm2": width, "contract": width, "attention.project": width}
+        rows |= {"expand": hidden, "attention.qkv": 3 * inner}
+        columns = {"expand": width, "contract": hidden, "attention.qkv": width, "attention.project": inner}
+        biases: dict[str, tuple[int, ...]] = {f"{name}.bias": (count,) for name, count in rows.items()}
+        return biases | {
+            f"{name}.weight": (n, *([columns[name]] if name in columns else [])) for name, n in rows.items()
+        }
+
 
 def initialise(module: nn.Module) -> None:
     """Weights from a normal of deviation 0.02, truncated; biases zero, norms one."""

@@ -284,6 +284,18 @@ class AutoFormerSupernet(Backbone, Supernet):
     def forward(self, x: Tensor, subnet: Subnet) -> Tensor:
         return self.run(x, self.space.shape(tuple(subnet)))
 
+    def live(self, subnet: Subnet) -> dict[str, tuple[int, ...]]:
+        shape = self.space.shape(tuple(subnet))
+        w, tokens = shape.width, self.space.tokens
+        found: dict[str, tuple[int, ...]] = {"token": (1, 1, w), "position": (1, tokens, w)}
+        found |= {"classifier.weight": (self.classifier.out_features, w)}
+        found |= dict.fromkeys(("embedding.weight", "embedding.bias", "norm.weight", "norm.bias"), (w,))
+        for i, (heads, hidden) in enumerate(shape.layers):
+            layer = self.layers[i]
+            assert isinstance(layer, ElasticBlock)
+            found |= {f"layers.{i}.{name}": sizes for name, sizes in layer.live(w, heads, hidden).items()}
+        return found
+
     def extract(self, subnet: Subnet) -> "AutoFormerNetwork":
         return self.hand_weights(AutoFormerNetwork(self.space, self.space.shape(subnet)))
 

@@ -237,6 +237,13 @@ class Supernet(nn.Module, ABC):
         """One representative of the subnets that compute the same with this supernet's weights."""
         return self.space.canonical(subnet)
 
+    def live(self, subnet: Subnet) -> dict[str, tuple[int, ...]]:
+        """Of the weights that the subnet uses in part, by name: the sizes of the leading slice it uses.
+
+        Sizes of the first dimensions, of the others all is used. Empty where subnets share whole weights, the default.
+        """
+        return {}
+
     @abstractmethod
     def extract(self, subnet: Subnet) -> nn.Module:
         """A module ``network(x)`` with a copy of the subnet's weights and bit for bit its outputs."""

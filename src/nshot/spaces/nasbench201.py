@@ -60,12 +60,15 @@ class NASBench201(Space):
     """Height and width of the images, a multiple of 4."""
 
     def __post_init__(self) -> None:
-        for size in ("channels", "cells", "resolution", "num_classes"):
+        for size, least in (("channels", 1), ("cells", 1), ("resolution", 1), ("num_classes", 2)):
             value = getattr(self, size)
-            if not isinstance(value, int) or value < 1:
-                raise UserError(f"{size} {value}: must be a whole number of at least 1")
+            if not isinstance(value, int) or value < least:
+                raise UserError(f"{size} {value}: must be a whole number of at least {least}")
         if self.resolution % 4:
-            raise UserError(f"resolution {self.resolution}: must be a multiple of 4, the space halves it twice")
+            fits = -(-self.resolution // 4) * 4
+            raise UserError(
+                f"resolution {self.resolution}: must be a multiple of 4 such as {fits}, the space halves it twice"
+            )
 
     def all_decisions(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
         return tuple((f"{target}<-{source}", OPS) for target, source in EDGES)

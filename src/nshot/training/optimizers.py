@@ -2,7 +2,7 @@
 
 What is not in torch's own is what the released code and the paper differ in: weights off the path (``idle``).
 ``drift``: their gradient is zero, so momentum and weight decay still move them, as in the released code. ``rest``:
-they keep still.
+they keep still, and so do the slices off the path of weights that subnets share in part (`rest_slices`).
 """
 
 import ctypes
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
 from nshot.nn.kernels import library, pointers, run
+from nshot.spaces import Supernet
 
 Idle = Literal["drift", "rest"]
 AnyOptimizer = TypeVar("AnyOptimizer", bound=Optimizer)
@@ -60,6 +61,52 @@ def _prepared(optimizer: AnyOptimizer, weights: list[Tensor], idle: Idle, clip: 
 
         optimizer.register_step_pre_hook(clipped)
     return optimizer
+
+
+def rest_slices(optimizer: Optimizer, supernet: Supernet) -> None:
+    """Has an optimizer leave alone, weights and state, what no path of a step uses of the weights it shares in part.
+
+    Paths are those that the supernet ran with gradients since the last step. AdamW counts a weight's steps as a whole.
+
+    Args:
+        optimizer: of the supernet's weights; its own update must be elementwise.
+        supernet: says by `Supernet.live` which slices a path uses.
+    """
+    weights = dict(supernet.named_parameters())
+    live: dict[str, set[tuple[int, ...]]] = {}
+    before: list[tuple[Tensor, Tensor, dict[str, Tensor]]] = []
+
+    def note(_: nn.Module, args: tuple[Any, ...]) -> None:
+        if torch.is_grad_enabled():
+            for name, sizes in supernet.live(args[1]).items():
+                live.setdefault(name, set()).add(sizes)
+
+    def keep(*_: Any) -> None:
+        for name, slices in live.items():
+            weight = weights[name]
+            idle = torch.ones_like(weight, dtype=torch.bool)
+            for sizes in slices:
+                idle[tuple(map(slice, sizes))] = False
+            if idle.any():
+                before.append((weight, idle, {key: value.clone() for key, value in _values(optimizer, weight).items()}))
+        live.clear()
+
+    def restore(*_: Any) -> None:
+        for weight, idle, values in before:
+            for key, value in _values(optimizer, weight).items():
+                old = values.get(key)  # none in the step that makes the state, which is zero where nothing was
+                value.masked_fill_(idle, 0) if old is None else value.copy_(old.where(idle, value))
+        before.clear()
+
+    supernet.register_forward_pre_hook(note)
+    optimizer.register_step_pre_hook(keep)
+    optimizer.register_step_post_hook(restore)
+
+
+def _values(optimizer: Optimizer, weight: Tensor) -> dict[str, Tensor]:
+    """The weight and what the optimizer keeps for each of its elements."""
+    kept = {key: value for key, value in optimizer.state[weight].items() if isinstance(value, Tensor)}
+    return {"": weight.data, **{key: value for key, value in kept.items() if value.shape == weight.shape}}
 
 
 class FusedSGD(SGD):

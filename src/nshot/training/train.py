@@ -19,7 +19,7 @@ from nshot.strategies import strategies
 
 from . import distributed
 from .config import TrainConfig, to_dict
-from .optimizers import adamw, sgd
+from .optimizers import adamw, rest_slices, sgd
 from .processes import run_in_processes
 from .run import PARTS, WEIGHTS, claim, load_run, locked
 from .runner import Job, Run, Say, execute, fabric, save_weights
@@ -120,8 +120,15 @@ def new_supernet(config: TrainConfig) -> Supernet:
     return supernet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def make_optimizer(config: TrainConfig, supernet: nn.Module) -> Optimizer:
+def make_optimizer(config: TrainConfig, supernet: Supernet) -> Optimizer:
     """The configuration's optimizer, with one momentum."""
+    optimizer = _optimizer(config, supernet)
+    if config.idle == "rest":
+        rest_slices(optimizer, supernet)
+    return optimizer
+
+
+def _optimizer(config: TrainConfig, supernet: nn.Module) -> Optimizer:
     shared: dict[str, Any] = {"idle": config.idle, "clip": config.clip, "lr": config.lr}
     shared["weight_decay"] = config.weight_decay
     if config.optimizer == "adamw":

@@ -1,0 +1,161 @@
+"""Idle slices of shared weights rest: against dense copies of the slices, stepped by torch's own optimizers."""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import nshot
+from helpers import SMALL
+from nshot.dynamic import SeparatedMomentum
+from nshot.spaces import Space, Supernet
+from nshot.strategies.base import Plan
+from nshot.training.config import preset
+from nshot.training.optimizers import adamw, rest_slices, sgd
+from nshot.training.supernet import train_steps
+from nshot.training.train import make_optimizer
+
+STEPS, LR, DECAY = 12, 0.05, 0.1
+State = dict[str, dict[str, Tensor]]
+
+
+@pytest.fixture
+def space() -> Space:
+    return nshot.space("autoformer", **SMALL["autoformer"])
+
+
+def batch(step: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(step)
+    images = torch.randn(8, 3, 8, 8, generator=generator, dtype=torch.get_default_dtype())
+    return images, torch.randint(0, 10, (8,), generator=generator)
+
+
+def paths_of(space: Space, count: int) -> list[tuple[int, ...]]:
+    rng = np.random.default_rng(0)
+    return [space.sample(rng) for _ in range(count)]
+
+
+def torch_sgd(weights: list[Tensor]) -> torch.optim.Optimizer:
+    return torch.optim.SGD(weights, lr=LR, momentum=0.9, weight_decay=DECAY, nesterov=True)
+
+
+def torch_adamw(weights: list[Tensor]) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(weights, lr=LR, weight_decay=DECAY)
+
+
+OURS: dict[str, Callable[[list[Tensor]], Any]] = {
+    "sgd": lambda w: sgd(w, idle="rest", clip=None, fast=False, lr=LR, momentum=0.9, weight_decay=DECAY, nesterov=True),
+    "fused": lambda w: sgd(
+        w, idle="rest", clip=None, fast=True, lr=LR, momentum=0.9, weight_decay=DECAY, nesterov=True
+    ),
+    "adamw": lambda w: adamw(w, idle="rest", clip=None, lr=LR, weight_decay=DECAY),
+}
+
+
+def dense_step(weights: dict[str, Tensor], states: State, network: nn.Module, make: Callable, step: int) -> None:
+    """A step of a dense network that holds the slices; those of weights and of the optimizer's state go there and
+    back.
+
+    What a weight's state is before its first step is nothing, in torch; then zero outside of the slice.
+    """
+    inside = {name: tuple(map(slice, p.shape)) for name, p in network.named_parameters()}
+    with torch.no_grad():
+        for name, p in network.named_parameters():
+            p.copy_(weights[name][inside[name]])
+    optimizer = make(list(network.parameters()))
+    for name, p in network.named_parameters():
+        for key, value in states.get(name, {}).items():
+            optimizer.state[p][key] = value[inside[name]].clone() if value.dim() else value.clone()
+    images, labels = batch(step)
+    F.cross_entropy(network(images), labels).backward()
+    optimizer.step()
+    for name, p in network.named_parameters():
+        weights[name][inside[name]] = p.detach()
+        for key, value in optimizer.state[p].items():
+            if value.dim() == 0:
+                states.setdefault(name, {})[key] = value
+            else:
+                states.setdefault(name, {}).setdefault(key, torch.zeros_like(weights[name]))[inside[name]] = value
+
+
+@pytest.fixture
+def precision(name: str) -> Iterator[None]:
+    """Double but for the fused kernel: AdamW divides by roots of small numbers, which single precision blurs."""
+    torch.set_default_dtype(torch.float32 if name == "fused" else torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("clusters", [1, 2])
+def test_equals_dense_networks_of_the_slices(space: Space, name: str, clusters: int, precision: None) -> None:
+    torch.manual_seed(0)
+    supernet = space.supernet()
+    expected = {key: p.detach().clone() for key, p in supernet.named_parameters()}
+    paths = paths_of(space, STEPS)
+    states: list[State] = [{} for _ in range(clusters)]
+    for step, path in enumerate(paths):
+        dense = torch_adamw if name == "adamw" else torch_sgd
+        dense_step(expected, states[path[1] % clusters], space.network(path), dense, step)
+    optimizer = OURS[name](list(supernet.parameters()))
+    rest_slices(optimizer, supernet)
+    steps = train_steps(
+        supernet,
+        SeparatedMomentum(optimizer, clusters),
+        lambda step: Plan((paths[step],), (1.0,), 1.0, paths[step][1] % clusters),
+        batch,
+        start=0,
+        total_steps=STEPS,
+        lr=LR,
+    )
+    assert len(list(steps)) == STEPS
+    for key, p in supernet.named_parameters():
+        torch.testing.assert_close(p.detach(), expected[key], rtol=1e-6, atol=1e-6)
+
+
+def test_what_several_paths_use_is_live(space: Space) -> None:
+    """A wide one of few heads and a narrow one of many: a slice that neither uses lies within the largest of both."""
+    supernet = space.supernet()
+    layers = [d.name for d in space.decisions[2:]]
+    wide = (2, 0, *[0 for _ in layers])
+    narrow = (0, 0, *[1 for _ in layers])
+    optimizer = OURS["sgd"](list(supernet.parameters()))
+    rest_slices(optimizer, supernet)
+    before = {key: p.detach().clone() for key, p in supernet.named_parameters()}
+    with torch.no_grad():
+        supernet(batch(0)[0], (2, 1, *[1 for _ in layers]))  # scored only: trains nothing
+    for path in (wide, narrow):
+        F.cross_entropy(supernet(batch(0)[0], path), batch(0)[1]).backward()
+    optimizer.step()
+    moved = {key: p.detach() != before[key] for key, p in supernet.named_parameters()}
+    qkv = moved["layers.0.attention.qkv.weight"]
+    assert qkv[:72, :24].all()  # wide: 3 heads of 8
+    assert qkv[:96, :16].all()  # narrow: 4 heads
+    assert not qkv[72:, 16:].any()
+    assert not any(moved[key].any() for key in moved if key.startswith("layers.2."))
+
+
+def test_live_slices_are_those_of_the_stand_alone_networks(space: Space) -> None:
+    supernet = space.supernet()
+    for subnet in paths_of(space, 30):
+        live, weights = supernet.live(subnet), dict(supernet.named_parameters())
+        own = {key: tuple(p.shape) for key, p in space.network(subnet).named_parameters()}
+        told = {key: (*sizes, *weights[key].shape[len(sizes) :]) for key, sizes in live.items()}
+        assert {key: told.get(key, tuple(weights[key].shape)) for key in own} == own
+
+
+@pytest.mark.parametrize("idle", ["rest", "drift"])
+def test_the_configuration_says_what_idle_slices_do(space: Space, idle: str) -> None:
+    config = dataclasses.replace(preset("smoke", "spos", "autoformer"), space=space, idle=idle)
+    supernet: Supernet = space.supernet()
+    optimizer = make_optimizer(config, supernet)
+    before = supernet.embedding.weight.detach().clone()
+    F.cross_entropy(supernet(batch(0)[0], (0, 0, *[0] * 6)), batch(0)[1]).backward()
+    optimizer.step()
+    assert supernet.embedding.weight[16:].equal(before[16:]) == (idle == "rest")
+    assert not supernet.embedding.weight[:16].equal(before[:16])

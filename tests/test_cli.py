@@ -20,7 +20,19 @@ import nshot.cli
 from helpers import nshot_, refuse
 from nshot.benchmarks.build import BuildConfig
 
-COMMANDS = ["quickstart", "train", "rank", "search", "retrain", "export", "draw", "report", "benchmark", "study"]
+COMMANDS = [
+    "quickstart",
+    "train",
+    "rank",
+    "search",
+    "latency",
+    "retrain",
+    "export",
+    "draw",
+    "report",
+    "benchmark",
+    "study",
+]
 SMOKE = ["spos", "--preset", "smoke", "--epochs", "1", "--device", "cpu"]
 SMALL = ["--channels", "4", "--cells", "1", "--resolution", "8", "--dataset", "digits", "--device", "cpu"]
 ARCH = "|nor_conv_3x3~0|+|none~0|none~1|+|nor_conv_3x3~0|none~1|none~2|"

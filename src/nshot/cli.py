@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from nshot.commands import benchmark, draw, export, report, study
+from nshot.commands import benchmark, draw, export, latency, report, study
 from nshot.errors import UserError
 from nshot.flags import Download, Where, parse, positional, take, take_space
 
@@ -126,6 +126,8 @@ def search(args: list[str]) -> None:
         """Fewest parameters of the stand-alone network."""
         max_flops: str | None = None
         """Most multiply-accumulates of one image, such as 60M."""
+        max_latency: str | None = None
+        """Longest time of the stand-alone network on this machine, such as 3ms; see nshot latency."""
         by: Literal["accuracy", "loss"] = "accuracy"
         """The score on held-out images; ties of one are broken by the other."""
         images: int | None = None
@@ -138,7 +140,7 @@ def search(args: list[str]) -> None:
     command = parse(Search, args, "search RUN", "Search a trained supernet's best subnet, under limits.")
     result = search_run(
         run,
-        Limits.of(command.max_params, command.max_flops, command.min_params),
+        Limits.of(command.max_params, command.max_flops, command.min_params, command.max_latency),
         command.how,
         subnets=command.subnets,
         by=command.by,
@@ -188,6 +190,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "train": train,
     "rank": rank,
     "search": search,
+    "latency": latency,
     "retrain": retrain,
     "export": export,
     "draw": draw,

@@ -69,6 +69,26 @@ def report(args: list[str]) -> None:
     print(f"written: {write_report(run, command.out)}")
 
 
+def latency(args: list[str]) -> None:
+    """measure what a run's subnets take on this machine: nshot latency RUN [--threads N] [--batch N]"""
+    from nshot.report.tables import print_latency
+    from nshot.search.latency import FILE, Setting, latency_of
+    from nshot.training.run import load_run
+
+    @dataclass(frozen=True)
+    class Table:
+        setting: Setting = field(default_factory=Setting)
+        samples: int | None = None
+        """Subnets measured for the table; default: three times as many as the space has options."""
+
+    run = Path(positional(args, "latency", "RUN: a folder that nshot train made"))
+    what = "Measure latencies of stand-alone networks on this machine, for nshot search --max-latency."
+    command = parse(Table, args, "latency RUN", what)
+    config, _ = load_run(run)
+    print_latency(latency_of(run, config.space, command.setting, samples=command.samples).table)
+    print(f"written: {run / FILE}; search with: nshot search {run} --max-latency 3ms")
+
+
 def benchmark(args: list[str]) -> None:
     """build a benchmark, or import an official one: nshot benchmark build|import [options]"""
     verbs = {"build": _benchmark_build, "import": _benchmark_import}

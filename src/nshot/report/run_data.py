@@ -11,9 +11,9 @@ import numpy as np
 
 from nshot.benchmarks.table import read_benchmark
 from nshot.errors import UserError
-from nshot.search.limits import Limits
 from nshot.search.pareto import front
-from nshot.spaces import Space, Subnet
+from nshot.search.pick import SCORED
+from nshot.spaces import Space
 from nshot.training.config import TrainConfig
 from nshot.training.run import WEIGHTS, read_log
 
@@ -59,7 +59,7 @@ def rankings(run: Path) -> list[tuple[str, dict[str, Any], list[Row]]]:
     import pyarrow.parquet as pq
 
     found = []
-    for path in sorted(run.glob("*.parquet")):
+    for path in sorted(path for path in run.glob("*.parquet") if path.name != SCORED):
         try:
             summary = json.loads(path.with_suffix(".json").read_text())
             table = pq.read_table(path, columns=["arch", "params", "flops", "accuracy", "loss", "true"])
@@ -100,26 +100,15 @@ def read_search(run: Path) -> dict[str, Any] | None:
 
 
 def evaluated(run: Path, space: Space, search: dict[str, Any]) -> list[Row]:
-    """Subnets that were evaluated with the run's weights on the search's images and keep to its limits, as search.json
-    writes them, its own first.
+    """The subnets that the search scored, as search.json writes them, its own first."""
+    import pyarrow.parquet as pq
 
-    Those of the archive stand for all that compute the same, and cost what the cheapest of these does.
-    """
-    named: dict[Subnet, Row] = {}
+    named: dict[str, Row] = {}
     for row in [search["best"], *search["top"], *search.get("parts", ()), *search.get("front", ())]:
-        named.setdefault(space.check(row["subnet"]), row)
-    known = {(space.canonical(subnet), round(row["accuracy"], 6)) for subnet, row in named.items()}
-    known_limits = {f.name for f in fields(Limits)}
-    limits = Limits(**{key: value for key, value in search["limits"].items() if key in known_limits})
-    rows = list(named.values())
-    for line in read_log(run / search["evaluated"]) if "evaluated" in search else []:
-        subnet, (accuracy, loss) = tuple(line["subnet"]), line["figures"][:2]
-        seen = (space.canonical(subnet), round(accuracy, 6)) in known
-        if subnet in space and not seen and limits.allow(space, subnet):
-            costs = {"params": space.network_params(subnet), "flops": space.flops(subnet)}
-            arch = space.format(subnet)
-            rows.append({"arch": arch, "subnet": list(subnet), "accuracy": accuracy, "loss": loss, **costs})
-    return rows
+        named.setdefault(row["arch"], row)
+    scored = pq.read_table(run / SCORED).to_pylist() if (run / SCORED).exists() else []
+    others = [row for row in scored if row["arch"] not in named]
+    return [*named.values(), *({**row, "subnet": list(space.parse(row["arch"]))} for row in others)]
 
 
 def fronts(rows: Sequence[Row]) -> dict[str, list[int]]:

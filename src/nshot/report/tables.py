@@ -33,12 +33,35 @@ def print_search(result: dict[str, Any]) -> None:
         _print_subnets(f"no other is better in all of {', '.join(result['objectives'])}", result["front"])
 
 
+def print_latency(table: dict[str, Any]) -> None:
+    """What a latency table was measured with and how far it is off."""
+    check, setting = table["check"], table["setting"]
+    shown = Table(title=f"latency of {table['space']['name']}, {table['machine']['cpu']}, CPU", show_header=False)
+    threads, batch = (setting[name] for name in ("threads", "batch"))
+    shown.add_row("setting", f"{threads} thread{'s' * (threads > 1)}, batch of {batch}")
+    shown.add_row("fitted to", f"{table['samples']} subnets")
+    others = f"{check['subnets']} {'others' if check['other'] else 'of them, measured again'}"
+    shown.add_row("compared with", f"{others}: {check['low_ms']:.3g} to {check['high_ms']:.3g} ms")
+    shown.add_row("error", f"median {check['error_median']:.1%}, 90 % below {check['error_90']:.1%}")
+    shown.add_row("a second measurement", f"median {check['repeat_median']:.1%}, 90 % below {check['repeat_90']:.1%}")
+    shown.add_row("Kendall's tau", _number(check["tau"]))
+    Console().print(shown)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None or value != value else f"{value:.3f}"
+
+
 def _print_subnets(title: str, rows: list[dict[str, Any]]) -> None:
     table = Table(title=title)
-    for column in ("accuracy %", "loss", "parameters", "FLOPs"):
+    timed = "latency_ms" in rows[0]
+    for column in ("accuracy %", "loss", "parameters", "FLOPs", *(["ms (measured)"] if timed else [])):
         table.add_column(column)
     table.add_column("subnet", overflow="fold")  # whole, to be copied
     for row in rows:
-        costs = f"{row['params']:,}", f"{row['flops']:,}"
+        costs = [f"{row['params']:,}", f"{row['flops']:,}"]
+        if timed:
+            measured = f" ({row['measured_ms']:.3g})" if "measured_ms" in row else ""
+            costs.append(f"{row['latency_ms']:.3g}{measured}")
         table.add_row(f"{row['accuracy']:.2f}", f"{row['loss']:.3f}", *costs, row["arch"])
     Console().print(table)

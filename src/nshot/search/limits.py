@@ -2,12 +2,14 @@
 
 import math
 import re
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 from nshot.errors import UserError
 from nshot.spaces import Space, Subnet
 
 _UNITS = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9}
+_MILLISECONDS = {"s": 1e3, "ms": 1.0, "us": 1e-3, "µs": 1e-3, "μs": 1e-3}  # the micro sign and the Greek letter
 
 
 def quantity(text: str) -> int:
@@ -25,6 +27,15 @@ def quantity(text: str) -> int:
     return round(value)
 
 
+def milliseconds(text: str) -> float:
+    """``3ms``, ``0.5 s`` or ``800us`` in milliseconds. Raises UserError for anything else."""
+    found = re.fullmatch(r"(\d+\.?\d*|\.\d+)\s*([a-zµμ]+)", text.strip().lower())
+    value = float(found[1]) * _MILLISECONDS.get(found[2], 0) if found else 0
+    if not (math.isfinite(value) and value > 0):
+        raise UserError(f"time {text!r}: write a number above 0 with its unit, such as 3ms, 0.5s or 800us")
+    return value
+
+
 @dataclass(frozen=True)
 class Limits:
     """What the network that is handed over may cost; None does not limit."""
@@ -32,12 +43,30 @@ class Limits:
     max_params: int | None = None
     max_flops: int | None = None
     min_params: int | None = None
+    max_latency: float | None = None
+    """Milliseconds, by ``latency``."""
+    latency: Callable[[Subnet], float] | None = field(default=None, compare=False, repr=False)
+    """A subnet's milliseconds; needed where they are limited."""
 
     @classmethod
-    def of(cls, max_params: str | None, max_flops: str | None, min_params: str | None) -> "Limits":
+    def of(
+        cls, max_params: str | None, max_flops: str | None, min_params: str | None, max_latency: str | None = None
+    ) -> "Limits":
         """Limits from quantities as people write them; raises UserError for what is none."""
-        texts = (max_params, max_flops, min_params)
-        return cls(*(None if text is None else quantity(text) for text in texts))
+        params, flops, least = (
+            None if text is None else quantity(text) for text in (max_params, max_flops, min_params)
+        )
+        return cls(params, flops, least, None if max_latency is None else milliseconds(max_latency))
+
+    def by(self, latency: Callable[[Subnet], float] | None) -> "Limits":
+        """The same limits, with what tells a subnet's latency."""
+        return replace(self, latency=latency)
+
+    def record(self) -> dict[str, int | float | None]:
+        """The numbers, JSON-able."""
+        names = ("max_params", "max_flops", "min_params")
+        latency = {} if self.max_latency is None else {"max_latency_ms": self.max_latency}
+        return {**{name: getattr(self, name) for name in names}, **latency}
 
     def allow(self, space: Space, subnet: Subnet) -> bool:
         params, flops = space.network_params(subnet), space.flops(subnet)
@@ -45,8 +74,17 @@ class Limits:
             (self.max_params is None or params <= self.max_params)
             and (self.min_params is None or params >= self.min_params)
             and (self.max_flops is None or flops <= self.max_flops)
+            and (self.max_latency is None or self.predicted(subnet) <= self.max_latency)
         )
+
+    def predicted(self, subnet: Subnet) -> float:
+        """Milliseconds of a subnet, by ``latency``."""
+        if self.latency is None:
+            raise UserError("a limit of latency needs what tells it: give Limits its latency")
+        return self.latency(subnet)
 
     def __str__(self) -> str:
         named = {"max params": self.max_params, "min params": self.min_params, "max FLOPs": self.max_flops}
-        return ", ".join(f"{name} {value:,}" for name, value in named.items() if value is not None) or "no limits"
+        texts = [f"{name} {value:,}" for name, value in named.items() if value is not None]
+        texts += [] if self.max_latency is None else [f"max latency {self.max_latency:g} ms"]
+        return ", ".join(texts) or "no limits"

@@ -1,7 +1,7 @@
 """Search with several objectives: NSGA-II (Deb et al., 2002), pymoo's."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -13,20 +13,30 @@ from .archive import Archive
 from .limits import Limits
 from .propose import TRIES, random_subnets
 
-Objective = Literal["accuracy", "loss", "params", "flops"]
-OBJECTIVES: tuple[Objective, ...] = ("accuracy", "loss", "params", "flops")
+FREE = Limits()
+
+Objective = Literal["accuracy", "loss", "params", "flops", "latency"]
+OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
+
+
+def check_objectives(objectives: Sequence[str]) -> None:
+    """Raises UserError where they are not two or more of ``OBJECTIVES``."""
+    unknown = [name for name in objectives if name not in OBJECTIVES]
+    if unknown or len(set(objectives)) < max(2, len(objectives)):
+        raise UserError(f"objectives {', '.join(objectives)}: name two or more of {', '.join(OBJECTIVES)}")
 
 
 def objective_values(
-    space: Space, subnets: Sequence[Subnet], figures: np.ndarray, objectives: Sequence[str]
+    space: Space, subnets: Sequence[Subnet], figures: np.ndarray, objectives: Sequence[str], limits: Limits = FREE
 ) -> np.ndarray:
     """What is minimised, (S, objectives), of figures (S, 2): accuracy counts by its negative; costs are those of the
-    stand-alone network."""
+    stand-alone network, latency what ``limits`` predict."""
     columns: dict[str, Callable[[], Any]] = {
         "accuracy": lambda: -figures[:, 0],
         "loss": lambda: figures[:, 1],
         "params": lambda: [space.network_params(subnet) for subnet in subnets],
         "flops": lambda: [space.flops(subnet) for subnet in subnets],
+        "latency": lambda: [limits.predicted(subnet) for subnet in subnets],
     }
     return np.stack([np.asarray(columns[name](), dtype=np.float64) for name in objectives], axis=1)
 
@@ -58,7 +68,7 @@ def nsga2(
         space: where.
         archive: evaluates, none twice.
         objectives: two or more of ``OBJECTIVES``.
-        limits: a child outside them gives way to a random subnet inside.
+        limits: a child outside them gives way to a random subnet inside; they tell the latency where it is wanted.
         population: subnets of a generation.
         generations: how many.
         seed: the search is a function of it and of the figures.
@@ -75,12 +85,10 @@ def nsga2(
     from pymoo.operators.crossover.ux import UX
     from pymoo.termination import get_termination
 
-    unknown = [name for name in objectives if name not in OBJECTIVES]
-    if unknown or len(set(objectives)) < 2:
-        raise UserError(f"objectives {', '.join(objectives)}: name two or more of {', '.join(OBJECTIVES)}")
+    check_objectives(objectives)
     check_whole(2, population=population)
     check_whole(1, generations=generations)
-    limits = limits or Limits()
+    limits = limits or FREE
     rng = generator(seed, "nsga2")
     first = random_subnets(space, population, limits, seed)
     algorithm = NSGA2(
@@ -99,7 +107,7 @@ def nsga2(
         subnets = [tuple(int(option) for option in row) for row in infills.get("X")]
         subnets = [subnet if limits.allow(space, subnet) else _inside(space, limits, rng, first) for subnet in subnets]
         infills.set("X", np.array(subnets))
-        infills.set("F", objective_values(space, subnets, archive(subnets), objectives))
+        infills.set("F", objective_values(space, subnets, archive(subnets), objectives, limits))
         for individual in infills:
             individual.evaluated.update(["F", "G", "H"])
         algorithm.tell(infills=infills)

@@ -4,13 +4,15 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, cast, get_args
 
 import numpy as np
+import pyarrow as pa
+from tyro.constructors import PrimitiveConstructorSpec
 
 from nshot.data.sources import data_root
 from nshot.errors import UserError, check_choices, check_whole
-from nshot.files import write_json
+from nshot.files import write_json, write_parquet
 from nshot.spaces import FewShot, Space, Subnet
 from nshot.spaces.lists import subnets_from_file
 from nshot.training.config import TrainConfig
@@ -19,12 +21,30 @@ from nshot.training.score import evaluator
 
 from .archive import Archive
 from .evolution import Evolution, evolve
+from .latency import Latency, latency_of
 from .limits import Limits
-from .pareto import Objective, front, nsga2, objective_values
+from .pareto import OBJECTIVES, Objective, check_objectives, front, nsga2, objective_values
 from .propose import random_subnets, within
 
 Score = Literal["accuracy", "loss"]
 Method = Literal["random", "evolution", "nsga2"]
+SCORED = "search.parquet"
+
+
+def _split(texts: list[str]) -> tuple[str, ...]:
+    return tuple(name for text in texts for name in text.split(",") if name)
+
+
+Objectives = Annotated[
+    tuple[Objective, ...],
+    PrimitiveConstructorSpec(
+        nargs="*",
+        metavar=f"{{{','.join(OBJECTIVES)}}}",
+        instance_from_str=cast(Any, _split),
+        is_instance=lambda value: isinstance(value, tuple),
+        str_from_instance=list,
+    ),
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,8 +59,8 @@ class How:
     """Of evolution and nsga2: subnets of a generation."""
     generations: int = 20
     """Of evolution and nsga2."""
-    objectives: tuple[Objective, ...] = ("accuracy", "params")
-    """Of nsga2: two or more of accuracy, loss, params, flops."""
+    objectives: Objectives = ("accuracy", "params")
+    """Of nsga2: two or more of accuracy, loss, params, flops, latency; separated by commas or spaces."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -48,6 +68,7 @@ class How:
         check_whole(1, sample=self.sample, generations=self.generations)
         check_whole(2, population=self.population)
         check_whole(0, seed=self.seed)
+        check_objectives(self.objectives)
         for name, methods in (
             ("sample", ("random",)),
             ("population", ("evolution", "nsga2")),
@@ -74,7 +95,7 @@ def search_run(
     """Searches a finished run's best subnet within the limits.
 
     What is evaluated is kept in the run folder, so that a killed search, or another one of the same run, does not
-    evaluate it again.
+    evaluate it again. Where latency is limited or an objective, the run's latency table is made first if it has none.
 
     Args:
         run: the run folder.
@@ -92,7 +113,7 @@ def search_run(
         As `pick`.
 
     Raises:
-        UserError: for a run, list or number that cannot be used, and limits that no subnet keeps to.
+        UserError: for a run, list, latency table or number that cannot be used, and limits that no subnet keeps to.
     """
     how = how or How()
     if by not in get_args(Score):
@@ -100,19 +121,21 @@ def search_run(
     if subnets is not None and how != How():
         raise UserError(f"subnets {subnets}: a list is scored whole, leave out --method, --sample and --seed")
     config, supernet = load_run(run)
+    objectives = how.objectives if how.method == "nsga2" and subnets is None else None
+    timed = limits.max_latency is not None or "latency" in (objectives or ())
+    latency = latency_of(run, config.space, say=say) if timed else None
+    limits = limits.by(latency)
     listed = None if subnets is None else subnets_from_file(subnets, config.space, data_root(root))
     if listed is not None:
         listed = within(config.space, listed, limits)
     evaluate, count, identity = evaluator(
         run, config, supernet, images=images, calibration=calibration, root=root, device=device
     )
-    store = run / f".search-{identity}.jsonl"
-    archive = Archive(evaluate, supernet.canonical, store)
+    archive = Archive(evaluate, supernet.canonical, run / f".search-{identity}.jsonl")
     candidates = listed or _proposed(config.space, archive, limits, how, by, say)
     figures = archive(candidates)
     owner = supernet.owner if isinstance(supernet, FewShot) else None
-    objectives = how.objectives if how.method == "nsga2" and listed is None else None
-    return pick(run, config, candidates, figures, count, limits, by, owner, objectives, store)
+    return pick(run, config, candidates, figures, count, limits, by, owner, objectives, latency)
 
 
 def _proposed(
@@ -153,9 +176,9 @@ def pick(
     by: Score,
     owner: Callable[[Subnet], Any] | None = None,
     objectives: Sequence[Objective] | None = None,
-    store: Path | None = None,
+    latency: Latency | None = None,
 ) -> dict[str, Any]:
-    """Writes the ten best of scored subnets to ``search.json`` in the run folder.
+    """Writes the ten best of scored subnets to ``search.json`` in the run folder, and all to ``search.parquet``.
 
     Args:
         run: a finished run.
@@ -167,34 +190,30 @@ def pick(
         by: the score; ties of one are broken by the other.
         owner: where several supernets scored, which one a subnet belongs to.
         objectives: whose best compromises are wanted too.
-        store: the file with all that was evaluated, for the record.
+        latency: tells milliseconds, which then are among the costs.
 
     Returns:
         What search.json holds: ``best`` and the ten best, each with arch, costs, accuracy and loss; with ``owner`` also
         ``parts``, the best of each supernet, which few-shot NAS retrains all (section D of the supplement); with
-        ``objectives`` also ``front``, the subnets that no other beats in all of them.
+        ``objectives`` also ``front``, the subnets that no other beats in all of them. With ``latency`` each has
+        ``latency_ms``, as the table predicts it, and the best and the front ``measured_ms`` too.
     """
     accuracy, loss = figures.T
     keys = (-accuracy, loss)
     order = np.lexsort(keys[::-1] if by == "accuracy" else keys)
     space = config.space
+    scored = _columns(space, subnets, figures, latency)
 
     def row(i: int) -> dict[str, Any]:
-        return {
-            "arch": space.format(subnets[i]),
-            "subnet": list(subnets[i]),
-            "accuracy": float(accuracy[i]),
-            "loss": float(loss[i]),
-            "params": space.network_params(subnets[i]),
-            "flops": space.flops(subnets[i]),
-        }
+        own = {name: column[i] for name, column in scored.items()}
+        return {"arch": own.pop("arch"), "subnet": list(subnets[i]), **own}
 
     top = [row(i) for i in order[:10]]
     result = {
         "space": {"name": space.name, **space.sizes()},
         "dataset": config.dataset,
         "by": by,
-        "limits": dataclasses.asdict(limits),
+        "limits": limits.record(),
         "candidates": len(subnets),
         "images": images,
         "best": top[0],
@@ -205,11 +224,30 @@ def pick(
         for i in order:
             firsts.setdefault(owner(subnets[i]), i)
         result["parts"] = [row(i) for i in firsts.values()]
+    front_rows: list[dict[str, Any]] = []
     if objectives is not None:
-        values = objective_values(space, subnets, figures, objectives)
-        result["objectives"] = list(objectives)
-        result["front"] = [row(i) for i in sorted(front(values), key=lambda i: values[i][-1])]
-    if store is not None:
-        result["evaluated"] = store.name
+        values = objective_values(space, subnets, figures, objectives, limits)
+        front_rows = [row(i) for i in sorted(front(values), key=lambda i: values[i][-1])]
+        result |= {"objectives": list(objectives), "front": front_rows}
+    if latency is not None:
+        result["latency"] = {key: latency.table[key] for key in ("machine", "setting", "check")}
+        chosen = [top[0], *front_rows]
+        for entry, ms in zip(chosen, latency.measured([entry["subnet"] for entry in chosen]), strict=True):
+            entry["measured_ms"] = ms
+    write_parquet(run / SCORED, pa.table(scored))
     write_json(run / "search.json", result)
     return result
+
+
+def _columns(
+    space: Space, subnets: Sequence[Subnet], figures: np.ndarray, latency: Latency | None
+) -> dict[str, list[Any]]:
+    """What is known of each subnet."""
+    found = {
+        "arch": [space.format(subnet) for subnet in subnets],
+        "accuracy": figures[:, 0].tolist(),
+        "loss": figures[:, 1].tolist(),
+        "params": [space.network_params(subnet) for subnet in subnets],
+        "flops": [space.flops(subnet) for subnet in subnets],
+    }
+    return found if latency is None else {**found, "latency_ms": [latency(subnet) for subnet in subnets]}

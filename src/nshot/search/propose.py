@@ -48,7 +48,12 @@ def unsatisfiable(space: Space, limits: Limits) -> UserError:
     some = list(space.subnets()) if space.size <= ENUMERABLE else random_subnets(space, 1000)
     params = [space.network_params(subnet) for subnet in some]
     flops = [space.flops(subnet) for subnet in some]
+    times = "" if limits.latency is None else _range([limits.latency(subnet) for subnet in some])
     return UserError(
         f"no subnet keeps to {limits}: space {space.name} of these sizes has from about {min(params):,} to "
-        f"{max(params):,} parameters and {min(flops):,} to {max(flops):,} FLOPs"
+        f"{max(params):,} parameters and {min(flops):,} to {max(flops):,} FLOPs{times}"
     )
+
+
+def _range(milliseconds: list[float]) -> str:
+    return f", and latencies of {min(milliseconds):.3g} to {max(milliseconds):.3g} ms"

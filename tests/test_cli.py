@@ -347,7 +347,10 @@ RANK_AND_SEARCH = [
     (["search", "--population", "8"], "population 8 has no effect without --method evolution or nsga2"),
     (["search", "--method", "evolution", "--sample", "9"], "sample 9 has no effect without --method random"),
     (["search", "--method", "evolution", "--objectives", "loss", "flops"], "has no effect without --method nsga2"),
-    (["search", "--method", "nsga2", "--objectives", "loss", "beauty"], "'beauty'"),
+    (
+        ["search", "--method", "nsga2", "--objectives", "loss", "beauty"],
+        "objectives loss, beauty: name two or more of accuracy, loss",
+    ),
     (["search", "--method", "nsga2", "--subnets", "no.json"], "a list is scored whole"),
     (["search", "--subnets", "no.json"], "no.json"),
     (["search", "--device", "abc"], "'abc'"),

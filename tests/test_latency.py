@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -228,6 +229,10 @@ def test_from_the_command_line(run: Path, monkeypatch: pytest.MonkeyPatch) -> No
         assert row["latency_ms"] <= 1.1
     assert all(row["measured_ms"] == 42 for row in [found["best"], *found["front"]])
     assert "(42)" in out
+    scored = pq.read_table(run / "search.parquet").to_pylist()
+    assert len(scored) == found["candidates"]
+    assert {row["arch"] for row in [*found["top"], *found["front"]]} <= {row["arch"] for row in scored}
+    assert (run / "search.png").read_bytes().startswith(b"\x89PNG")
     status, out, _ = nshot_("latency", run)
     assert status == 0
     assert "90 subnets" in out

@@ -111,9 +111,12 @@ def rank(args: list[str]) -> None:
 
 def search(args: list[str]) -> None:
     """pick a run's best subnet under limits: nshot search RUN [--method M] [--max-params 1.2M] [options]"""
+    import pyarrow.parquet as pq
+
+    from nshot.report.search_plot import plot_search
     from nshot.report.tables import print_search
     from nshot.search.limits import Limits
-    from nshot.search.pick import How, search_run
+    from nshot.search.pick import SCORED, How, search_run
 
     @dataclass(frozen=True)
     class Search(Where):
@@ -151,7 +154,10 @@ def search(args: list[str]) -> None:
     )
     print_search(result)
     found = run / "search.json"
-    print(f"written: {found}; retrain the best with: nshot retrain {found} --out NEW_FOLDER")
+    picture = plot_search(run / "search.png", result, pq.read_table(run / SCORED).to_pydict())
+    print(
+        f"written: {found}, {SCORED} and {picture.name}; retrain the best with: nshot retrain {found} --out NEW_FOLDER"
+    )
 
 
 def retrain(args: list[str]) -> None:

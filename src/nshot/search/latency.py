@@ -2,9 +2,11 @@
 
 import json
 import platform
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -22,7 +24,7 @@ from .propose import random_subnets
 FILE = "latency.json"
 CHECKS = 50  # other subnets whose measured latency says how far the table is off
 ROUNDS = 3  # over all networks; the fastest counts, for what else runs on the machine only ever adds to it
-SECONDS, CALLS = 0.03, 9  # the least that a median is of
+WARM_UP, SECONDS, CALLS = 3, 0.03, 9  # the least that a median is of
 
 
 @dataclass(frozen=True)
@@ -46,14 +48,23 @@ def measure(space: Space, subnet: Subnet, setting: Setting) -> float:
 
     In evaluation mode and channels-last, without gradients; its weights are new ones, which take as long as others.
     """
-    from torch.utils.benchmark import Timer
-
     network = space.network(subnet).eval().to(memory_format=torch.channels_last)
     x = torch.zeros(setting.batch, 3, space.resolution, space.resolution).to(memory_format=torch.channels_last)
-    timer = Timer("network(x)", globals={"network": network, "x": x}, num_threads=setting.threads)
-    with torch.inference_mode():
-        once = timer.timeit(3).median
-        return 1e3 * timer.blocked_autorange(min_run_time=max(SECONDS, CALLS * once)).median
+    before = torch.get_num_threads()
+    times: list[float] = []
+    torch.set_num_threads(setting.threads)
+    try:
+        with torch.inference_mode():
+            for _ in range(WARM_UP):
+                network(x)
+            # Call by call: torch.utils.benchmark times blocks, whose means hold every interruption.
+            while len(times) < CALLS or sum(times) < SECONDS:
+                begin = time.perf_counter()
+                network(x)
+                times.append(time.perf_counter() - begin)
+    finally:
+        torch.set_num_threads(before)
+    return 1e3 * median(times)
 
 
 def machine() -> dict[str, str]:

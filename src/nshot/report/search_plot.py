@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nshot.report.plots import _low
+from nshot.report.plots import low_end
 from nshot.search.pareto import front
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def _panel(panel: "Axes", cost: np.ndarray, score: np.ndarray, by: str, best_cos
     corner = front(np.stack([cost, better], axis=1))
     # Several subnets may stand at one point; the line needs each point once, in order.
     line = np.unique(np.stack([cost[corner] / unit, score[corner]], axis=1), axis=0)
-    kept = -better >= _low(-better)  # a few hopeless subnets would squeeze all others into a strip
+    kept = -better >= low_end(-better)  # a few hopeless subnets would squeeze all others into a strip
     panel.scatter(
         cost[kept] / unit, score[kept], s=12, color=COLOURS["subnet"], alpha=0.7, linewidths=0, label="subnet"
     )

@@ -14,7 +14,7 @@ from nshot.spaces import Subnet, Supernet
 from nshot.strategies import Plan
 from nshot.training.optimizers import Idle, adamw
 from nshot.training.optimizers import sgd as nshot_sgd
-from nshot.training.supernet import train_steps
+from nshot.training.supernet import smoothed, train_steps
 
 STEPS, LR, CLIP = 12, 0.1, 0.5
 SPACE = nshot.space("nasbench201", channels=4, cells=1, resolution=8)
@@ -214,7 +214,9 @@ def test_a_later_start_continues_the_same_sequence(idle: Idle, fast: bool) -> No
 def test_yields_the_loss_of_the_batch(plan: Callable[[int], Plan], smoothing: float) -> None:
     model = new_supernet()
     optimizer = SeparatedMomentum(sgd(model), clusters=1)
-    loop = train_steps(model, optimizer, plan, batches, start=0, total_steps=STEPS, lr=LR, label_smoothing=smoothing)
+    loop = train_steps(
+        model, optimizer, plan, batches, start=0, total_steps=STEPS, lr=LR, criterion=smoothed(smoothing)
+    )
     for step in range(STEPS):
         x, y = batches(step)
         with torch.no_grad():  # before the step: the generator has not been asked yet

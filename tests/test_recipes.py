@@ -314,10 +314,17 @@ def test_a_killed_retraining_continues_bit_for_bit(
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_is_named_and_flags_override_it(name: str, tmp_path: Path) -> None:
     flags = ["--recipe", name, "--epochs", "5", "--batch-size", "64", "--cutout", "2", "--policy", "none"]
+    flags += ["--drop-path", "0", "--auxiliary", "0"]  # this space has neither
     out = tmp_path / "out"
     assert nshot_("retrain", *CLI, "--out", out, *flags, "--epochs", "1", "--warmup", "0")[0] == 0
     stored = json.loads((out / "config.json").read_text())["config"]["recipe"]
-    expected = dataclasses.asdict(recipe(name)) | {"epochs": 1, "batch_size": 64, "warmup": 0}
+    expected = dataclasses.asdict(recipe(name)) | {
+        "epochs": 1,
+        "batch_size": 64,
+        "warmup": 0,
+        "drop_path": 0.0,
+        "auxiliary": 0.0,
+    }
     expected["augment"] |= {"cutout": 2, "policy": "none"}
     assert stored == expected
 

@@ -12,7 +12,7 @@ from nshot.spaces import Space, Subnet
 from nshot.strategies import Plan, strategies
 from nshot.training.config import TrainConfig
 from nshot.training.runner import finite
-from nshot.training.supernet import train_steps
+from nshot.training.supernet import smoothed, train_steps
 from nshot.training.train import make_batches, make_optimizer, new_supernet
 
 from .base import Scale
@@ -56,7 +56,7 @@ def similarity(config: TrainConfig, data: Dataset, folder: Path, scale: Scale) -
         total_steps=total,
         lr=config.lr,
         backward=recorder,
-        label_smoothing=config.label_smoothing,
+        criterion=smoothed(config.label_smoothing),
     )
     for step, loss in steps:
         if (step + 1) % batches.steps_per_epoch == 0:
@@ -85,7 +85,7 @@ def spread(config: TrainConfig, data: Dataset, folder: Path, scale: Scale) -> di
         start=0,
         total_steps=total,
         lr=config.lr,
-        label_smoothing=config.label_smoothing,
+        criterion=smoothed(config.label_smoothing),
     )
     for step, loss in steps:
         if (step + 1) % batches.steps_per_epoch == 0:

@@ -1,6 +1,7 @@
 """Training of one stand-alone network: the loop's steps with a plan that never changes."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -9,33 +10,49 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from nshot.data.batches import TrainBatches, heldout_batches
 from nshot.data.sources import Dataset, Images
 from nshot.dynamic import SeparatedMomentum
+from nshot.nn.auxiliary import WithAuxiliary
+from nshot.nn.drop import set_drop_path
 from nshot.seeding import seeded
 from nshot.spaces import Space, Subnet
 from nshot.strategies.base import Plan
 
 from .recipes import Recipe
-from .supernet import train_steps, warmed
+from .supernet import smoothed, train_steps, warmed
 from .teacher import Teacher
 
 
 class Alone(nn.Module):
     """A network as the loop wants it: its one path is the network itself. Where the recipe averages weights, with
-    their average."""
+    their average; where it has an auxiliary head, with that."""
 
     def __init__(self, network: nn.Module, recipe: Recipe) -> None:
         super().__init__()
         self.network = network
         self.average: AveragedModel | None = None
         if recipe.ema > 0:
-            self.average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
+            self.average = AveragedModel(self.plain, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
 
-    def forward(self, x: Tensor, path: Subnet) -> Tensor:
+    def forward(self, x: Tensor, path: Subnet) -> Tensor | tuple[Tensor, Tensor]:
         return self.network(x)
+
+    @property
+    def plain(self) -> nn.Module:
+        """The network without auxiliary head."""
+        return self.network.network if isinstance(self.network, WithAuxiliary) else self.network
 
     @property
     def kept(self) -> nn.Module:
         """The network that training is for."""
-        return self.network if self.average is None else self.average.module
+        return self.plain if self.average is None else self.average.module
+
+
+def make_alone(space: Space, subnet: Subnet, recipe: Recipe, seed: int) -> Alone:
+    """The subnet's network before its first step. Raises UserError where the recipe asks for what the space has not."""
+    with seeded(seed, "init"):
+        network = space.network(subnet)
+        trained = space.with_auxiliary(network) if recipe.auxiliary > 0 else network
+    set_drop_path(trained, recipe.drop_path)
+    return Alone(trained, recipe).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def fit_steps(
@@ -49,6 +66,7 @@ def fit_steps(
     model: nn.Module | None = None,
     backward: Callable[[Tensor], None] = Tensor.backward,
     teacher: Teacher | None = None,
+    seed: int = 0,
 ) -> Iterator[tuple[int, Tensor]]:
     """Trains a network by the recipe and yields (step, loss) after each step.
 
@@ -62,10 +80,13 @@ def fit_steps(
         model: ``alone`` as a wrapper like Fabric runs it; default: itself.
         backward: that wrapper's.
         teacher: whose opinion is part of the labels.
+        seed: of what the network draws (drop-path).
     """
     total = recipe.epochs * batches.steps_per_epoch
 
     def plan(step: int) -> Plan:
+        if recipe.drop_path > 0:  # it rises from none, epoch by epoch, as in the networks that it is from
+            set_drop_path(alone.network, recipe.drop_path * (step // batches.steps_per_epoch) / recipe.epochs)
         return Plan(paths=((),), weights=(1.0,), lr=recipe.factor(step, total, decay), cluster=0)
 
     steps = train_steps(
@@ -77,12 +98,25 @@ def fit_steps(
         total_steps=total,
         lr=recipe.base_lr,
         backward=backward,
-        label_smoothing=recipe.label_smoothing if teacher is None else 0.0,
+        criterion=_criterion(recipe.label_smoothing if teacher is None else 0.0, recipe.auxiliary),
+        seed=seed,
     )
     for step, loss in steps:
         if alone.average is not None:
-            alone.average.update_parameters(alone.network)
+            alone.average.update_parameters(alone.plain)
         yield step, loss
+
+
+def _criterion(label_smoothing: float, auxiliary: float) -> Callable[[Any, Tensor], Tensor]:
+    """The loss of a network, or of one with an auxiliary head, whose loss is added by that weight."""
+    loss = smoothed(label_smoothing)
+    if auxiliary == 0:
+        return loss
+
+    def both(outputs: tuple[Tensor, Tensor], labels: Tensor) -> Tensor:
+        return loss(outputs[0], labels) + auxiliary * loss(outputs[1], labels)
+
+    return both
 
 
 @torch.inference_mode()
@@ -102,11 +136,10 @@ def make_batches(images: Images, data: Dataset, recipe: Recipe, seed: int) -> Tr
 
 def train_alone(space: Space, subnet: Subnet, data: Dataset, recipe: Recipe, seed: int) -> tuple[float, float]:
     """Trains a subnet on the training part from scratch, without a run folder: (valid, test) accuracy in percent."""
-    with seeded(seed, "init"):
-        network = space.network(subnet).to(memory_format=torch.channels_last)
-    alone = Alone(network, recipe)
+    alone = make_alone(space, subnet, recipe, seed)
     batches = make_batches(data.train, data, recipe, seed)
-    for _ in fit_steps(alone, recipe.optimizer(network), batches, recipe, recipe.decay(space, subnet)):
+    optimizer = recipe.optimizer(alone.network)
+    for _ in fit_steps(alone, optimizer, batches, recipe, recipe.decay(space, subnet), seed=seed):
         pass
     valid, test = (
         accuracy(alone.kept, heldout_batches(part, min(1000, len(part)), batches.normalise))

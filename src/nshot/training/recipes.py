@@ -35,6 +35,10 @@ class Recipe:
     clip: float | None = None
     """Largest norm of the gradient; None does not clip."""
     label_smoothing: float = 0.0
+    drop_path: float = 0.0
+    """Rate of drop-path at the end of training, to which it rises; for spaces whose networks have it."""
+    auxiliary: float = 0.0
+    """Weight of an auxiliary head's loss; 0: no head. For the DARTS space."""
     ema: float = 0.0
     """Decay a step of a moving average of the weights, which is then what is kept; 0: the last weights are kept."""
     augment: Augment = field(default_factory=Augment)
@@ -44,7 +48,9 @@ class Recipe:
         check_whole(1, epochs=self.epochs, batch_size=self.batch_size)
         check_whole(0, warmup=self.warmup, lr_batch=self.lr_batch)
         check_share(momentum=self.momentum, weight_decay=self.weight_decay, label_smoothing=self.label_smoothing)
-        check_share(ema=self.ema)
+        check_share(ema=self.ema, drop_path=self.drop_path)
+        if not 0 <= self.auxiliary < math.inf:
+            raise UserError(f"auxiliary {self.auxiliary}: must be 0 or more")
         check_positive(lr=self.lr)
         if self.clip is not None:
             check_positive(clip=self.clip)
@@ -97,7 +103,16 @@ RECIPES = {
         augment=Augment(crop="resized", policy="autoaugment", erasing=0.25, mixup=0.2),
     ),
     # Liu et al. (ICLR 2019), for the 200 epochs of section B.2.
-    "darts": Recipe(batch_size=96, lr=0.025, weight_decay=3e-4, nesterov=False, clip=5.0, augment=Augment(cutout=16)),
+    "darts": Recipe(
+        batch_size=96,
+        lr=0.025,
+        weight_decay=3e-4,
+        nesterov=False,
+        clip=5.0,
+        drop_path=0.2,
+        auxiliary=0.4,
+        augment=Augment(cutout=16),
+    ),
 }
 
 

@@ -13,10 +13,10 @@ from nshot.data.batches import heldout_batches
 from nshot.data.sources import Dataset, Images
 from nshot.errors import UserError, check_choices, check_whole
 from nshot.files import write_json
-from nshot.seeding import seeded
 from nshot.spaces import Space, Subnet, space
 
-from .alone import Alone, accuracy, fit_steps, make_batches
+from . import distributed
+from .alone import Alone, accuracy, fit_steps, make_alone, make_batches
 from .config import space_from_dict
 from .networks import NETWORK, RESULT, read_result
 from .recipes import Recipe
@@ -68,6 +68,8 @@ def retrain(
     Raises:
         UserError: for values that do not fit together, and as `execute`.
     """
+    if distributed.size() > 1:
+        raise UserError(f"{distributed.size()} processes: a network is retrained in one, start without torchrun")
     folder = Path(out)
     space = config.space.with_classes(data.classes)
     subnet = space.check(subnet)
@@ -78,6 +80,7 @@ def retrain(
     if config.teacher is not None:
         teacher = make_teacher(config.teacher, config.distill, data, batches.normalise).to(lightning.device)
     decay = config.recipe.decay(space, subnet)
+    make_alone(space, subnet, config.recipe, config.seed)  # refuses what cannot be before any folder
     described = {**dataclasses.asdict(config), "space": {"name": space.name, **space.sizes()}}
     result: dict[str, Any] = {
         "arch": space.format(subnet),
@@ -90,12 +93,9 @@ def retrain(
     }
 
     def make() -> Job:
-        with seeded(config.seed, "init"):
-            network = space.network(subnet)
-        network.to(lightning.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        alone = make_alone(space, subnet, config.recipe, config.seed).to(lightning.device)
         batches.to(lightning.device)
-        alone = Alone(network, config.recipe)
-        optimizer = config.recipe.optimizer(network)
+        optimizer = config.recipe.optimizer(alone.network)
         return Job(
             alone,
             optimizer,
@@ -109,6 +109,7 @@ def retrain(
                 model=lightning.setup(alone),
                 backward=lightning.backward,
                 teacher=teacher,
+                seed=config.seed,
             ),
             config.recipe.epochs * batches.steps_per_epoch,
             config.recipe.batch_size,

@@ -3,6 +3,8 @@
 import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +26,7 @@ def train_steps(
     total_steps: int,
     lr: float,
     backward: Callable[[Tensor], None] = Tensor.backward,
-    label_smoothing: float = 0.0,
+    criterion: Callable[[Any, Tensor], Tensor] = F.cross_entropy,
     seed: int = 0,
 ) -> Iterator[tuple[int, Tensor]]:
     """Trains step by step and yields (step, its loss) after each; the loss stays on the device.
@@ -38,7 +40,7 @@ def train_steps(
         total_steps: T.
         lr: base learning rate lr0, which plans scale.
         backward: how a loss becomes gradients, for wrappers like Fabric.
-        label_smoothing: of the cross entropy.
+        criterion: the loss, from what the model gives and the labels.
         seed: what the model draws in a forward pass (drop-path) depends on it and the step alone.
     """
     random = draws(model)
@@ -48,7 +50,7 @@ def train_steps(
         losses = []
         with seeded(seed, "forward", step) if random else nullcontext():
             for path, weight in zip(todo.paths, todo.weights, strict=True):
-                loss = F.cross_entropy(model(images, path), labels, label_smoothing=label_smoothing)
+                loss = criterion(model(images, path), labels)
                 backward(loss if weight == 1 else loss * weight)
                 losses.append(loss.detach())
         for group in optimizer.param_groups:
@@ -56,6 +58,11 @@ def train_steps(
         optimizer.step(cluster=todo.cluster)
         optimizer.zero_grad()
         yield step, losses[0] if len(losses) == 1 else torch.stack(losses).mean()
+
+
+def smoothed(label_smoothing: float) -> Callable[[Tensor, Tensor], Tensor]:
+    """Cross entropy with smoothed labels."""
+    return partial(F.cross_entropy, label_smoothing=label_smoothing)
 
 
 def warmed(plan: Callable[[int], Plan], steps: int) -> Callable[[int], Plan]:

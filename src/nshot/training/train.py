@@ -23,7 +23,7 @@ from .optimizers import adamw, rest_slices, sgd
 from .processes import run_in_processes
 from .run import PARTS, WEIGHTS, claim, load_run, locked
 from .runner import Job, Run, Say, execute, fabric, save_weights
-from .supernet import train_steps, warmed
+from .supernet import smoothed, train_steps, warmed
 
 
 def train(
@@ -86,7 +86,7 @@ def train(
                 total_steps=total_steps,
                 lr=config.lr,
                 backward=distributed.averaged(lightning.backward, supernet.parameters()),
-                label_smoothing=config.label_smoothing,
+                criterion=smoothed(config.label_smoothing),
                 seed=config.seed,
             ),
             total_steps,

@@ -3,8 +3,21 @@
 from typing import Any
 
 from .base import Decision, FewShot, Space, Subnet, Supernet, extract, spaces
+from .plain import PlainSpace, PlainSupernet
 
-__all__ = ["Decision", "FewShot", "Space", "Subnet", "Supernet", "extract", "list_spaces", "space", "spaces"]
+__all__ = [
+    "Decision",
+    "FewShot",
+    "PlainSpace",
+    "PlainSupernet",
+    "Space",
+    "Subnet",
+    "Supernet",
+    "extract",
+    "list_spaces",
+    "space",
+    "spaces",
+]
 
 
 def space(name: str, **sizes: Any) -> Space:

@@ -6,17 +6,20 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from helpers import nshot_, refuse
 from nshot import UserError
+from nshot.benchmarks.table import EMBEDDED
 from nshot.studies.base import SCALES, Row, Setting, Study, studies
-from nshot.studies.collect import Known, collect, markdown
-from nshot.studies.runner import jobs_of, run_jobs
+from nshot.studies.collect import Known, collect, markdown, searched
+from nshot.studies.runner import Job, jobs_of, run_jobs
+from nshot.studies.searched import training_minutes
 
 SMOKE = SCALES["smoke"]
 ALL = [studies[name] for name in studies.names()]
-TABLES = ["figure-b", *(f"table-{letter}" for letter in "bcdefgijklm")]
+TABLES = ["figure-a", "figure-b", *(f"table-{letter}" for letter in "abcdefghijklm")]
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +53,12 @@ def test_runs_are_shared(folder: Path) -> None:
     runs = [path.name for path in (folder / "runs" / "smoke").iterdir()]
     assert len(runs) == len(jobs_of(ALL, SMOKE, 1)) < rows
     settings = {
-        repr((s.strategy, sorted(s.options.items()), sorted(s.config.items()), s.space, getattr(s, "function", None)))
+        repr(
+            (
+                *(s.strategy, sorted(s.options.items()), sorted(s.config.items()), s.space),
+                *(getattr(s, "function", None), getattr(s, "arguments", None)),
+            )
+        )
         for s in (row.setting for study in ALL for row in study.rows)
     }
     assert len(runs) == len(settings)
@@ -63,6 +71,61 @@ def test_one_row_has_one_figure_everywhere(folder: Path) -> None:
         rows = json.loads((folder / "out" / f"{name}-smoke.json").read_text())["rows"]
         figures.append(next(row["seeds"]["0"] for row in rows if row["label"] == label))
     assert figures[0] == figures[1] == figures[2]
+
+
+def test_figures_of_methods_that_are_not_run_are_cited(folder: Path) -> None:
+    text = (folder / "out" / "table-a-smoke.md").read_text()
+    cited = dict(studies["table-a"].cited)
+    assert cited["PA&DA"] == (93.33, 0.22)
+    for label, (mean, std) in cited.items():
+        assert f"| {label} | {mean:.3f} ± {std:.3f} | - | - | - | - | - | not run here |" in text
+
+
+def test_few_shot_search_retrains_the_best_of_each_part(folder: Path) -> None:
+    job = Job.of(studies["table-a"].rows[-1].setting, SMOKE, 0)
+    run = folder / "runs" / "smoke" / job.folder
+    found = json.loads((run / "supernet" / "search.json").read_text())["parts"]
+    summary = json.loads((run / "retrained" / "result.json").read_text())
+    retrained = [json.loads((run / "retrained" / f"part-{i}" / "result.json").read_text()) for i in range(len(found))]
+    assert [result["arch"] for result in retrained] == [part["arch"] for part in found]
+    assert len({part["arch"][1:15] for part in found}) == len(found) > 1  # parts differ in the first edge
+    figures = json.loads((run / "measured.json").read_text())
+    assert figures["retrained, test (%)"] == max(result["test_accuracy"] for result in retrained)
+    assert figures["subnet"] == summary["subnet"]
+
+
+def test_both_schedules_of_table_h_retrain_the_same_subnet(folder: Path) -> None:
+    rows = studies["table-h"].rows
+    for cosine, calr in zip(rows[::2], rows[1::2], strict=True):
+        folders = [folder / "runs" / "smoke" / Job.of(row.setting, SMOKE, 0).folder for row in (cosine, calr)]
+        found = [json.loads((each / "supernet" / "search.json").read_text()) for each in folders]
+        assert found[0] == found[1]
+        schedules = [
+            json.loads(next((each / "retrained").rglob("config.json")).read_text())["config"]["recipe"]["schedule"]
+            for each in folders
+        ]
+        assert schedules == ["cosine", "calr"]
+
+
+def test_the_benchmark_says_what_a_found_subnet_truly_reaches(tmp_path: Path) -> None:
+    job = Job.of(studies["table-a"].rows[0].setting, SMOKE, 0)
+    table = pq.read_table(EMBEDDED).to_pydict()
+    listed = list(job.config.space.parse(table["arch"][3]))
+    for subnet, true in ((listed, table["digits_test"][3]), ([4, 4, 4, 4, 4, 4], None)):
+        (tmp_path / "measured.json").write_text(json.dumps({"retrained, test (%)": 50.0, "subnet": subnet}))
+        known = job.config.space.format(tuple(subnet)) in table["arch"]
+        assert known == (true is not None)
+        figures = searched(tmp_path, job, None)
+        assert figures == {"in the benchmark, test (%)": true, "retrained, test (%)": 50.0, "subnet": subnet}
+        assert next(iter(figures)) == "in the benchmark, test (%)"  # the column that is drawn beside the paper's
+
+
+def test_minutes_of_training_are_those_of_all_parts(tmp_path: Path) -> None:
+    for part, rates in (("part-0", (320.0, 640.0)), ("part-1", (64.0, 64.0))):
+        (tmp_path / part).mkdir()
+        lines = [{"step": 10 * (i + 1), "images_per_second": rate} for i, rate in enumerate(rates)]
+        (tmp_path / part / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert training_minutes(tmp_path, 64) == pytest.approx((2 + 1 + 10 + 10) / 60)
 
 
 def test_what_is_done_is_not_done_again(folder: Path) -> None:
@@ -144,7 +207,7 @@ def test_mean_and_spread_are_over_seeds() -> None:
 @pytest.mark.parametrize(
     ("args", "expected"),
     [
-        (["table-z"], "unknown study 'table-z': choose one of figure-b, table-b"),
+        (["table-z"], "unknown study 'table-z': choose one of figure-a, figure-b, table-a"),
         (["table-j", "--jobs", "0"], "jobs 0: must be at least 1"),
         (["table-j", "--jobs", "1000"], "jobs 1000: this machine has"),
         (["table-j", "--seeds", "0"], "seeds 0"),

@@ -94,7 +94,9 @@ class Study:
     """A table of the paper, made from runs.
 
     ``measure`` says what its columns are: ``tau`` (Kendall's tau by accuracy and by loss), ``bias`` (CB and C³ for
-    each data set of the benchmark), or ``own`` (what its rows' functions measured).
+    each data set of the benchmark), ``own`` (what its rows' functions measured), or ``searched`` (that, after what the
+    benchmark says of the subnet that was found). ``cited`` has the paper's figures of methods that are not run here.
+    ``axes`` names two columns: the picture then shows one by the other.
     """
 
     name: str
@@ -102,6 +104,8 @@ class Study:
     rows: tuple[Row, ...]
     measure: str = "tau"
     note: str = ""
+    cited: tuple[tuple[str, tuple[float, ...]], ...] = ()
+    axes: tuple[str, str] | None = None
 
 
 studies: Registry[Study] = Registry("study", "nshot.studies")

@@ -52,7 +52,16 @@ def own(folder: Path, job: Job, root: str | Path | None) -> dict[str, float]:
     return json.loads((folder / f"{job.result}.json").read_text())
 
 
-MEASURES: dict[str, Measure] = {"tau": tau, "bias": bias, "own": own}
+def searched(folder: Path, job: Job, root: str | Path | None) -> dict[str, Any]:
+    """What the row's function measured, after the true accuracy of the subnet it found; None where none is listed."""
+    found: dict[str, Any] = own(folder, job, root)
+    benchmark = read_benchmark(job.scale.benchmark, job.config.space, root)
+    column = benchmark.columns[f"{job.config.dataset}_test"]
+    true = dict(zip(benchmark.subnets, column.tolist(), strict=True)).get(tuple(found["subnet"]))
+    return {"in the benchmark, test (%)": true, **found}
+
+
+MEASURES: dict[str, Measure] = {"tau": tau, "bias": bias, "own": own, "searched": searched}
 
 
 @dataclass(frozen=True)
@@ -110,7 +119,12 @@ def collect(
                 "failed": failed,
             }
         )
-    return {"study": study.name, "title": study.title, "preset": scale.preset, "note": study.note, "rows": rows}
+    result = {"study": study.name, "title": study.title, "preset": scale.preset, "note": study.note, "rows": rows}
+    if study.cited:
+        result["cited"] = [{"label": label, "paper": paper} for label, paper in study.cited]
+    if study.axes is not None:
+        result["axes"] = study.axes
+    return result
 
 
 def markdown(result: dict[str, Any]) -> str:
@@ -126,6 +140,8 @@ def markdown(result: dict[str, Any]) -> str:
         cells = [_spread([figures[column] for figures in row["seeds"].values()]) for column in columns]
         state = str(len(row["seeds"])) + (f", {len(row['failed'])} failed" if row["failed"] else "")
         lines.append(f"| {row['label']} | {_paper(row['paper'])} | {' | '.join([*cells, state])} |")
+    for row in result.get("cited", []):
+        lines.append(f"| {row['label']} | {_paper(row['paper'])} | {' | '.join('-' for _ in columns)} | not run here |")
     if result["note"]:
         lines += ["", result["note"]]
     return "\n".join(lines) + "\n"
@@ -154,11 +170,12 @@ def _stem(study: str, preset: str, out: Path) -> Path:
 
 def write(result: dict[str, Any], out: Path) -> list[Path]:
     """Writes ``<study>-<preset>.json``, ``.md`` and ``.png``."""
-    from nshot.studies.plot import plot
+    from nshot.studies.plot import across, plot
 
     out.mkdir(parents=True, exist_ok=True)
     stem = _stem(result["study"], result["preset"], out)
     write_json(stem.with_suffix(".json"), result)
     write_atomically(stem.with_suffix(".md"), markdown(result).encode())
-    plot(stem.with_suffix(".png"), result)
+    draw = plot if result.get("axes") is None else across
+    draw(stem.with_suffix(".png"), result)
     return [stem.with_suffix(suffix) for suffix in (".json", ".md", ".png")]

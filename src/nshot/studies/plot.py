@@ -1,6 +1,7 @@
 """A study as a picture: each row's seeds beside the paper's figure."""
 
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 
@@ -9,7 +10,7 @@ def plot(path: Path, result: dict[str, Any]) -> Path:
     several columns the first one is shown."""
     from matplotlib.figure import Figure
 
-    rows = result["rows"]
+    rows = result["rows"] + [{**row, "seeds": {}} for row in result.get("cited", [])]
     column = next((c for row in rows for figures in row["seeds"].values() for c in figures), "")
     figure = Figure(figsize=(8, 1.2 + 0.34 * len(rows)), layout="constrained", dpi=120)
     panel = figure.subplots()
@@ -18,8 +19,7 @@ def plot(path: Path, result: dict[str, Any]) -> Path:
         values = [f[column] for f in row["seeds"].values() if f.get(column) is not None]
         if values:
             panel.plot(values, [y] * len(values), "o", color="#4c78a8", alpha=0.5, ms=5, label=labels.pop("seed", None))
-            mean = sum(values) / len(values)
-            panel.plot(mean, y, "|", color="#4c78a8", ms=14, mew=2.5, label=labels.pop("mean", None))
+            panel.plot(mean(values), y, "|", color="#4c78a8", ms=14, mew=2.5, label=labels.pop("mean", None))
         if row["paper"]:
             std = row["paper"][1] if len(row["paper"]) == 2 else 0
             panel.errorbar(
@@ -35,3 +35,29 @@ def plot(path: Path, result: dict[str, Any]) -> Path:
         figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)
     figure.savefig(path)
     return path
+
+
+def across(path: Path, result: dict[str, Any]) -> Path:
+    """One column by another: a point a row, the mean over seeds with its deviation; what is ours is filled."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.6), layout="constrained", dpi=120)
+    panel = figure.subplots()
+    x_name, y_name = result["axes"]
+    for i, row in enumerate(row for row in result["rows"] if row["seeds"]):
+        (x, dx), (y, dy) = (_spread([figures[name] for figures in row["seeds"].values()]) for name in (x_name, y_name))
+        fill = "none" if "ours" not in row["label"] else None
+        marker = "os^Dv"[i % 5]
+        panel.errorbar(x, y, dy, dx, fmt=marker, color=f"C{i}", ms=8, mfc=fill, capsize=3, label=row["label"])
+    panel.set(xlabel=x_name, ylabel=y_name, xscale="log")
+    figure.suptitle(f"{result['title']}\npreset {result['preset']}", fontsize=10)
+    panel.grid(alpha=0.25)
+    panel.spines[["top", "right"]].set_visible(False)
+    if panel.get_legend_handles_labels()[0]:
+        figure.legend(loc="outside right center", fontsize=8, frameon=False)
+    figure.savefig(path)
+    return path
+
+
+def _spread(values: list[float]) -> tuple[float, float | None]:
+    return mean(values), stdev(values) if len(values) > 1 else None

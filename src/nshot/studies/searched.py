@@ -1,19 +1,22 @@
-"""The searches behind tables B, C, L and M: a supernet, its best subnet within a limit, and what that one reaches."""
+"""The searches behind tables A, B, C, H, L and M: a supernet, its best subnet in a limit, and what that one reaches."""
 
+import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from nshot.data.sources import Dataset
 from nshot.search.limits import Limits
+from nshot.search.pick import pick
 from nshot.search.propose import random_subnets
-from nshot.spaces import Subnet
+from nshot.spaces import FewShot, Subnet
 from nshot.training.config import TrainConfig, preset
-from nshot.training.recipes import Recipe
-from nshot.training.retrain import RetrainConfig, retrain
-from nshot.training.run import load_run
+from nshot.training.recipes import Recipe, recipe
+from nshot.training.retrain import RetrainConfig, retrain, retrain_best
+from nshot.training.run import load_run, read_log
 from nshot.training.score import score_run
 from nshot.training.train import train
 
@@ -29,14 +32,55 @@ def retrained(config: TrainConfig, data: Dataset, folder: Path, scale: Scale) ->
     run = train(config, data, folder / "supernet", device="cpu", say=quiet)
     subnets, accuracies, losses = _scored(run, data, scale, Limits())
     best = subnets[int(np.lexsort((losses, -accuracies))[0])]
-    recipe = Recipe(epochs=scale.retrain_epochs, batch_size=64, lr=0.05)
-    again = RetrainConfig(space=config.space, recipe=recipe, dataset=config.dataset, seed=config.seed)
+    short = Recipe(epochs=scale.retrain_epochs, batch_size=64, lr=0.05)
+    again = RetrainConfig(space=config.space, recipe=short, dataset=config.dataset, seed=config.seed)
     result = retrain(again, best, data, folder / "retrained", device="cpu", say=quiet)
     return {
         "retrained, test (%)": result["test_accuracy"],
         "with supernet weights (%)": float(accuracies.max()),
         "parameters (M)": result["params"] / 1e6,
     }
+
+
+def searched(
+    config: TrainConfig, data: Dataset, folder: Path, scale: Scale, schedule: Literal["cosine", "calr"] = "cosine"
+) -> dict[str, Any]:
+    """Tables A and H: the best of random subnets, retrained with this schedule; of several supernets, the best of each
+    is retrained and the best of those kept (section D).
+
+    The search's minutes are those of one thread that trains and scores: of training by the rates in its logs, so also
+    where it was killed and continued; of scoring as they pass.
+    """
+    run = train(config, data, folder / "supernet", device="cpu", say=quiet)
+    began = time.perf_counter()
+    subnets, accuracies, losses = _scored(run, data, scale, Limits())
+    minutes = training_minutes(run, config.batch_size) + (time.perf_counter() - began) / 60
+    supernet = load_run(run)[1]
+    owner = supernet.owner if isinstance(supernet, FewShot) else None
+    figures = np.stack([accuracies, losses], axis=1)
+    found = pick(run, config, subnets, figures, scale.images or len(data.valid), Limits(), "accuracy", owner)
+    best = [tuple(row["subnet"]) for row in found.get("parts") or [found["best"]]]
+    how = recipe("cifar") if scale.preset == "paper" else Recipe(epochs=scale.retrain_epochs, batch_size=64, lr=0.05)
+    again = RetrainConfig(config.space, replace(how, schedule=schedule), config.dataset, seed=config.seed)
+    result = retrain_best(again, best, data, folder / "retrained", device="cpu", say=quiet)
+    return {
+        "retrained, test (%)": result["test_accuracy"],
+        "with supernet weights (%)": found["best"]["accuracy"],
+        "parameters (M)": result["params"] / 1e6,
+        "search (min)": minutes,
+        "subnet": result["subnet"],
+    }
+
+
+def training_minutes(run: Path, batch_size: int) -> float:
+    """How long a run, or all its parts, trained, by the images a second of its logs."""
+    seconds = 0.0
+    for log in run.rglob("log.jsonl"):
+        before = 0
+        for line in read_log(log):
+            seconds += (line["step"] - before) * batch_size / line["images_per_second"]
+            before = line["step"]
+    return seconds / 60
 
 
 def limited(config: TrainConfig, data: Dataset, folder: Path, scale: Scale, limits: Sequence[float]) -> dict[str, Any]:

@@ -328,11 +328,11 @@ def test_an_interrupted_ranking_continues(run: Path, monkeypatch: pytest.MonkeyP
     scored: list[tuple[int, ...]] = []
     dies = [True]
 
-    def counting(supernet, subnets, *args):
+    def counting(supernet, subnets, *args, **options):
         if len(scored) == 20 and dies[0]:
             raise KeyboardInterrupt
         scored.extend(subnets)
-        return evaluate(supernet, subnets, *args)
+        return evaluate(supernet, subnets, *args, **options)
 
     monkeypatch.setattr(score_module, "evaluate", counting)
     with pytest.raises(KeyboardInterrupt):

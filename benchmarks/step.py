@@ -38,6 +38,18 @@ def batch_of(size: dict, batch: int) -> tuple[torch.Tensor, torch.Tensor]:
     return images.to(memory_format=torch.channels_last), torch.randint(10, (batch,))
 
 
+class Bf16(torch.nn.Module):
+    """The supernet under autocast, as ``--precision bf16-mixed`` runs it."""
+
+    def __init__(self, net: torch.nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x, subnet):
+        with torch.autocast("cpu", torch.bfloat16):
+            return self.net(x, subnet)
+
+
 class Ours:
     """nshot's own loop, one step a call."""
 
@@ -50,14 +62,8 @@ class Ours:
         options = {"schedule": "calr", "ms": "first"} if dynamic else {}
         self.strategy = nshot.strategy("spos", self.space, total_steps=10**6, **options)
         self.clusters, self.subnet = clusters, ()
-        model = self.net
-        if bf16:
-            model = lambda x, s: self._bf16(x, s)  # noqa: E731
+        model = Bf16(self.net) if bf16 else self.net
         self.steps = train_steps(model, optimizer, self.plan, lambda step: data, start=0, total_steps=10**6, lr=0.025)
-
-    def _bf16(self, x, subnet):
-        with torch.autocast("cpu", torch.bfloat16):
-            return self.net(x, subnet)
 
     def plan(self, step: int) -> Plan:
         drawn = self.strategy.plan(step)  # what a step costs, then the subnet that is measured

@@ -397,7 +397,9 @@ def complaint(root: Path, name: str = "cifar10", **options: object) -> str:
 
 
 def test_an_unknown_data_set_is_named_with_the_known_ones(tmp_path: Path) -> None:
-    assert complaint(tmp_path, "mnist") == "unknown data set 'mnist': choose one of cifar10, cifar100, digits"
+    own = "imagefolder:FOLDER, parquet:FOLDER"
+    known = f"choose one of cifar10, cifar100, digits, or images of your own by {own}"
+    assert complaint(tmp_path, "mnist") == f"unknown data set 'mnist': {known}"
 
 
 @pytest.mark.parametrize("name", CLASSES)

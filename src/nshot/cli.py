@@ -31,7 +31,7 @@ def quickstart(args: list[str]) -> None:
 
 def train(args: list[str]) -> None:
     """train a supernet: nshot train STRATEGY --out RUN [--preset P] [--space S] [options]"""
-    from nshot.data.sources import load
+    from nshot.data.sources import is_own, load
     from nshot.spaces import list_spaces
     from nshot.strategies import list_strategies
     from nshot.training.config import PRESETS, TrainConfig, preset
@@ -61,7 +61,8 @@ def train(args: list[str]) -> None:
     config = dataclasses.replace(config, space=config.space.with_classes(data.classes))
     train(config, data, command.out, device=command.device, jobs=command.jobs)
     known = "digits" if config.dataset == "digits" else "nasbench201"
-    print(f"trained: {command.out}; rank it with: nshot rank {command.out} --benchmark {known}")
+    then = f"search {command.out}" if is_own(config.dataset) else f"rank {command.out} --benchmark {known}"
+    print(f"trained: {command.out}; go on with: nshot {then}")
 
 
 def rank(args: list[str]) -> None:

@@ -1,9 +1,9 @@
-"""What a data set is, how it is split for the search, and the embedded digits."""
+"""What a data set is, how it is named and split for the search, and the embedded digits."""
 
 import json
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +53,8 @@ class Dataset:
     train: Images
     valid: Images
     test: Images
+    names: tuple[str, ...] = ()
+    """Of the classes, in the order of their labels, where the set says them."""
 
 
 @dataclass(frozen=True)
@@ -63,10 +65,19 @@ class Source:
     learn: Images
     test: Images
     mirrors: bool = True
+    valid: Images | None = None
+    """A validation part of its own, which then ranks subnets; None: a share of ``learn`` does."""
+    names: tuple[str, ...] = ()
 
 
+Say = Callable[[str], None]
 Loader = Callable[[Path, bool], Source]
+"""(data root, whether to download); named sets have a size, so they are resized after."""
 sources: Registry[Loader] = Registry("data set", "nshot.data")
+OwnLoader = Callable[[Path, int | None, Say], Source]
+"""(folder, resolution, what takes lines for the user): images of any size, brought to the resolution as they load."""
+own: Registry[OwnLoader] = Registry("kind of data set", "nshot.data")
+NO_FLIP = ":noflip"
 
 
 def data_root(root: str | Path | None = None) -> Path:
@@ -81,28 +92,59 @@ def load(
     split: str = "half",
     resolution: int | None = None,
     download: bool = False,
+    say: Say = print,
 ) -> Dataset:
     """A data set by name, split for the search.
 
     Args:
-        name: one of ``sources.names()``.
+        name: one of ``sources.names()``; or images of one's own, ``imagefolder:FOLDER`` or ``parquet:FOLDER``, the
+            folder being under the root or a full path; with ``:noflip`` after it their mirror images do not count as
+            the same (writing, signs).
         root: data root, see `data_root`.
-        split: ``half``, a fixed random halving of what the set learns from; or a JSON file, relative to the root, with
-            two lists of indices, ``train`` and ``valid``.
-        resolution: images are resized to it.
+        split: ``half``, a fixed random halving of what the set learns from, unless it has a validation part of its own;
+            or a JSON file, relative to the root, with two lists of indices, ``train`` and ``valid``.
+        resolution: images are resized to it; those of one's own that are not square are cropped to their centre.
         download: fetch the set with torchvision where it is absent.
+        say: takes lines for the user.
 
     Raises:
         UserError: for an unknown set or split, or a missing, truncated or unfitting file.
     """
     if resolution is not None:
         check_whole(1, resolution=resolution)
-    source = sources[name](data_root(root), download)
-    train, valid = _split(split, len(source.learn), data_root(root))
-    parts = [source.learn.subset(train), source.learn.subset(valid), source.test]
+    source = _source(name, data_root(root), download, resolution, say)
+    if source.valid is None:
+        train, valid = map(source.learn.subset, _split(split, len(source.learn), data_root(root)))
+    elif split == "half":
+        train, valid = source.learn, source.valid
+    else:
+        raise UserError(f"split {split!r}: {name} has a validation part of its own, leave --split out")
+    test = source.test
     if resolution is not None:
-        parts = [part.resized(resolution) for part in parts]
-    return Dataset(name, source.classes, source.mirrors, *parts)
+        train, valid, test = (part.resized(resolution) for part in (train, valid, test))
+    return Dataset(name, source.classes, source.mirrors, train, valid, test, source.names)
+
+
+def is_own(name: str) -> bool:
+    """Whether this names images of one's own."""
+    return ":" in name
+
+
+def _source(name: str, root: Path, download: bool, resolution: int | None, say: Say) -> Source:
+    kinds = ", ".join(f"{kind}:FOLDER" for kind in own.names())
+    if not is_own(name):
+        if name not in sources.names():
+            known = ", ".join(sources.names())
+            raise UserError(f"unknown data set {name!r}: choose one of {known}, or images of your own by {kinds}")
+        return sources[name](root, download)
+    kind, _, path = name.partition(":")
+    folder = path.removesuffix(NO_FLIP)
+    if not folder:
+        raise UserError(f"data set {name!r} names no folder: choose one by {kinds}")
+    if download:
+        raise UserError(f"download has no effect on data set {name!r}: its images are those of the folder")
+    source = own[kind](root / Path(folder).expanduser(), resolution, say)
+    return replace(source, mirrors=folder == path)
 
 
 def _split(split: str, count: int, root: Path) -> tuple[np.ndarray, np.ndarray]:

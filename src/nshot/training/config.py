@@ -23,7 +23,7 @@ class TrainConfig:
     options: Options = field(default_factory=Options)
 
     dataset: str = "cifar10"
-    """digits, cifar10 or cifar100."""
+    """digits, cifar10, cifar100, or images of your own: imagefolder:FOLDER or parquet:FOLDER."""
     split: str = "half"
     """Search split: half, or a JSON file under the data root with lists train and valid."""
     epochs: int = 250

@@ -31,7 +31,7 @@ import torch{imported}
 from torch import device, nn
 
 MEAN, STD = {mean}, {std}  # a number a channel, of pixels from 0 to 255
-
+{classes}
 
 def normalise(pixels):
     """uint8 (N, H, W, 3) to what the network reads: float (N, 3, H, W)."""
@@ -192,6 +192,7 @@ def source_of(
         weights=weights_file,
         read=read,
         imported=imported,
+        classes=f"CLASSES = {result['classes']}  # of the logits, in their order\n" if "classes" in result else "",
         **result["normalise"],
     )
     return f"{head}" + "\n".join(lines) + "\n\n" + forward + "\n", weights

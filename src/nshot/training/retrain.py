@@ -30,7 +30,7 @@ class RetrainConfig:
     space: Space = field(default_factory=lambda: space("nasbench201"))
     recipe: Recipe = field(default_factory=Recipe)
     dataset: str = "cifar10"
-    """digits, cifar10 or cifar100."""
+    """digits, cifar10, cifar100, or images of your own: imagefolder:FOLDER or parquet:FOLDER."""
     seed: int = 0
     log_every: int = 50
     """Steps between lines of the log."""
@@ -51,8 +51,8 @@ def retrain(
     configuration.
 
     Returns:
-        What result.json holds: the subnet, its costs, how its images are normalised (of pixels from 0 to 255), and
-        ``test_accuracy`` in percent.
+        What result.json holds: the subnet, its costs, how its images are normalised (of pixels from 0 to 255), the
+        names of its ``classes`` where the data set says them, and ``test_accuracy`` in percent.
 
     Raises:
         UserError: for values that do not fit together, and as `execute`.
@@ -71,6 +71,7 @@ def retrain(
         "params": space.network_params(subnet),
         "flops": space.flops(subnet),
         "normalise": {"mean": batches.normalise.mean, "std": batches.normalise.std},
+        **({"classes": list(data.names)} if data.names else {}),
     }
 
     lightning = fabric(device)

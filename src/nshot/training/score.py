@@ -104,6 +104,8 @@ def _validation(
     """Batches of a run's validation images, and how many images; moves the supernet to where they are."""
     if data is None:
         data = load(config.dataset, root=root, split=config.split, resolution=config.space.resolution)
+    if data.classes != config.space.num_classes:
+        raise UserError(f"{data.name} has {data.classes} classes, the run was trained on {config.space.num_classes}")
     valid = data.valid
     if images is not None:
         if not 2 <= images <= len(valid):

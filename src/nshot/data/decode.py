@@ -1,0 +1,126 @@
+"""Encoded images to pixels of one size, decoded in threads as they are loaded."""
+
+import io
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from nshot.errors import UserError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF")  # none that runs a program to be read
+ENLARGED = 4  # a side that would have to grow by more holds too little to learn from
+EVERY = 10.0  # seconds between lines about the progress
+COPIES = 7  # bytes that retraining takes for each value of a pixel, at its peak
+
+
+class Encoded(NamedTuple):
+    """An image as it is stored: what it is called, and its file or its bytes."""
+
+    name: str
+    data: Path | bytes | None
+
+
+class _Decoded(NamedTuple):
+    pixels: np.ndarray | None
+    side: int
+    trouble: str
+
+
+def decode(
+    images: Sequence[Encoded], resolution: int | None, where: str, say: Callable[[str], None]
+) -> tuple[list[np.ndarray], list[int]]:
+    """Pixels of the images that can be read, and their positions; what is left out or enlarged is said.
+
+    Args:
+        images: what to read.
+        resolution: the shorter side is resized to it, the longer one cropped at its centre; None leaves sizes alone.
+        where: names the images in what is said.
+        say: takes lines for the user.
+
+    Returns:
+        uint8 (H, W, 3) each, upright and in RGB (alpha is dropped), and the positions of those in ``images``.
+
+    Raises:
+        UserError: for an image that is much smaller than the resolution.
+    """
+    found: list[_Decoded] = []
+    told = time.monotonic()
+    with ThreadPoolExecutor() as threads:
+        for one in threads.map(lambda image: _decode(image.data, resolution), images):
+            if resolution is not None and one.pixels is not None and one.side * ENLARGED < resolution:
+                raise UserError(
+                    f"{images[len(found)].name} is {one.side} pixels small: too few for a resolution of {resolution}; "
+                    "take it out, or choose a smaller --resolution"
+                )
+            found.append(one)
+            if time.monotonic() - told > EVERY:
+                told = time.monotonic()
+                say(f"{where}: {len(found):,} of {len(images):,} images read")
+    bad = [i for i, one in enumerate(found) if one.pixels is None]
+    if bad:
+        first = f"{images[bad[0]].name}: {found[bad[0]].trouble}"
+        say(f"{where}: {len(bad)} of {len(images):,} images cannot be read and are left out (first: {first})")
+    small = [i for i, one in enumerate(found) if one.pixels is not None and one.side < (resolution or 0)]
+    if small:
+        first = f"{images[small[0]].name}, {found[small[0]].side} pixels"
+        say(f"{where}: {len(small)} of {len(images):,} images are enlarged to {resolution} pixels (first: {first})")
+    good = [i for i, one in enumerate(found) if one.pixels is not None]
+    return [pixels for pixels, _, _ in found if pixels is not None], good
+
+
+def stacked(pixels: Sequence[np.ndarray], where: Path | str) -> np.ndarray:
+    """Images (N, H, W, 3); raises UserError where they are of different sizes."""
+    if len({p.shape for p in pixels}) != 1:
+        raise UserError(f"{where} has images of different sizes: expected one size")
+    return np.stack(pixels)
+
+
+def check_memory(count: int, resolution: int | None, where: Path | str) -> None:
+    """Raises UserError for more images than this machine's memory can hold."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    needed = COPIES * 3 * count * (resolution or 0) ** 2
+    if needed > memory:
+        raise UserError(
+            f"{where}: {count:,} images at resolution {resolution} take about {needed / 1e9:.0f} GB, this machine has "
+            f"{memory / 1e9:.0f}: choose a smaller --resolution, or fewer images"
+        )
+
+
+def _decode(data: Path | bytes | None, resolution: int | None) -> _Decoded:
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    if data is None:
+        return _Decoded(None, 0, "it has no bytes")
+    try:
+        with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data, formats=FORMATS) as stored:
+            side = min(stored.size)
+            if resolution is not None:
+                stored.draft("RGB", (resolution, resolution))  # JPEG is decoded no larger than it has to be
+            image = _rgb(ImageOps.exif_transpose(stored))
+    except UnidentifiedImageError:
+        return _Decoded(None, 0, "no image")
+    except Exception as error:  # a broken file can raise anything
+        return _Decoded(None, 0, str(error).partition("\n")[0] or type(error).__name__)
+    if resolution is not None:
+        image = ImageOps.fit(image, (resolution, resolution), Image.Resampling.BILINEAR)
+    return _Decoded(np.asarray(image), side, "")
+
+
+def _rgb(image: "Image") -> "Image":
+    from PIL import Image
+
+    if image.mode == "F":
+        raise ValueError("its pixels are floats")
+    if image.mode.startswith("I"):  # 16 bits, which `convert` would clip to 255
+        image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
+    elif image.mode == "P":
+        image = image.convert("RGBA")  # else Pillow warns of palettes with transparency
+    return image.convert("RGB")

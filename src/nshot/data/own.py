@@ -1,0 +1,133 @@
+"""Data sets of the user's own: what becomes of their parts, and folders of images."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from nshot.errors import UserError
+from nshot.seeding import generator
+
+from .decode import Encoded, check_memory, decode, stacked
+from .sources import Images, Say, Source, own
+
+# The names that a part may have, in folders and in files.
+PARTS = {"train": ("train",), "valid": ("val", "valid", "validation"), "test": ("test",)}
+SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".pgm", ".bmp", ".tif", ".tiff", ".webp", ".gif")
+HELD_OUT = 5  # without a test part, one image of so many
+
+
+@own.register("imagefolder")
+def imagefolder(folder: Path, resolution: int | None, say: Say) -> Source:
+    """``train/<class>/<images>``, with ``val`` (or ``valid``, ``validation``) and ``test`` where they are.
+
+    Classes are the names of the folders, sorted. Images in folders below a class's belong to it; hidden files do not
+    count, other files that are no images are left out, and said.
+    """
+    found = find_parts(folder, lambda name: [folder / name] if (folder / name).is_dir() else [], "{}/<class>/")
+    classes = {part: _classes(paths[0]) for part, paths in found.items()}
+    check_classes(classes["train"], folder)
+    for part, names in classes.items():
+        if names != classes["train"]:
+            other = sorted(set(names) ^ set(classes["train"]))[0]
+            having, lacking = ("train", part) if other in classes["train"] else (part, "train")
+            raise UserError(
+                f"{folder}: {found[having][0].name} has a class folder {other!r}, {found[lacking][0].name} has not: "
+                "both must have the same"
+            )
+    files = {part: [_files(paths[0] / name) for name in classes["train"]] for part, paths in found.items()}
+    check_memory(sum(len(some) for part in files.values() for some in part), resolution, folder)
+    parts = {
+        part: _read(found[part][0], classes["train"], per_class, resolution, say) for part, per_class in files.items()
+    }
+    return assembled(parts, classes["train"], folder, say)
+
+
+def find_parts(folder: Path, find: Callable[[str], list[Path]], shown: str) -> dict[str, list[Path]]:
+    """What ``find`` has for each part's names; raises UserError for two names of one part, and where train has none."""
+    if not folder.is_dir():
+        raise UserError(f"no folder {folder}: name one under the data root (--data-root, NSHOT_DATA), or its full path")
+    found: dict[str, list[Path]] = {}
+    for part, names in PARTS.items():
+        there = [name for name in names if find(name)]
+        if len(there) > 1:
+            raise UserError(f"{folder} has both {shown.format(there[0])} and {shown.format(there[1])}: keep one")
+        if there:
+            found[part] = find(there[0])
+    if "train" not in found:
+        raise UserError(f"{folder} has no {shown.format('train')}: that is where its images are expected")
+    return found
+
+
+def check_classes(names: Sequence[str], where: Path) -> None:
+    """Raises UserError for less than two classes."""
+    if len(names) < 2:
+        raise UserError(f"{where} has {len(names)} class ({', '.join(names) or 'none'}): at least 2 are needed")
+
+
+def assembled(parts: dict[str, Images], names: Sequence[str], where: Path, say: Say) -> Source:
+    """A source of these parts; where there is no ``test``, a fixed fifth of each class's train images is held out.
+
+    Raises:
+        UserError: for a class with too few images.
+    """
+    learn = parts["train"]
+    counts = np.bincount(learn.labels.numpy(), minlength=len(names))
+    needed = 1 if "test" in parts else 2
+    if counts.min() < needed:
+        name = names[int(counts.argmin())]
+        why = "" if needed == 1 else ", one of them to test on, for there is no test part"
+        raise UserError(f"{where}: class {name!r} has {counts.min()} train images: each needs {needed}{why}")
+    test = parts.get("test")
+    if test is None:
+        held = _held_out(learn, len(names))
+        say(f"{where.name}: no test part, so {held.sum():,} of {len(learn):,} train images are held out to test on")
+        learn, test = learn.subset(np.flatnonzero(~held)), learn.subset(np.flatnonzero(held))
+    return Source(len(names), learn, test, valid=parts.get("valid"), names=tuple(names))
+
+
+def _held_out(images: Images, classes: int) -> np.ndarray:
+    """Which images are for the test: bool (N,), in each class a fifth drawn by a fixed seed, at least one."""
+    held = np.zeros(len(images), bool)
+    rng = generator(0, "held-out test")
+    for label in range(classes):
+        own_ = rng.permutation(np.flatnonzero(images.labels.numpy() == label))
+        held[own_[: max(1, round(len(own_) / HELD_OUT))]] = True
+    return held
+
+
+def _classes(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+
+
+def _files(folder: Path) -> list[Path]:
+    """All files below the folder that are not hidden, by their path."""
+    paths = (p for p in folder.rglob("*") if p.is_file())
+    below = ((p.relative_to(folder), p) for p in paths)
+    return [p for short, p in sorted(below) if not any(step.startswith(".") for step in short.parts)]
+
+
+def _read(folder: Path, classes: list[str], files: list[list[Path]], resolution: int | None, say: Say) -> Images:
+    """The images of a part, its classes in order."""
+    where = f"{folder.parent.name}/{folder.name}"
+    images: list[Encoded] = []
+    labels: list[int] = []
+    others = [p for p in sorted(folder.iterdir()) if p.is_file() and not p.name.startswith(".")]
+    for label, (name, some) in enumerate(zip(classes, files, strict=True)):
+        own_ = [p for p in some if p.suffix.lower() in SUFFIXES]
+        if not own_:
+            what = f"no images among its {len(some)} files (such as {some[0].name})" if some else "no images"
+            raise UserError(f"class folder {folder / name} has {what}: put some there, or take the folder away")
+        images += [Encoded(f"{where}/{p.relative_to(folder).as_posix()}", p) for p in own_]
+        labels += [label] * len(own_)
+        others += [p for p in some if p.suffix.lower() not in SUFFIXES]
+    if others:
+        first = others[0].relative_to(folder).as_posix()
+        say(f"{where}: {len(others)} files are no images of a class and are left out (first: {first})")
+    pixels, kept = decode(images, resolution, where, say)
+    target = np.array(labels, np.int64)[kept]
+    for label, name in enumerate(classes):
+        if not (target == label).any():
+            raise UserError(f"class folder {folder / name} has no image that can be read: put some there")
+    return Images(torch.from_numpy(stacked(pixels, folder)), torch.from_numpy(target))

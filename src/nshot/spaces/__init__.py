@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from .base import Decision, FewShot, Space, Subnet, Supernet, extract, spaces
+from .base import Decision, Space, Subnet, Supernet, extract, spaces
+from .few import FewShot
 
 __all__ = ["Decision", "FewShot", "Space", "Subnet", "Supernet", "extract", "list_spaces", "space", "spaces"]
 

@@ -1,78 +1,77 @@
-"""A supernet that is none of nshot's: a perceptron whose layers choose width and activation, on handwritten digits.
+"""Bring your own supernet: a small one on digits, trained by SPOS + CaLR + MS, ranked, and its best subnet found."""
 
-python examples/own_supernet.py [FOLDER]
+from dataclasses import dataclass
 
-Two classes are all that is needed: a space that says its decisions and costs, and a supernet with forward(x, subnet).
-Training with CaLR and MS, scoring and searching are nshot's. About ten seconds on one core.
-"""
+import torch
+from torch import Tensor, nn
 
-import itertools
-import sys
-from dataclasses import dataclass, replace
-from pathlib import Path
-from tempfile import mkdtemp
-
-import torch.nn.functional as F
-from torch import nn
-
+import nshot
+from nshot.data.batches import TrainBatches, heldout_batches
 from nshot.data.sources import load
-from nshot.search.limits import Limits
-from nshot.search.pick import How, search_run
-from nshot.spaces import PlainSpace, PlainSupernet, spaces
-from nshot.training.config import TrainConfig
-from nshot.training.run import load_run
-from nshot.training.train import train
+from nshot.ranking.evaluate import evaluate
+from nshot.spaces import Space, Subnet, Supernet
+from nshot.training.alone import Recipe, train_alone
+from nshot.training.supernet import train_steps
 
-WIDTHS = (16, 32, 64)
-ACTIVATIONS = {"relu": F.relu, "tanh": F.tanh, "none": lambda x: x}
+KERNELS = {"skip": 0, "conv1": 1, "conv3": 3, "conv5": 5}
 
 
-@spaces.register("perceptron")
 @dataclass(frozen=True)
-class Perceptron(PlainSpace):
-    name = "perceptron"
+class Blocks(Space):
+    """The first contract, decisions: four blocks, each a convolution of one of three sizes, or none."""
+
+    name = "blocks"
     resolution: int = 8
-    layers: int = 3
+    width: int = 12
 
-    def all_decisions(self):
-        widths, activations = tuple(map(str, WIDTHS)), tuple(ACTIVATIONS)
-        return tuple(d for i in range(self.layers) for d in ((f"width {i}", widths), (f"activation {i}", activations)))
+    def all_decisions(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
+        return tuple((f"block{i}", tuple(KERNELS)) for i in range(4))
 
-    def params(self, subnet):
-        sizes = [3 * self.resolution**2, *(WIDTHS[option] for option in subnet[::2]), self.num_classes]
-        return sum((a + 1) * b for a, b in itertools.pairwise(sizes))
+    def params(self, subnet: Subnet) -> int:
+        sizes = [list(KERNELS.values())[option] for option in subnet]
+        convs = sum(self.width**2 * k * k + 3 * self.width for k in sizes if k > 0)  # weights, biases and norms
+        return (27 + 1) * self.width + convs + (16 * self.width + 1) * self.num_classes
 
-    def flops(self, subnet):
-        return self.params(subnet) - sum(WIDTHS[option] for option in subnet[::2]) - self.num_classes
-
-    def supernet(self, num_classes=None):
-        return PerceptronSupernet(self.with_classes(num_classes))
+    def supernet(self, num_classes: int | None = None) -> Supernet:
+        return BlocksSupernet(self.with_classes(num_classes))
 
 
-class PerceptronSupernet(PlainSupernet):
-    """A narrower layer is the leading rows and columns of the widest."""
+class BlocksSupernet(Supernet):
+    """The second contract: ``forward(x, subnet)``."""
 
-    def __init__(self, space):
+    def __init__(self, space: Blocks) -> None:
         super().__init__()
-        self.space = space
-        sizes = [3 * space.resolution**2, *[max(WIDTHS)] * space.layers, space.num_classes]
-        self.linears = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(sizes))
+        self.space, c = space, space.width
+        self.stem, self.classifier = nn.Conv2d(3, c, 3, padding=1), nn.Linear(16 * c, space.num_classes)
+        self.blocks = nn.ModuleList(nn.ModuleList(block(c, k) for k in KERNELS.values()) for _ in space.decisions)
 
-    def forward(self, x, subnet):
-        x, activations = x.flatten(1), list(ACTIVATIONS.values())
-        for linear, width, activation in zip(self.linears, subnet[::2], subnet[1::2], strict=False):
-            rows = WIDTHS[width]
-            x = activations[activation](F.linear(x, linear.weight[:rows, : x.shape[1]], linear.bias[:rows]))
-        return F.linear(x, self.linears[-1].weight[:, : x.shape[1]], self.linears[-1].bias)
+    def forward(self, x: Tensor, subnet: Subnet) -> Tensor:
+        x = self.stem(x)
+        for options, option in zip(self.blocks, subnet, strict=True):
+            x = options[option](x)
+        return self.classifier(nn.functional.avg_pool2d(x, 2).flatten(1))
 
 
-data = load("digits", resolution=8)
-config = TrainConfig(space=Perceptron(num_classes=data.classes), dataset="digits", epochs=60, lr=0.1, log_every=100)
-options = replace(config.options, schedule="calr", ms="width 0")
-run = train(replace(config, options=options), data, Path(sys.argv[1] if sys.argv[1:] else mkdtemp()) / "run")
-space, supernet = config.space, load_run(run)[1]
-best = search_run(run, Limits(max_params=8_000), How(sample=200))["best"]
-print(
-    f"best of 200 subnets: {best['arch']}, {best['params']:,} parameters, {best['accuracy']:.1f} % of held-out digits"
-)
-print("as a module of its own:", type(supernet.extract(space.parse(best["arch"]))).__name__)
+def block(c: int, k: int) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(c, c, k, padding=k // 2), nn.GroupNorm(2, c), nn.ReLU()) if k > 0 else nn.Identity()
+
+
+if __name__ == "__main__":
+    torch.manual_seed(0)
+    space, data = Blocks(), load("digits")
+    supernet, batches = space.supernet(data.classes), TrainBatches(data.train, 32, seed=0, flip=data.mirrors)
+    steps = 60 * batches.steps_per_epoch
+    strategy = nshot.strategy("spos", space, total_steps=steps, schedule="calr", ms="first")
+    sgd = torch.optim.SGD(supernet.parameters(), lr=0.03, momentum=0.9)
+    optimizer = nshot.SeparatedMomentum(sgd, clusters=strategy.clusters)
+    for step, loss in train_steps(supernet, optimizer, strategy.plan, batches, start=0, total_steps=steps, lr=0.03):
+        if step % 200 == 0:
+            print(f"step {step} of {steps}: loss {loss:.3f}")
+    subnets = list(space.subnets())
+    scores = evaluate(supernet, subnets, heldout_batches(data.valid, 256, batches.normalise)).accuracy
+    ranking = [subnets[i] for i in scores.argsort()[::-1]]
+    print(f"{len(ranking)} subnets ranked, from {max(scores):.1f} % to {min(scores):.1f} %; first {ranking[0]}")
+    best = next(subnet for subnet in ranking if space.params(subnet) <= 6000)
+    print(f"best of at most 6,000 parameters: {space.format(best)} with {space.params(best):,}")
+    recipe = Recipe(epochs=15, batch_size=32, lr=0.05)
+    print(f"trained alone, test accuracy: {train_alone(space, best, data, recipe, seed=0)[1]:.1f} %")

@@ -2,14 +2,12 @@
 
 from typing import Any
 
-from .base import Decision, FewShot, Space, Subnet, Supernet, extract, spaces
-from .plain import PlainSpace, PlainSupernet
+from .base import Decision, Space, Subnet, Supernet, extract, spaces
+from .few import FewShot
 
 __all__ = [
     "Decision",
     "FewShot",
-    "PlainSpace",
-    "PlainSupernet",
     "Space",
     "Subnet",
     "Supernet",

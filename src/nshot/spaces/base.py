@@ -3,12 +3,15 @@
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import numpy as np
+import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 from tyro.conf import Suppress
 
 from nshot.errors import UserError
@@ -37,7 +40,11 @@ class Decision:
 
 @dataclass(frozen=True)
 class Space(ABC):
-    """A search space: decisions, costs, notation; no weights. Its dataclass fields are its sizes."""
+    """A search space: decisions, costs, notation; no weights. Its dataclass fields are its sizes.
+
+    A space needs its decisions, ``params`` and ``supernet``; what else there is has a default that is right for any
+    space, which one overrides to be faster, smaller or to write the field's notation.
+    """
 
     name: ClassVar[str]
     gamma: ClassVar[float] = 4.0
@@ -69,23 +76,38 @@ class Space(ABC):
     def params(self, subnet: Subnet) -> int:
         """Parameters of the subnet at search time: its complexity C(α)."""
 
-    @abstractmethod
     def flops(self, subnet: Subnet) -> int:
-        """Multiply-accumulates of one image, which the field calls FLOPs (torch's counter gives twice as many)."""
+        """Multiply-accumulates of one image, which the field calls FLOPs (torch's counter gives twice as many).
 
-    @abstractmethod
+        By default counted by torch in a forward pass without values: milliseconds, where a table takes microseconds.
+        """
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            self._weightless(torch.empty(1, 3, self.resolution, self.resolution, device="meta"), self.check(subnet))
+        return counter.get_total_flops() // 2
+
+    @cached_property
+    def _weightless(self) -> "Supernet":
+        with torch.device("meta"):
+            return self.supernet()
+
     def network_params(self, subnet: Subnet) -> int:
         """Parameters of the stand-alone network, which may have more (affine batch norms, biases) than C(α) counts."""
+        return self.params(subnet)
 
-    @abstractmethod
     def format(self, subnet: Subnet) -> str:
-        """The field's own notation."""
+        """The field's own notation; by default the options' indices, ``0-2-1``."""
+        return "-".join(map(str, self.check(subnet)))
 
-    @abstractmethod
     def parse(self, text: str) -> Subnet:
         """The inverse of ``format``. Raises UserError for anything else, and for a subnet outside the space."""
+        options = text.strip().split("-")
+        if not all(option.isdecimal() for option in options):
+            example = self.format(next(self.subnets()))
+            raise UserError(
+                f"{text!r} is no {self.name} subnet: expected an option's index a decision, such as {example}"
+            )
+        return self.check(tuple(map(int, options)))
 
-    @abstractmethod
     def canonical(self, subnet: Subnet) -> Subnet:
         """One representative of subnets that differ only in options which change no output, so compute the same.
 
@@ -93,14 +115,15 @@ class Space(ABC):
 
         For comparing and computing: in a restricted space it may have an option that the space has not.
         """
+        return tuple(subnet)
 
     @abstractmethod
     def supernet(self, num_classes: int | None = None) -> "Supernet":
         """A module that holds the weights of all subnets, newly initialised by torch's global generator."""
 
-    @abstractmethod
     def network(self, subnet: Subnet, num_classes: int | None = None) -> nn.Module:
         """The stand-alone network, newly initialised: ``network(x)``, x of shape (N, 3, resolution, resolution)."""
+        return self.supernet(num_classes).extract(self.check(subnet))
 
     def drawing(self, subnet: Subnet) -> Drawing:
         """How the subnet is drawn; where a space does not say: a chain of its decisions."""
@@ -244,9 +267,12 @@ class Supernet(nn.Module, ABC):
         """
         return {}
 
-    @abstractmethod
     def extract(self, subnet: Subnet) -> nn.Module:
-        """A module ``network(x)`` with a copy of the subnet's weights and bit for bit its outputs."""
+        """A module ``network(x)`` with a copy of the subnet's weights and bit for bit its outputs.
+
+        By default a copy of the whole supernet that runs this subnet; `nshot export` leaves out what it does not use.
+        """
+        return OneSubnet(deepcopy(self), subnet)
 
     def hand_weights(self, network: N) -> N:
         """Gives a subnet's network its weights, those of the same name; of entangled ones the leading slice."""
@@ -260,37 +286,16 @@ class Supernet(nn.Module, ABC):
         return network.requires_grad_(True).train(self.training)
 
 
-class FewShot(Supernet):
-    """Several supernets, each of its part of ``space``; a subnet is run by the one that owns it (few-shot NAS)."""
+class OneSubnet(nn.Module):
+    """A supernet as one of its subnets: ``network(x)``."""
 
-    def __init__(self, space: Space, parts: Sequence[Supernet]) -> None:
+    def __init__(self, supernet: Supernet, subnet: Subnet) -> None:
         super().__init__()
-        self.space = space
-        self.parts = nn.ModuleList(parts)
+        self.supernet = supernet
+        self.subnet = subnet
 
-    def owner(self, subnet: Subnet) -> Supernet:
-        """The part's supernet; raises UserError where no part has the subnet."""
-        for part in self.parts:
-            assert isinstance(part, Supernet)
-            if subnet in part.space:
-                return part
-        raise UserError(f"subnet {tuple(subnet)} is in no part of the space")
-
-    def forward(self, x: Tensor, subnet: Subnet) -> Tensor:
-        return self.owner(subnet)(x, subnet)
-
-    def forward_many(self, x: Tensor, subnets: Iterable[Subnet]) -> Iterator[Tensor]:
-        for part, group in itertools.groupby(subnets, self.owner):
-            yield from part.forward_many(x, group)
-
-    def canonical(self, subnet: Subnet) -> Subnet:
-        """Keeps the options that say which part owns the subnet: other parts have other weights."""
-        closed = [len(d.allowed) == 1 for d in self.owner(subnet).space.decisions]
-        form = self.space.canonical(subnet)
-        return tuple(own if kept else option for own, option, kept in zip(subnet, form, closed, strict=True))
-
-    def extract(self, subnet: Subnet) -> nn.Module:
-        return self.owner(subnet).extract(subnet)
+    def forward(self, x: Tensor) -> Tensor:
+        return self.supernet(x, self.subnet)
 
 
 def extract(supernet: Supernet, subnet: Sequence[int]) -> nn.Module:

@@ -1,0 +1,43 @@
+"""Several supernets as one, each of its part of a space: few-shot NAS."""
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+
+from torch import Tensor, nn
+
+from nshot.errors import UserError
+
+from .base import Space, Subnet, Supernet
+
+
+class FewShot(Supernet):
+    """Several supernets, each of its part of ``space``; a subnet is run by the one that owns it (few-shot NAS)."""
+
+    def __init__(self, space: Space, parts: Sequence[Supernet]) -> None:
+        super().__init__()
+        self.space = space
+        self.parts = nn.ModuleList(parts)
+
+    def owner(self, subnet: Subnet) -> Supernet:
+        """The part's supernet; raises UserError where no part has the subnet."""
+        for part in self.parts:
+            assert isinstance(part, Supernet)
+            if subnet in part.space:
+                return part
+        raise UserError(f"subnet {tuple(subnet)} is in no part of the space")
+
+    def forward(self, x: Tensor, subnet: Subnet) -> Tensor:
+        return self.owner(subnet)(x, subnet)
+
+    def forward_many(self, x: Tensor, subnets: Iterable[Subnet]) -> Iterator[Tensor]:
+        for part, group in itertools.groupby(subnets, self.owner):
+            yield from part.forward_many(x, group)
+
+    def canonical(self, subnet: Subnet) -> Subnet:
+        """Keeps the options that say which part owns the subnet: other parts have other weights."""
+        closed = [len(d.allowed) == 1 for d in self.owner(subnet).space.decisions]
+        form = self.space.canonical(subnet)
+        return tuple(own if kept else option for own, option, kept in zip(subnet, form, closed, strict=True))
+
+    def extract(self, subnet: Subnet) -> nn.Module:
+        return self.owner(subnet).extract(subnet)

@@ -167,6 +167,17 @@ def test_a_table_goes_on_where_its_runs_are_gone(name: str, folder: Path, tmp_pa
     assert rows[1:] == result["rows"][1:]
 
 
+@pytest.mark.parametrize("text", ["{", '{"rows": [{"seeds": {"0": {}}}]}'])
+def test_a_result_that_cannot_be_read_is_refused_before_any_run(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "out" / "table-k-smoke.json"
+    path.parent.mkdir()
+    path.write_text(text)
+    error = refuse("study", "table-k", "--preset", "smoke", "--runs", tmp_path / "runs", "--out", path.parent)
+    assert f"{path} is no result of this version" in error
+    assert not (tmp_path / "runs").exists()
+    assert path.read_text() == text
+
+
 def test_figures_of_another_configuration_are_not_taken_over(folder: Path) -> None:
     before = Known.of(studies["table-k"], SMOKE, folder / "out")
     other = replace(SMOKE, overrides=SMOKE.overrides | {"lr": 0.02})

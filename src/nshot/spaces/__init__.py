@@ -2,20 +2,11 @@
 
 from typing import Any
 
-from .base import Decision, Space, Subnet, Supernet, extract, spaces
+from .base import Decision, Space, Subnet, spaces
 from .few import FewShot
+from .supernet import Supernet, extract
 
-__all__ = [
-    "Decision",
-    "FewShot",
-    "Space",
-    "Subnet",
-    "Supernet",
-    "extract",
-    "list_spaces",
-    "space",
-    "spaces",
-]
+__all__ = ["Decision", "FewShot", "Space", "Subnet", "Supernet", "extract", "list_spaces", "space", "spaces"]
 
 
 def space(name: str, **sizes: Any) -> Space:

@@ -11,9 +11,11 @@ from torch import Tensor, nn
 from nshot.errors import UserError
 from nshot.nn.elastic import ElasticBlock, ElasticLinear, ElasticNorm, initialise
 
-from .base import Space, Subnet, Supernet, spaces
+from .base import Space, Subnet, spaces
 from .drawing import Block, Chain, Drawing
+from .supernet import Supernet
 
+SMALL = {"batch_size": 64, "optimizer": "adamw", "lr": 1e-3, "weight_decay": 0.05, "warmup": 1}
 FARTHEST = 14  # relative positions beyond it count as this far
 
 
@@ -48,31 +50,17 @@ class AutoFormer(Space):
                 "label_smoothing": 0.1,
                 "drop_path": 0.1,
             },
-            "augment": {
-                "crop": "resized",
-                "policy": "randaugment",
-                "erasing": 0.25,
-                "mixup": 0.8,
-                "cutmix": 1.0,
-            },
+            "augment": {"crop": "resized", "policy": "randaugment", "erasing": 0.25, "mixup": 0.8, "cutmix": 1.0},
         },
         "proxy": {
             "sizes": {"patch": 4, "resolution": 16, "widths": (48, 54, 60), "depths": (3, 4, 5), "head_dim": 16},
             "epochs": {"spos": 15, "fairnas": 4, "fsnas": 4},
-            "config": {"batch_size": 64, "optimizer": "adamw", "lr": 1e-3, "weight_decay": 0.05, "warmup": 1},
+            "config": SMALL,
         },
         "smoke": {
             "sizes": {"patch": 4, "resolution": 8, "widths": (16, 20, 24), "depths": (2, 3), "head_dim": 8},
             "epochs": {"spos": 2, "fairnas": 1, "fsnas": 1},
-            "config": {
-                "dataset": "digits",
-                "batch_size": 64,
-                "optimizer": "adamw",
-                "lr": 1e-3,
-                "weight_decay": 0.05,
-                "warmup": 1,
-                "log_every": 5,
-            },
+            "config": {**SMALL, "dataset": "digits", "log_every": 5},
         },
     }
 
@@ -163,10 +151,6 @@ class AutoFormer(Space):
 
     def flops(self, subnet: Subnet) -> int:
         return self._cost(subnet, 1)
-
-    def network_params(self, subnet: Subnet) -> int:
-        """The same: a stand-alone network has no other layers."""
-        return self._cost(subnet, 0)
 
     def _extremes(self, which: int, best: Callable[..., int]) -> int:
         """For each width and depth layers' costs add up."""

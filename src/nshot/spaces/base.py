@@ -2,15 +2,14 @@
 
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from copy import deepcopy
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from tyro.conf import Suppress
 
@@ -19,7 +18,9 @@ from nshot.registry import Registry
 
 from .drawing import Block, Chain, Drawing
 
-N = TypeVar("N", bound=nn.Module)
+if TYPE_CHECKING:
+    from .supernet import Supernet
+
 S = TypeVar("S", bound="Space")
 Subnet = tuple[int, ...]
 """One option index for each decision."""
@@ -225,7 +226,10 @@ class Space(ABC):
 
     def _range(self, measure: Callable[[Subnet], int]) -> tuple[int, int]:
         if self.size > ENUMERABLE:
-            raise NotImplementedError(f"space {self.name} has {self.size} subnets: it must override its ranges")
+            raise UserError(
+                f"space {self.name} has {self.size:,} subnets, too many to look at each for the range of their costs: "
+                "give it params_range and flops_range of its own"
+            )
         costs = [measure(subnet) for subnet in self.subnets()]
         return min(costs), max(costs)
 
@@ -236,78 +240,6 @@ class Space(ABC):
     def sizes(self) -> dict[str, Any]:
         """All fields, what it was restricted to included: JSON-able, for a run's configuration."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
-
-
-class Supernet(nn.Module, ABC):
-    """Holds the weights of all subnets of ``space``: ``supernet(x, subnet)``."""
-
-    space: Space
-    fast: bool = True
-    """Whether to run fused kernels where the space has them and they can run: the same mathematics, to rounding."""
-
-    @abstractmethod
-    def forward(self, x: Tensor, subnet: Subnet) -> Tensor:
-        """Logits (N, classes) of images x (N, 3, H, W) by that subnet."""
-
-    def forward_many(self, x: Tensor, subnets: Iterable[Subnet]) -> Iterator[Tensor]:
-        """Logits of several subnets on the same images, in the order given, equal to ``forward``'s bit for bit.
-
-        A space may share what subnets have in common; it shares most when they are sorted. Without gradients only.
-        """
-        return (self(x, subnet) for subnet in subnets)
-
-    def canonical(self, subnet: Subnet) -> Subnet:
-        """One representative of the subnets that compute the same with this supernet's weights."""
-        return self.space.canonical(subnet)
-
-    def live(self, subnet: Subnet) -> dict[str, tuple[int, ...]]:
-        """Of the weights that the subnet uses in part, by name: the sizes of the leading slice it uses.
-
-        Sizes of the first dimensions, of the others all is used. Empty where subnets share whole weights, the default.
-        """
-        return {}
-
-    def extract(self, subnet: Subnet) -> nn.Module:
-        """A module ``network(x)`` with a copy of the subnet's weights and bit for bit its outputs.
-
-        By default a copy of the whole supernet that runs this subnet; `nshot export` leaves out what it does not use.
-        """
-        return OneSubnet(deepcopy(self), subnet)
-
-    def hand_weights(self, network: N) -> N:
-        """Gives a subnet's network its weights, those of the same name; of entangled ones the leading slice."""
-        weights = self.state_dict()
-        # Cloned and assigned, not copied into: a copy would lose the memory format, and with it the very same kernels.
-        own = {
-            name: weights[name][tuple(slice(size) for size in given.shape)].clone()
-            for name, given in network.state_dict().items()
-        }
-        network.load_state_dict(own, assign=True)
-        return network.requires_grad_(True).train(self.training)
-
-
-class OneSubnet(nn.Module):
-    """A supernet as one of its subnets: ``network(x)``."""
-
-    def __init__(self, supernet: Supernet, subnet: Subnet) -> None:
-        super().__init__()
-        self.supernet = supernet
-        self.subnet = subnet
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.supernet(x, self.subnet)
-
-
-def extract(supernet: Supernet, subnet: Sequence[int]) -> nn.Module:
-    """The subnet as a stand-alone module with a copy of the supernet's weights: ``network(x)``.
-
-    Its outputs equal ``supernet(x, subnet)`` bit for bit. It normalises as the supernet does: a supernet without
-    running statistics gives a network that uses each batch's own.
-
-    Raises:
-        UserError: for a subnet that is not in the supernet's space.
-    """
-    return supernet.extract(supernet.space.check(subnet))
 
 
 spaces: Registry[type[Space]] = Registry("space", "nshot.spaces")

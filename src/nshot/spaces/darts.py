@@ -15,8 +15,9 @@ from nshot.nn.cells import Norm, batch_norm, batch_norm_of_batch
 from nshot.nn.inverted import global_pool
 from nshot.nn.separable import OPERATIONS, Cell, Choice, EdgeOptions, operation_costs
 
-from .base import Decision, Space, Subnet, Supernet, spaces
+from .base import Decision, Space, Subnet, spaces
 from .drawing import Drawing, Edge, Graph, short
+from .supernet import Supernet
 
 NODES = 4
 OPS = tuple(OPERATIONS)
@@ -219,10 +220,6 @@ class DARTS(Space):
             form = "Genotype(normal=[('sep_conv_3x3', 0), ...], reduce=[...])"
             raise UserError(f"{text!r} is no darts subnet: expected {form}, two inputs a node") from None
         return self.check(tuple(subnet))
-
-    def canonical(self, subnet: Subnet) -> Subnet:
-        """Every subnet is its own: all nodes reach the output, and a node's inputs are in order."""
-        return tuple(subnet)
 
     def drawing(self, subnet: Subnet) -> Drawing:
         """Both cells; the output has the four nodes' values side by side."""

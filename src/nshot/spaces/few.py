@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from nshot.errors import UserError
 
-from .base import Space, Subnet, Supernet
+from .base import Space, Subnet
+from .supernet import Supernet
 
 
 class FewShot(Supernet):

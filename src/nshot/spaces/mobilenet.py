@@ -11,8 +11,9 @@ from nshot.errors import UserError, check_choices
 from nshot.nn.cells import Norm, batch_norm, batch_norm_of_batch
 from nshot.nn.inverted import ConvNormAct, InvertedResidual, block_costs, global_pool
 
-from .base import Space, Subnet, Supernet, spaces
+from .base import Space, Subnet, spaces
 from .drawing import Block, Chain, Drawing
+from .supernet import Supernet
 
 WIDTHS, REPEATS, STRIDES = (24, 40, 80, 96, 192, 320), (4, 4, 4, 4, 4, 1), (2, 2, 2, 1, 2, 1)
 BLOCKS = ((3, 3), (3, 6), (5, 3), (5, 6), (7, 3), (7, 6))  # (kernel, expansion)
@@ -163,10 +164,6 @@ class MobileNet(Space):
             if name not in OPTIONS:
                 raise UserError(f"unknown block {name!r} in {text!r}: choose of {', '.join(OPTIONS)}")
         return self.check(tuple(OPTIONS.index(name) for name in names))
-
-    def canonical(self, subnet: Subnet) -> Subnet:
-        """Every subnet is its own: no option leaves another without effect."""
-        return tuple(subnet)
 
     def drawing(self, subnet: Subnet) -> Drawing:
         """The chain of layers."""

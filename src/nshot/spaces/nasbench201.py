@@ -27,8 +27,9 @@ from nshot.nn.cells import (
     live_edges,
 )
 
-from .base import Space, Subnet, Supernet, spaces
+from .base import Space, Subnet, spaces
 from .drawing import Drawing, Edge, Graph, short
+from .supernet import Supernet
 
 
 @spaces.register("nasbench201")

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from nshot.benchmarks.table import read_benchmark
+from nshot.errors import UserError
 from nshot.files import write_atomically, write_json
 from nshot.ranking.metrics import complexity_bias, complexity_convergence
 
@@ -74,12 +75,19 @@ class Known:
 
     @classmethod
     def of(cls, study: Study, scale: Scale, out: Path) -> "Known":
+        """What the folder has of a study. Raises UserError for a file that cannot be read as one."""
         path = _stem(study.name, scale.preset, out).with_suffix(".json")
         if not path.exists():
             return cls()
-        rows = json.loads(path.read_text())["rows"]
-        figures = {row["runs"][seed]: found for row in rows for seed, found in row["seeds"].items()}
-        return cls(figures, max((int(seed) + 1 for row in rows for seed in row["seeds"]), default=0))
+        try:
+            rows = json.loads(path.read_text())["rows"]
+            figures = {row["runs"][seed]: found for row in rows for seed, found in row["seeds"].items()}
+            return cls(figures, max((int(seed) + 1 for row in rows for seed in row["seeds"]), default=0))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"{path} is no result of this version ({type(error).__name__}: {error}): "
+                "move it away, or choose another --out"
+            ) from None
 
 
 def collect(

@@ -26,6 +26,12 @@ def rank() -> int:
     return int(os.environ.get("RANK", "0"))
 
 
+def devices(device: str) -> int | list[int]:
+    """What Fabric is told: this process's own GPU where several train on GPUs, else one of any."""
+    gpus = size() > 1 and device != "cpu" and torch.cuda.is_available()
+    return [int(os.environ["LOCAL_RANK"])] if gpus else 1
+
+
 def join(device: torch.device) -> None:
     """Meets the other processes, if there are any."""
     if size() > 1 and not dist.is_initialized():

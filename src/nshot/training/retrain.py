@@ -80,7 +80,8 @@ def retrain(
     if config.teacher is not None:
         teacher = make_teacher(config.teacher, config.distill, data, batches.normalise).to(lightning.device)
     decay = config.recipe.decay(space, subnet)
-    make_alone(space, subnet, config.recipe, config.seed)  # refuses what cannot be before any folder
+    with torch.device("meta"):  # refuses what cannot be before any folder
+        make_alone(space, subnet, config.recipe, config.seed)
     described = {**dataclasses.asdict(config), "space": {"name": space.name, **space.sizes()}}
     result: dict[str, Any] = {
         "arch": space.format(subnet),

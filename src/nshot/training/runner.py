@@ -1,7 +1,6 @@
 """Runs training steps in a run folder: resumes by itself, logs, saves checkpoints, loses nothing to a crash."""
 
 import math
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,12 +140,7 @@ def fabric(device: str, precision: str = "32-true") -> Any:
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
     try:
-        own = (
-            [int(os.environ["LOCAL_RANK"])]
-            if distributed.size() > 1 and device != "cpu" and torch.cuda.is_available()
-            else 1
-        )
-        made = Fabric(accelerator=device, devices=own, precision=precision)  # type: ignore[arg-type]
+        made = Fabric(accelerator=device, devices=distributed.devices(device), precision=precision)  # type: ignore[arg-type]
     except (MisconfigurationException, ValueError, RuntimeError) as error:
         message = str(error).partition("\n")[0]
         raise UserError(f"device {device!r} with precision {precision!r}: {message}") from None

@@ -1,0 +1,84 @@
+"""What every supernet is: the weights of all subnets of a space, and how one subnet's are handed over."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from copy import deepcopy
+from typing import TypeVar
+
+from torch import Tensor, nn
+
+from .base import Space, Subnet
+
+N = TypeVar("N", bound=nn.Module)
+
+
+class Supernet(nn.Module, ABC):
+    """Holds the weights of all subnets of ``space``: ``supernet(x, subnet)``."""
+
+    space: Space
+    fast: bool = True
+    """Whether to run fused kernels where the space has them and they can run: the same mathematics, to rounding."""
+
+    @abstractmethod
+    def forward(self, x: Tensor, subnet: Subnet) -> Tensor:
+        """Logits (N, classes) of images x (N, 3, H, W) by that subnet."""
+
+    def forward_many(self, x: Tensor, subnets: Iterable[Subnet]) -> Iterator[Tensor]:
+        """Logits of several subnets on the same images, in the order given, equal to ``forward``'s bit for bit.
+
+        A space may share what subnets have in common; it shares most when they are sorted. Without gradients only.
+        """
+        return (self(x, subnet) for subnet in subnets)
+
+    def canonical(self, subnet: Subnet) -> Subnet:
+        """One representative of the subnets that compute the same with this supernet's weights."""
+        return self.space.canonical(subnet)
+
+    def live(self, subnet: Subnet) -> dict[str, tuple[int, ...]]:
+        """Of the weights that the subnet uses in part, by name: the sizes of the leading slice it uses.
+
+        Sizes of the first dimensions, of the others all is used. Empty where subnets share whole weights, the default.
+        """
+        return {}
+
+    def extract(self, subnet: Subnet) -> nn.Module:
+        """A module ``network(x)`` with a copy of the subnet's weights and bit for bit its outputs.
+
+        By default a copy of the whole supernet that runs this subnet; `nshot export` leaves out what it does not use.
+        """
+        return OneSubnet(deepcopy(self), subnet)
+
+    def hand_weights(self, network: N) -> N:
+        """Gives a subnet's network its weights, those of the same name; of entangled ones the leading slice."""
+        weights = self.state_dict()
+        # Cloned and assigned, not copied into: a copy would lose the memory format, and with it the very same kernels.
+        own = {
+            name: weights[name][tuple(slice(size) for size in given.shape)].clone()
+            for name, given in network.state_dict().items()
+        }
+        network.load_state_dict(own, assign=True)
+        return network.requires_grad_(True).train(self.training)
+
+
+class OneSubnet(nn.Module):
+    """A supernet as one of its subnets: ``network(x)``."""
+
+    def __init__(self, supernet: Supernet, subnet: Subnet) -> None:
+        super().__init__()
+        self.supernet = supernet
+        self.subnet = subnet
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.supernet(x, self.subnet)
+
+
+def extract(supernet: Supernet, subnet: Sequence[int]) -> nn.Module:
+    """The subnet as a stand-alone module with a copy of the supernet's weights: ``network(x)``.
+
+    Its outputs equal ``supernet(x, subnet)`` bit for bit. It normalises as the supernet does: a supernet without
+    running statistics gives a network that uses each batch's own.
+
+    Raises:
+        UserError: for a subnet that is not in the supernet's space.
+    """
+    return supernet.extract(supernet.space.check(subnet))

@@ -91,6 +91,15 @@ def test_a_text_that_is_no_subnet_is_refused(blocks, text: str) -> None:
     assert "\n" not in str(error.value)
 
 
+def test_a_space_too_large_to_enumerate_must_say_its_ranges(blocks) -> None:
+    class Large(type(blocks)):
+        def all_decisions(self):
+            return tuple((f"block{i}", ("a", "b", "c")) for i in range(10))
+
+    with pytest.raises(UserError, match=r"59,049 subnets, too many .* give it params_range"):
+        Large().params_range  # noqa: B018
+
+
 def test_a_registered_space_does_the_whole_job(blocks, tmp_path: Path) -> None:
     script = tmp_path / "job.py"
     script.write_text(f"import sys; sys.path.insert(0, {str(EXAMPLE.parent)!r})\n{WHOLE_JOB}")

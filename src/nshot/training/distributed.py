@@ -4,6 +4,7 @@ Plans and batches are functions of (seed, step), so processes agree on them with
 gradients. Batch norms normalise by a process's own share, as is usual.
 """
 
+import atexit
 import os
 from collections.abc import Callable, Iterable
 
@@ -33,9 +34,10 @@ def devices(device: str) -> int | list[int]:
 
 
 def join(device: torch.device) -> None:
-    """Meets the other processes, if there are any."""
+    """Meets the other processes, if there are any, until this one ends."""
     if size() > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        atexit.register(dist.destroy_process_group)  # its threads must be gone before the interpreter, or that aborts
 
 
 def wait() -> None:

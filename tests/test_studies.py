@@ -50,8 +50,11 @@ def test_every_table_is_written(folder: Path) -> None:
 
 def test_runs_are_shared(folder: Path) -> None:
     rows = sum(len(study.rows) for study in ALL)
-    runs = [path.name for path in (folder / "runs" / "smoke").iterdir()]
-    assert len(runs) == len(jobs_of(ALL, SMOKE, 1)) < rows
+    runs = {path.name for path in (folder / "runs" / "smoke").iterdir()}
+    jobs = jobs_of(ALL, SMOKE, 1)
+    assert len(jobs) < rows
+    assert set(jobs) <= runs
+    assert runs - set(jobs) < {job.supernet for job in jobs.values() if job.measured}  # of supernets only searched
     settings = {
         repr(
             (
@@ -61,7 +64,7 @@ def test_runs_are_shared(folder: Path) -> None:
         )
         for s in (row.setting for study in ALL for row in study.rows)
     }
-    assert len(runs) == len(settings)
+    assert len(jobs) == len(settings)
 
 
 def test_one_row_has_one_figure_everywhere(folder: Path) -> None:
@@ -83,8 +86,8 @@ def test_figures_of_methods_that_are_not_run_are_cited(folder: Path) -> None:
 
 def test_few_shot_search_retrains_the_best_of_each_part(folder: Path) -> None:
     job = Job.of(studies["table-a"].rows[-1].setting, SMOKE, 0)
-    run = folder / "runs" / "smoke" / job.folder
-    found = json.loads((run / "supernet" / "search.json").read_text())["parts"]
+    run, supernet = (folder / "runs" / "smoke" / name for name in (job.folder, job.supernet))
+    found = json.loads((supernet / "search.json").read_text())["parts"]
     summary = json.loads((run / "retrained" / "result.json").read_text())
     retrained = [json.loads((run / "retrained" / f"part-{i}" / "result.json").read_text()) for i in range(len(found))]
     assert [result["arch"] for result in retrained] == [part["arch"] for part in found]
@@ -97,14 +100,27 @@ def test_few_shot_search_retrains_the_best_of_each_part(folder: Path) -> None:
 def test_both_schedules_of_table_h_retrain_the_same_subnet(folder: Path) -> None:
     rows = studies["table-h"].rows
     for cosine, calr in zip(rows[::2], rows[1::2], strict=True):
-        folders = [folder / "runs" / "smoke" / Job.of(row.setting, SMOKE, 0).folder for row in (cosine, calr)]
-        found = [json.loads((each / "supernet" / "search.json").read_text()) for each in folders]
+        jobs = [Job.of(row.setting, SMOKE, 0) for row in (cosine, calr)]
+        assert jobs[0].supernet == jobs[1].supernet
+        folders = [folder / "runs" / "smoke" / job.folder for job in jobs]
+        found = [json.loads((each / "measured.json").read_text())["subnet"] for each in folders]
         assert found[0] == found[1]
         schedules = [
             json.loads(next((each / "retrained").rglob("config.json")).read_text())["config"]["recipe"]["schedule"]
             for each in folders
         ]
         assert schedules == ["cosine", "calr"]
+
+
+def test_a_supernet_is_trained_once_for_its_ranking_and_its_searches(folder: Path) -> None:
+    runs = folder / "runs" / "smoke"
+    jobs = jobs_of(ALL, SMOKE, 1).values()
+    searches = [job for job in jobs if (runs / job.folder / "retrained").exists()]
+    assert len(searches) > len({job.supernet for job in searches}) > 1
+    for job in searches:
+        inside = {path.name for path in (runs / job.folder).iterdir()}
+        assert inside == {"retrained", "measured.json"}  # no training of a supernet
+        assert list((runs / job.supernet).rglob("supernet.safetensors"))
 
 
 def test_the_benchmark_says_what_a_found_subnet_truly_reaches(tmp_path: Path) -> None:

@@ -69,10 +69,11 @@ class Setting:
 
 @dataclass(frozen=True)
 class Measured(Setting):
-    """A row whose figures are no ranking's but those that ``function`` measures while it trains.
+    """A row whose figures are no ranking's but those that ``function`` measures.
 
-    ``function(config, data, folder, scale, **arguments)`` gives figures by column, and may keep what it does in the
-    folder; a module's own, so that another process finds it.
+    ``function(config, data, run, folder, scale, **arguments)`` gives figures by column. It trains the supernet, if it
+    needs one, in the run folder that all rows of that supernet share, and keeps what else it does in ``folder``; a
+    module's own, so that another process finds it.
     """
 
     function: Callable[..., dict[str, Any]] = field(kw_only=True)

@@ -35,7 +35,7 @@ def relatives(space: Space, seed: int) -> tuple[Subnet, ...]:
             return tuple(found)
 
 
-def similarity(config: TrainConfig, data: Dataset, folder: Path, scale: Scale) -> dict[str, Any]:
+def similarity(config: TrainConfig, data: Dataset, run: Path, folder: Path, scale: Scale) -> dict[str, Any]:
     """Table I: MGCS of A1, A3 and A5 with A0, trained together; the last epoch, the stem's weights."""
     subnets = relatives(config.space, config.seed)
     supernet = new_supernet(config)
@@ -67,7 +67,7 @@ def similarity(config: TrainConfig, data: Dataset, folder: Path, scale: Scale) -
     return {name: value for name, value in zip(names, recorder.means, strict=True) if name != "A0"}
 
 
-def spread(config: TrainConfig, data: Dataset, folder: Path, scale: Scale) -> dict[str, Any]:
+def spread(config: TrainConfig, data: Dataset, run: Path, folder: Path, scale: Scale) -> dict[str, Any]:
     """Figure B: the standard deviation of the gradients that feed one momentum, over training."""
     supernet = new_supernet(config)
     batches = make_batches(config, data)

@@ -40,16 +40,14 @@ class Job:
     @property
     def folder(self) -> str:
         """The run's name: two studies that need the same run find it by this."""
-        # What is as by default is left out: a later version may have more to say.
-        values = _unlike(to_dict(self.config), to_dict(TrainConfig()))
-        kind = self.config.strategy
-        if self.measured is not None:
-            kind = self.measured.function.__name__
-            values["arguments"] = self.measured.arguments
-        for key in ("log_every", "checkpoint_every"):  # they do not change what is trained
-            values.pop(key, None)
-        digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
-        return f"{kind}-{digest}"
+        if self.measured is None:
+            return self.supernet
+        return _name(self.measured.function.__name__, self.config, arguments=self.measured.arguments)
+
+    @property
+    def supernet(self) -> str:
+        """The folder of its training, which a ranking and searches of the same supernet share."""
+        return _name(self.config.strategy, self.config)
 
     @property
     def name(self) -> str:
@@ -63,6 +61,14 @@ class Job:
             return "measured"
         which = self.scale.subnets.stem if self.scale.subnets else f"sample{self.scale.sample}"
         return f"{which}-{self.scale.images or 'all'}"
+
+
+def _name(kind: str, config: TrainConfig, **more: Any) -> str:
+    # What is as by default is left out: a later version may have more to say.
+    values = _unlike(to_dict(config), to_dict(TrainConfig())) | more
+    for key in ("log_every", "checkpoint_every"):  # they do not change what is trained
+        values.pop(key, None)
+    return f"{kind}-{hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]}"
 
 
 def _unlike(values: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
@@ -120,11 +126,23 @@ def run_jobs(
     data = [_checked(group, root) for group in groups.values()]
     with Progress("study", len(jobs), len(jobs) - len(todo), noun="runs") as progress:
         for group, own in zip(groups.values(), data, strict=True):
-            work = [(with_classes(job, own), runs / job.folder, root) for job in group]
-            for line in run_in_processes(_run_one, work, processes, given=(own,)):
-                progress.advance()
+            for lines in run_in_processes(_run_all, _work(group, own, runs, root), processes, given=(own,)):
+                for line in lines:
+                    progress.advance()
+                    say(line)
                 progress.show()
-                say(line)
+
+
+Work = tuple[Job, Path, Path]
+
+
+def _work(group: list[Job], data: Dataset, runs: Path, root: str | Path | None) -> list[tuple[list[Work], Any]]:
+    """Tasks of the processes: jobs of one supernet go one after another, so that it is trained once."""
+    chains: dict[str, list[Work]] = {}
+    for job in group:
+        work = with_classes(job, data), runs / job.supernet, runs / job.folder
+        chains.setdefault(job.supernet, []).append(work)
+    return [(chain, root) for chain in chains.values()]
 
 
 def _checked(group: list[Job], root: str | Path | None) -> Dataset:
@@ -154,13 +172,17 @@ def is_done(folder: Path, job: Job) -> bool:
     return (folder / f"{job.result}.json").exists() or (folder / FAILED).exists()
 
 
-def _run_one(data: Dataset, job: Job, folder: Path, root: str | Path | None) -> str:
+def _run_all(data: Dataset, chain: list[Work], root: str | Path | None) -> list[str]:
+    return [_run_one(data, *work, root) for work in chain]
+
+
+def _run_one(data: Dataset, job: Job, run: Path, folder: Path, root: str | Path | None) -> str:
     """Trains and ranks, or measures; says how it went."""
     scale = job.scale
     try:
         if job.measured is not None:
             folder.mkdir(parents=True, exist_ok=True)
-            figures = job.measured.function(job.config, data, folder, scale, **job.measured.arguments)
+            figures = job.measured.function(job.config, data, run, folder, scale, **job.measured.arguments)
             write_json(folder / f"{job.result}.json", figures)
             return f"{folder.name} is measured"
         train(job.config, data, folder, device="cpu", say=lambda line: None)

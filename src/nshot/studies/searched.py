@@ -27,9 +27,9 @@ def quiet(line: str) -> None:
     """Runs of a study say nothing themselves."""
 
 
-def retrained(config: TrainConfig, data: Dataset, folder: Path, scale: Scale) -> dict[str, Any]:
+def retrained(config: TrainConfig, data: Dataset, run: Path, folder: Path, scale: Scale) -> dict[str, Any]:
     """Test accuracy of the best of random subnets, retrained (tables B, L, M)."""
-    run = train(config, data, folder / "supernet", device="cpu", say=quiet)
+    train(config, data, run, device="cpu", say=quiet)
     subnets, accuracies, losses = _scored(run, data, scale, Limits())
     best = subnets[int(np.lexsort((losses, -accuracies))[0])]
     short = Recipe(epochs=scale.retrain_epochs, batch_size=64, lr=0.05)
@@ -43,7 +43,12 @@ def retrained(config: TrainConfig, data: Dataset, folder: Path, scale: Scale) ->
 
 
 def searched(
-    config: TrainConfig, data: Dataset, folder: Path, scale: Scale, schedule: Literal["cosine", "calr"] = "cosine"
+    config: TrainConfig,
+    data: Dataset,
+    run: Path,
+    folder: Path,
+    scale: Scale,
+    schedule: Literal["cosine", "calr"] = "cosine",
 ) -> dict[str, Any]:
     """Tables A and H: the best of random subnets, retrained with this schedule; of several supernets, the best of each
     is retrained and the best of those kept (section D).
@@ -51,7 +56,7 @@ def searched(
     The search's minutes are those of one thread that trains and scores: of training by the rates in its logs, so also
     where it was killed and continued; of scoring as they pass.
     """
-    run = train(config, data, folder / "supernet", device="cpu", say=quiet)
+    train(config, data, run, device="cpu", say=quiet)
     began = time.perf_counter()
     subnets, accuracies, losses = _scored(run, data, scale, Limits())
     minutes = training_minutes(run, config.batch_size) + (time.perf_counter() - began) / 60
@@ -83,13 +88,15 @@ def training_minutes(run: Path, batch_size: int) -> float:
     return seconds / 60
 
 
-def limited(config: TrainConfig, data: Dataset, folder: Path, scale: Scale, limits: Sequence[float]) -> dict[str, Any]:
+def limited(
+    config: TrainConfig, data: Dataset, run: Path, folder: Path, scale: Scale, limits: Sequence[float]
+) -> dict[str, Any]:
     """Accuracy with supernet weights of the best subnet below each limit of parameters (table C: no retraining).
 
     ``limits`` are in millions, of the space at full scale; at others, whose networks are small, they are the same
     shares of the space's range.
     """
-    run = train(config, data, folder / "supernet", device="cpu", say=quiet)
+    train(config, data, run, device="cpu", say=quiet)
     low, high = config.space.params_range
     full = preset("paper", config.strategy, config.space.name).space.params_range
     found: dict[str, Any] = {}

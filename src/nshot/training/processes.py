@@ -1,10 +1,11 @@
 """Work in parallel processes of one thread each: two torch processes with two threads each collapse on two cores."""
 
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -21,7 +22,7 @@ def run_in_processes(
         jobs: how many at once.
         given: what all tasks need, such as images: sent to each process once.
 
-    An interruption, or a task that raises, cancels what has not begun.
+    An interruption, or a task that raises, cancels what has not begun; where the caller is killed, they end too.
     """
     with _one_thread(), ProcessPoolExecutor(jobs, get_context("spawn"), _begin, (function, given)) as pool:
         futures = [pool.submit(_call, task) for task in tasks]
@@ -52,8 +53,17 @@ _worker: list[Any] = []  # what a worker process keeps between tasks: the functi
 def _begin(function: Callable[..., Any], given: Sequence[Any]) -> None:
     import torch
 
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     _worker[:] = function, given
+
+
+def _end_with_parent() -> None:
+    """A killed caller cannot stop its workers: they would go on with their task, then wait forever for another."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _call(task: Sequence[Any]) -> Any:

@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import nshot.training.checkpoint as checkpoint
 import nshot.training.train as train_module
 from nshot import UserError
+from nshot.data.augment import Augment
 from nshot.data.batches import TrainBatches
 from nshot.data.sources import load
 from nshot.dynamic import SeparatedMomentum
@@ -175,6 +176,21 @@ def hold(folder, held, release) -> None:
     with locked(folder):
         held.set()
         release.wait(60)
+
+
+def test_a_run_of_an_earlier_version_goes_on(config, digits, whole, tmp_path) -> None:
+    """One that did not have an option yet, which is at its default now; with another value it is another run."""
+    old = shutil.copytree(whole, tmp_path / "old")
+    (old / "supernet.safetensors").unlink()
+    stored = json.loads((old / "config.json").read_text())
+    del stored["config"]["augment"], stored["config"]["drop_path"], stored["config"]["options"]["power"]
+    (old / "config.json").write_text(json.dumps(stored))
+    with pytest.raises(UserError, match=r"holds another run \(label_smoothing: 0.0, not 0.1\)"):
+        train(dataclasses.replace(config, label_smoothing=0.1), digits, old, device="cpu")
+    with pytest.raises(UserError, match=r"holds another run \(augment.cutout: 0, not 2\)"):
+        train(dataclasses.replace(config, augment=Augment(cutout=2)), digits, old, device="cpu")
+    train(config, digits, old, device="cpu", say=lambda line: None)
+    assert_identical(old, whole)
 
 
 def test_a_folder_that_another_process_writes_is_refused(config, digits, tmp_path) -> None:

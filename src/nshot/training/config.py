@@ -104,6 +104,12 @@ def from_dict(values: dict[str, Any]) -> TrainConfig:
     return TrainConfig(**{**values, **read})
 
 
+def completed(stored: dict[str, Any]) -> dict[str, Any]:
+    """What `to_dict` wrote in an earlier version, with what has become an option since, at its default: what that
+    version did."""
+    return to_dict(from_dict(stored))
+
+
 def space_from_dict(values: dict[str, Any]) -> Space:
     """A space from its name and sizes, as `to_dict` writes it."""
     sizes = {key: value for key, value in values.items() if key not in ("name", "kept")}

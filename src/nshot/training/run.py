@@ -3,7 +3,7 @@
 import fcntl
 import json
 import platform
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -63,7 +63,17 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise UserError(f"{folder / 'config.json'} is broken ({error}): start again in a new folder") from None
 
 
-def claim(folder: Path, kind: str, config: dict[str, Any], free: Collection[str] = ()) -> bool:
+Completed = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+def claim(
+    folder: Path,
+    kind: str,
+    config: dict[str, Any],
+    *,
+    free: Collection[str] = (),
+    completed: Completed = lambda stored: stored,
+) -> bool:
     """Makes the folder a run of this configuration, or checks that it is one.
 
     Args:
@@ -71,6 +81,7 @@ def claim(folder: Path, kind: str, config: dict[str, Any], free: Collection[str]
         kind: what it is a run of.
         config: JSON-able, everything that determines the run.
         free: entries of the configuration that may change; the folder then takes the new ones.
+        completed: adds to a stored configuration what the version that wrote it did not know.
 
     Returns:
         Whether the folder was such a run before.
@@ -82,7 +93,9 @@ def claim(folder: Path, kind: str, config: dict[str, Any], free: Collection[str]
         write_json(folder / "config.json", {"kind": kind, "config": config, "versions": versions()})
         return False
     stored = read_config(folder)
-    before = {"kind": stored.get("kind"), **stored.get("config", {})}
+    known = stored.get("config", {})
+    before = {"kind": stored.get("kind"), **(completed(known) if stored.get("kind") == kind else known)}
+    before = json.loads(json.dumps(before))
     now = {"kind": kind, **json.loads(json.dumps(config))}  # as JSON gives it back: tuples are lists
     changed = differences({**before, **{key: now[key] for key in free}}, now)
     if changed:

@@ -15,7 +15,7 @@ from nshot.files import write_atomically
 
 from . import checkpoint, distributed
 from .progress import Progress
-from .run import Log, claim, locked
+from .run import Completed, Log, claim, locked
 
 Say = Callable[[str], None]
 
@@ -43,6 +43,7 @@ class Run:
         result: name of the file whose existence says that the run is finished.
         log_every: steps between lines of the log.
         checkpoint_every: steps between checkpoints.
+        completed: see `claim`.
     """
 
     folder: Path
@@ -51,6 +52,7 @@ class Run:
     result: str
     log_every: int
     checkpoint_every: int
+    completed: Completed = lambda stored: stored
 
 
 def execute(run: Run, make: Callable[[], Job], finish: Callable[[Job], None], say: Say = print) -> None:
@@ -66,7 +68,7 @@ def execute(run: Run, make: Callable[[], Job], finish: Callable[[Job], None], sa
         _follow(run, make)
         return
     with locked(run.folder):
-        resumed = claim(run.folder, run.kind, run.config)
+        resumed = claim(run.folder, run.kind, run.config, completed=run.completed)
         if (run.folder / run.result).exists():
             say(f"{run.folder} is finished already: nothing to do")
             distributed.wait()

@@ -18,7 +18,7 @@ from nshot.spaces import Space, Supernet
 from nshot.strategies import strategies
 
 from . import distributed
-from .config import TrainConfig, to_dict
+from .config import TrainConfig, completed, to_dict
 from .optimizers import adamw, rest_slices, sgd
 from .processes import run_in_processes
 from .run import PARTS, WEIGHTS, claim, load_run, locked
@@ -94,7 +94,7 @@ def train(
             lightning.device,
         )
 
-    run = Run(folder, "supernet", to_dict(config), WEIGHTS, config.log_every, config.checkpoint_every)
+    run = Run(folder, "supernet", to_dict(config), WEIGHTS, config.log_every, config.checkpoint_every, completed)
     execute(run, make, lambda job: save_weights(folder / WEIGHTS, job.module), say)
     return folder
 
@@ -173,7 +173,7 @@ def _train_parts(
         _check_drop_path(part)
     make_batches(config, data)
     with locked(folder):
-        claim(folder, PARTS, to_dict(config))
+        claim(folder, PARTS, to_dict(config), completed=completed)
         todo = [(part, folder / f"part-{i}", device) for i, part in enumerate(configs)]
         if jobs == 1:
             for part, out, _ in todo:

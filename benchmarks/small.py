@@ -14,7 +14,7 @@ import torch
 
 import nshot
 from nshot.data.batches import TrainBatches
-from nshot.data.sources import Images
+from nshot.data.images import Images
 
 
 def milliseconds(call: Callable[[int], object], repeats: int = 300) -> float:

@@ -17,7 +17,8 @@ from helpers import refuse
 from nshot import UserError
 from nshot.data.augment import Augment, cutout
 from nshot.data.batches import TrainBatches
-from nshot.data.sources import Images, load
+from nshot.data.images import Images
+from nshot.data.sources import load
 from nshot.seeding import seeded_everywhere
 from nshot.training.config import TrainConfig, from_dict, preset, to_dict
 from nshot.training.run import load_run, read_log

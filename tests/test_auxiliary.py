@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 import nshot
 from nshot import UserError
 from nshot.data.batches import TrainBatches
-from nshot.data.sources import Dataset, Images, load
+from nshot.data.images import Images
+from nshot.data.sources import Dataset, load
 from nshot.nn.drop import DropPath
 from nshot.seeding import seeded
 from nshot.training.alone import fit_steps, make_alone, make_batches
@@ -65,7 +66,7 @@ def test_drop_path_rises_epoch_by_epoch(two_steps: Dataset) -> None:
     drops = [module for module in alone.modules() if isinstance(module, DropPath)]
     rates = [
         {round(drop.p / drop.share, 9) for drop in drops}
-        for _ in fit_steps(alone, four.optimizer(alone.network), batches, four, 1.0)
+        for _ in fit_steps(alone, four.optimizer(alone.network), batches, four, 1.0, batches.steps_per_epoch)
     ]
     assert rates == [{0.0}, {0.05}, {0.1}, {0.15}]
 

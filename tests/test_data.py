@@ -20,7 +20,8 @@ from sklearn.datasets import load_digits
 from nshot import UserError
 from nshot.data.augment import crop_flip, pad
 from nshot.data.batches import Normalise, TrainBatches, heldout_batches
-from nshot.data.sources import Dataset, Images, load
+from nshot.data.images import Images
+from nshot.data.sources import Dataset, load
 
 CLASSES = {"cifar10": 10, "cifar100": 100}
 FOLDERS = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}
@@ -398,7 +399,7 @@ def complaint(root: Path, name: str = "cifar10", **options: object) -> str:
 
 def test_an_unknown_data_set_is_named_with_the_known_ones(tmp_path: Path) -> None:
     own = "imagefolder:FOLDER, parquet:FOLDER"
-    known = f"choose one of cifar10, cifar100, digits, or images of your own by {own}"
+    known = f"choose one of cifar10, cifar100, digits, imagenet, or images of your own by {own}"
     assert complaint(tmp_path, "mnist") == f"unknown data set 'mnist': {known}"
 
 

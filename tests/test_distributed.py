@@ -31,8 +31,10 @@ def by_hand(config: TrainConfig, steps: int) -> dict[str, torch.Tensor]:
     data = load("digits", resolution=config.space.resolution)
     config = replace(config, space=config.space.with_classes(10))
     supernet = new_supernet(config)
-    batches = TrainBatches(data.train, config.batch_size, config.seed, flip=data.mirrors)
-    total = config.epochs * batches.steps_per_epoch
+    shares = [
+        TrainBatches(data.train, config.batch_size, config.seed, flip=data.mirrors, share=(i, 2)) for i in range(2)
+    ]
+    total = config.epochs * shares[0].steps_per_epoch
     strategy = strategies[config.strategy](config.space, total_steps=total, seed=config.seed, options=config.options)
     weights = list(supernet.parameters())
     optimizers = [
@@ -40,9 +42,9 @@ def by_hand(config: TrainConfig, steps: int) -> dict[str, torch.Tensor]:
         for _ in range(strategy.clusters)
     ]
     for step in range(steps):
-        plan, (images, labels) = strategy.plan(step), batches(step)
+        plan = strategy.plan(step)
         for path, weight in zip(plan.paths, plan.weights, strict=True):
-            for x, y in zip(images.chunk(2), labels.chunk(2), strict=True):
+            for x, y in (share(step) for share in shares):
                 (F.cross_entropy(supernet(x, path), y) * weight / 2).backward()
         for parameter in weights:
             parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad

@@ -13,7 +13,8 @@ from PIL import Image
 import nshot.data.decode
 from helpers import refuse
 from nshot import UserError
-from nshot.data.sources import Dataset, Images, load
+from nshot.data.images import Images
+from nshot.data.sources import Dataset, load
 from test_data import complaint, items, noise, png
 
 TRAIN = ["spos", "--preset", "smoke", "--epochs", "1", "--batch-size", "4", "--device", "cpu"]
@@ -347,9 +348,9 @@ def test_a_split_file_does_not_go_with_a_validation_folder(tmp_path: Path) -> No
 
 
 def test_more_images_than_the_memory_holds_are_refused(tmp_path: Path) -> None:
-    pets(tmp_path)
-    said = complaint(tmp_path, "imagefolder:pets", resolution=1_000_000)
-    assert "20 images at resolution 1000000 take about 420000 GB" in said
+    shards(tmp_path, train=table([0, 1, 2] * 6))
+    said = complaint(tmp_path, "parquet:bugs", resolution=1_000_000)
+    assert "18 images at resolution 1000000 take about 378000 GB" in said
     assert "choose a smaller --resolution" in said
 
 

@@ -20,7 +20,8 @@ from helpers import nshot_, refuse
 from nshot import UserError
 from nshot.data.augment import Augment
 from nshot.data.batches import TrainBatches
-from nshot.data.sources import Dataset, Images, load
+from nshot.data.images import Images
+from nshot.data.sources import Dataset, load
 from nshot.seeding import seeded
 from nshot.training.networks import read_network
 from nshot.training.recipes import RECIPES, Recipe, recipe

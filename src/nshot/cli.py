@@ -9,7 +9,7 @@ from typing import Literal
 
 from nshot.commands import benchmark, draw, export, latency, report, study
 from nshot.errors import UserError
-from nshot.flags import Download, Where, parse, positional, take, take_space
+from nshot.flags import Download, Where, Workers, parse, positional, take, take_space
 
 # Nothing that imports torch may be imported here: `nshot --help` must answer at once.
 
@@ -43,7 +43,7 @@ def train(args: list[str]) -> None:
     default = preset(preset_name, strategy, take(args, "--space") or "nasbench201")
 
     @dataclass(frozen=True)
-    class Train(Where, Download):
+    class Train(Where, Download, Workers):
         out: Path
         """Run folder; an unfinished run of the same options there is continued."""
         config: TrainConfig = field(default_factory=lambda: default)
@@ -60,7 +60,7 @@ def train(args: list[str]) -> None:
     size = config.space.resolution
     data = load(config.dataset, root=command.data_root, split=config.split, download=command.download, resolution=size)
     config = dataclasses.replace(config, space=config.space.with_classes(data.classes))
-    train(config, data, command.out, device=command.device, jobs=command.jobs)
+    train(config, data, command.out, device=command.device, jobs=command.jobs, workers=command.workers)
     known = "digits" if config.dataset == "digits" else "nasbench201"
     if rank() == 0:
         then = f"search {command.out}" if is_own(config.dataset) else f"rank {command.out} --benchmark {known}"
@@ -173,7 +173,7 @@ def retrain(args: list[str]) -> None:
     default = dataclasses.replace(take_space(args, default), recipe=recipe(name))
 
     @dataclass(frozen=True)
-    class Retrain(Where, Download):
+    class Retrain(Where, Download, Workers):
         out: Path
         """Run folder; an unfinished retraining of the same options there is continued."""
         config: RetrainConfig = field(default_factory=lambda: default)
@@ -187,7 +187,7 @@ def retrain(args: list[str]) -> None:
     subnets = [config.space.parse(arch) for arch in archs]
     size = config.space.resolution
     data = load(config.dataset, root=command.data_root, download=command.download, resolution=size)
-    result = retrain_best(config, subnets, data, command.out, device=command.device)
+    result = retrain_best(config, subnets, data, command.out, device=command.device, workers=command.workers)
     print(f"{result['arch']}: {result['params']:,} parameters, test accuracy {result['test_accuracy']:.2f} %")
     print(f"written: {command.out / result.get('folder', '') / 'network.safetensors'} and result.json")
 

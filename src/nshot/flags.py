@@ -24,6 +24,12 @@ class Where:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Workers:
+    workers: int = 0
+    """Processes that read and augment images beside the training; what is trained is the same."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Download:
     download: bool = False
     """Fetch the data set with torchvision where it is absent."""

@@ -1,4 +1,6 @@
-"""Batches from images in memory: a training batch is a function of (seed, step), a held-out batch of its position."""
+"""Batches of a data set: a training batch is a function of (seed, step), a held-out batch of its position."""
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -7,7 +9,7 @@ from nshot.errors import UserError
 from nshot.seeding import torch_generator
 
 from .augment import Augment, crop_flip, pad
-from .sources import Images
+from .images import Files, Images, Pictures
 from .strong import Strong
 
 
@@ -17,8 +19,8 @@ class Normalise:
     ``mean`` and ``std`` are of pixels from 0 to 255, a number a channel.
     """
 
-    def __init__(self, images: Images) -> None:
-        sample = images.pixels.float().reshape(-1, 3)
+    def __init__(self, images: Pictures) -> None:
+        sample = images.sample().pixels.float().reshape(-1, 3)
         std, mean = torch.std_mean(sample, dim=0)
         self.mean, self.std = mean.tolist(), std.clamp_min(1.0).tolist()
         self.scale = 1 / std.clamp_min(1.0)
@@ -36,27 +38,41 @@ class TrainBatches:
     """``batches(step)`` is the augmented batch of that step: images (B, 3, H, W) float, labels (B,).
 
     Each epoch is a fresh permutation; the last images that fill no batch are left out of it. Crops are padded by an
-    eighth of the resolution. Where ``augment`` mixes images, labels are shares of ``classes`` (B, classes).
+    eighth of the resolution; resized crops of files are cut from the image as it is stored. Where ``augment`` mixes
+    images, labels are shares of ``classes`` (B, classes).
+
+    Args:
+        images: what batches are drawn from.
+        batch_size: of all processes together.
+        seed: of all draws.
+        flip: whether half of the images are mirrored.
+        augment: what else is done; default: crops.
+        classes: how many; for labels that are shares.
+        share: (i, n): only the i-th of n equal parts of each batch is made, with draws of its own.
 
     Raises:
-        UserError: for a batch size below 1 or above the number of images, an odd one where images are mixed, a cutout
-            larger than they are, or augmentation without timm, which it needs.
+        UserError: for a batch size below 1 or above the number of images, one that cannot be shared out evenly, an odd
+            one where images are mixed, a cutout larger than they are, or augmentation without timm, which it needs.
     """
 
     def __init__(
         self,
-        images: Images,
+        images: Pictures,
         batch_size: int,
         seed: int,
         *,
         flip: bool,
         augment: Augment | None = None,
         classes: int = 0,
+        share: tuple[int, int] = (0, 1),
     ) -> None:
         if not 1 <= batch_size <= len(images):
             raise UserError(f"batch_size {batch_size}: must be from 1 to the {len(images)} training images")
-        augment, side = augment or Augment(), images.pixels.shape[1]
-        if augment.mixes and batch_size % 2:
+        self._part, parts = share
+        if batch_size % parts:
+            raise UserError(f"batch_size {batch_size}: must be a multiple of the {parts} processes")
+        augment, side = augment or Augment(), images.side
+        if augment.mixes and batch_size // parts % 2:
             raise UserError(f"batch_size {batch_size}: mixup and cutmix pair the images, so it must be even")
         if augment.cutout > side:
             raise UserError(f"cutout {augment.cutout}: must not exceed the {side} pixels of the images")
@@ -66,13 +82,16 @@ class TrainBatches:
         self.flip = flip
         self.margin = side // 8 if augment.crop == "padded" else 0
         self.normalise = Normalise(images)
-        self.strong = Strong(augment, side=side, mean=self.normalise.mean, classes=classes, seed=seed)
-        self._padded = pad(images.pixels, self.margin)
+        self._own = f" {self._part}" if self._part else ""
+        self._size = batch_size // parts
+        self.strong = Strong(augment, side=side, mean=self.normalise.mean, classes=classes, seed=seed, own=self._own)
+        self._images = images if isinstance(images, Files) else None
+        self._padded = torch.empty(0) if isinstance(images, Files) else pad(images.pixels, self.margin)
         self._labels = images.labels
         self._order: tuple[int, Tensor] = (-1, torch.empty(0))
 
     def to(self, device: torch.device | str) -> "TrainBatches":
-        """Moves all images to the device: batches are then made there."""
+        """Moves all images that are in memory to the device: batches are then made there."""
         self.normalise.to(device)
         self._padded, self._labels = self._padded.to(device), self._labels.to(device)
         return self
@@ -82,15 +101,41 @@ class TrainBatches:
         if self._order[0] != epoch:
             order = torch.randperm(len(self._labels), generator=torch_generator(self.seed, "order", epoch))
             self._order = (epoch, order.to(self._labels.device))
-        index = self._order[1][position * self.batch_size : (position + 1) * self.batch_size]
-        generator = torch_generator(self.seed, "augment", step)
-        pixels = self.strong.pixels(crop_flip(self._padded, index, self.margin, self.flip, generator), step)
+        first = position * self.batch_size + self._part * self._size
+        index = self._order[1][first : first + self._size]
+        generator = torch_generator(self.seed, f"augment{self._own}", step)
+        if self._images is None:
+            pixels = self.strong.pixels(crop_flip(self._padded, index, self.margin, self.flip, generator), step)
+        else:
+            pixels = self._from_files(self._images, index.cpu(), generator, step).to(self._labels.device)
         return self.strong.batch(self.normalise(pixels), self._labels[index], step)
+
+    def _from_files(self, files: Files, index: Tensor, generator: torch.Generator, step: int) -> Tensor:
+        every = torch.arange(len(index))
+        if self.strong.augment.crop == "resized":
+            return crop_flip(self.strong.changed(files.wholes(index), step), every, 0, self.flip, generator)
+        padded = pad(files.squares(index), self.margin)
+        return self.strong.pixels(crop_flip(padded, every, self.margin, self.flip, generator), step)
+
+
+class Heldout(Sequence[tuple[Tensor, Tensor]]):
+    """Batches that are normalised each time they are asked for: as floats, all would take four times the memory."""
+
+    def __init__(self, images: Images, batch_size: int, normalise: Normalise, device: torch.device | str) -> None:
+        pairs = zip(images.pixels.split(batch_size), images.labels.split(batch_size), strict=True)
+        self._parts, self._normalise, self._device = list(pairs), normalise, device
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+    def __getitem__(self, i):  # type: ignore[no-untyped-def]
+        pixels, labels = self._parts[i]
+        return self._normalise(pixels.to(self._device)), labels.to(self._device)
 
 
 def heldout_batches(
-    images: Images, batch_size: int, normalise: Normalise, device: torch.device | str = "cpu"
-) -> list[tuple[Tensor, Tensor]]:
+    images: Pictures, batch_size: int, normalise: Normalise, device: torch.device | str = "cpu"
+) -> Sequence[tuple[Tensor, Tensor]]:
     """All images in their order, unaugmented, in batches of ``batch_size`` (the last one may be smaller).
 
     Raises:
@@ -98,5 +143,5 @@ def heldout_batches(
     """
     if not 1 <= batch_size <= len(images):
         raise UserError(f"batch_size {batch_size}: must be from 1 to the {len(images)} held-out images")
-    pairs = zip(images.pixels.split(batch_size), images.labels.split(batch_size), strict=True)
-    return [(normalise(pixels.to(device)), labels.to(device)) for pixels, labels in pairs]
+    batches = Heldout(images.loaded(), batch_size, normalise, device)
+    return batches if isinstance(images, Files) else list(batches)

@@ -8,8 +8,9 @@ import numpy as np
 
 from nshot.errors import UserError
 
+from .images import Images
 from .parquet import checked, read_parquet
-from .sources import Images, Source, sources
+from .sources import Source, sources
 
 
 @sources.register("cifar10")

@@ -55,11 +55,8 @@ def decode(
     told = time.monotonic()
     with ThreadPoolExecutor() as threads:
         for one in threads.map(lambda image: _decode(image.data, resolution), images):
-            if resolution is not None and one.pixels is not None and one.side * ENLARGED < resolution:
-                raise UserError(
-                    f"{images[len(found)].name} is {one.side} pixels small: too few for a resolution of {resolution}; "
-                    "take it out, or choose a smaller --resolution"
-                )
+            if one.pixels is not None:
+                check_size(images[len(found)].name, one.side, resolution or 0)
             found.append(one)
             if time.monotonic() - told > EVERY:
                 told = time.monotonic()
@@ -76,6 +73,15 @@ def decode(
     return [pixels for pixels, _, _ in found if pixels is not None], good
 
 
+def check_size(name: str | Path, side: int, resolution: int) -> None:
+    """Raises UserError for an image that is much smaller than the resolution."""
+    if side * ENLARGED < resolution:
+        raise UserError(
+            f"{name} is {side} pixels small: too few for a resolution of {resolution}; "
+            "take it out, or choose a smaller --resolution"
+        )
+
+
 def stacked(pixels: Sequence[np.ndarray], where: Path | str) -> np.ndarray:
     """Images (N, H, W, 3); raises UserError where they are of different sizes."""
     if len({p.shape for p in pixels}) != 1:
@@ -83,10 +89,14 @@ def stacked(pixels: Sequence[np.ndarray], where: Path | str) -> np.ndarray:
     return np.stack(pixels)
 
 
-def check_memory(count: int, resolution: int | None, where: Path | str) -> None:
+def memory_needed(count: int, resolution: int | None, copies: int = COPIES) -> tuple[int, int]:
+    """Bytes that so many images take, and bytes that this machine has."""
+    return copies * 3 * count * (resolution or 0) ** 2, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def check_memory(count: int, resolution: int | None, where: Path | str, copies: int = COPIES) -> None:
     """Raises UserError for more images than this machine's memory can hold."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    needed = COPIES * 3 * count * (resolution or 0) ** 2
+    needed, memory = memory_needed(count, resolution, copies)
     if needed > memory:
         raise UserError(
             f"{where}: {count:,} images at resolution {resolution} take about {needed / 1e9:.0f} GB, this machine has "
@@ -95,23 +105,41 @@ def check_memory(count: int, resolution: int | None, where: Path | str) -> None:
 
 
 def _decode(data: Path | bytes | None, resolution: int | None) -> _Decoded:
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import UnidentifiedImageError
 
     if data is None:
         return _Decoded(None, 0, "it has no bytes")
     try:
-        with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data, formats=FORMATS) as stored:
-            side = min(stored.size)
-            if resolution is not None:
-                stored.draft("RGB", (resolution, resolution))  # JPEG is decoded no larger than it has to be
-            image = _rgb(ImageOps.exif_transpose(stored))
+        image = read(data, resolution)
     except UnidentifiedImageError:
         return _Decoded(None, 0, "no image")
     except Exception as error:  # a broken file can raise anything
         return _Decoded(None, 0, str(error).partition("\n")[0] or type(error).__name__)
-    if resolution is not None:
-        image = ImageOps.fit(image, (resolution, resolution), Image.Resampling.BILINEAR)
-    return _Decoded(np.asarray(image), side, "")
+    side = image.info["side"]
+    return _Decoded(np.asarray(image if resolution is None else fit(image, resolution)), side, "")
+
+
+def read(data: Path | bytes, resolution: int | None) -> "Image":
+    """An image, upright and in RGB, its shorter side in ``info["side"]``; raises whatever a broken file does.
+
+    Where a resolution is given, one that is larger may come smaller than it is stored, but not below that.
+    """
+    from PIL import Image, ImageOps
+
+    with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data, formats=FORMATS) as stored:
+        side = min(stored.size)
+        if resolution is not None:
+            stored.draft("RGB", (resolution, resolution))  # JPEG is decoded no larger than it has to be
+        image = _rgb(ImageOps.exif_transpose(stored))
+    image.info["side"] = side
+    return image
+
+
+def fit(image: "Image", side: int, crop: float = 1.0) -> "Image":
+    """The central square of that share of the shorter side, resized to (side, side)."""
+    from PIL import Image, ImageOps
+
+    return ImageOps.fit(image, (side, side), Image.Resampling.BILINEAR, bleed=(1 - crop) / 2)
 
 
 def _rgb(image: "Image") -> "Image":

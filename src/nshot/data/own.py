@@ -1,6 +1,6 @@
 """Data sets of the user's own: what becomes of their parts, and folders of images."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +9,9 @@ import torch
 from nshot.errors import UserError
 from nshot.seeding import generator
 
-from .decode import Encoded, check_memory, decode, stacked
-from .sources import Images, Say, Source, own
+from .decode import Encoded, decode, memory_needed, stacked
+from .images import Files, Images, Pictures
+from .sources import Say, Source, own
 
 # The names that a part may have, in folders and in files.
 PARTS = {"train": ("train",), "valid": ("val", "valid", "validation"), "test": ("test",)}
@@ -25,6 +26,20 @@ def imagefolder(folder: Path, resolution: int | None, say: Say) -> Source:
     Classes are the names of the folders, sorted. Images in folders below a class's belong to it; hidden files do not
     count, other files that are no images are left out, and said.
     """
+    names, listed = listing(folder, say)
+    count = sum(len(labels) for _, labels in listed.values())
+    needed, memory = memory_needed(count, resolution)
+    parts: dict[str, Pictures]
+    if needed > memory:
+        say(f"{folder.name}: {count:,} images are too many for the memory, so each is read when it is needed")
+        parts = {part: files_of(paths, labels, resolution) for part, (paths, labels) in listed.items()}
+    else:
+        parts = {part: _read(folder, *both, names, resolution, say) for part, both in listed.items()}
+    return assembled(parts, names, folder, say)
+
+
+def listing(folder: Path, say: Say) -> tuple[list[str], dict[str, tuple[list[Path], list[int]]]]:
+    """The classes of such a folder, and of each part the images and their labels. Raises UserError as `imagefolder`."""
     found = find_parts(folder, lambda name: [folder / name] if (folder / name).is_dir() else [], "{}/<class>/")
     classes = {part: _classes(paths[0]) for part, paths in found.items()}
     check_classes(classes["train"], folder)
@@ -37,11 +52,9 @@ def imagefolder(folder: Path, resolution: int | None, say: Say) -> Source:
                 "both must have the same"
             )
     files = {part: [_files(paths[0] / name) for name in classes["train"]] for part, paths in found.items()}
-    check_memory(sum(len(some) for part in files.values() for some in part), resolution, folder)
-    parts = {
-        part: _read(found[part][0], classes["train"], per_class, resolution, say) for part, per_class in files.items()
+    return classes["train"], {
+        part: _listed(found[part][0], classes["train"], some, say) for part, some in files.items()
     }
-    return assembled(parts, classes["train"], folder, say)
 
 
 def find_parts(folder: Path, find: Callable[[str], list[Path]], shown: str) -> dict[str, list[Path]]:
@@ -66,7 +79,7 @@ def check_classes(names: Sequence[str], where: Path) -> None:
         raise UserError(f"{where} has {len(names)} class ({', '.join(names) or 'none'}): at least 2 are needed")
 
 
-def assembled(parts: dict[str, Images], names: Sequence[str], where: Path, say: Say) -> Source:
+def assembled(parts: Mapping[str, Pictures], names: Sequence[str], where: Path, say: Say) -> Source:
     """A source of these parts; where there is no ``test``, a fixed fifth of each class's train images is held out.
 
     Raises:
@@ -87,7 +100,7 @@ def assembled(parts: dict[str, Images], names: Sequence[str], where: Path, say: 
     return Source(len(names), learn, test, valid=parts.get("valid"), names=tuple(names))
 
 
-def _held_out(images: Images, classes: int) -> np.ndarray:
+def _held_out(images: Pictures, classes: int) -> np.ndarray:
     """Which images are for the test: bool (N,), in each class a fifth drawn by a fixed seed, at least one."""
     held = np.zeros(len(images), bool)
     rng = generator(0, "held-out test")
@@ -108,10 +121,14 @@ def _files(folder: Path) -> list[Path]:
     return [p for short, p in sorted(below) if not any(step.startswith(".") for step in short.parts)]
 
 
-def _read(folder: Path, classes: list[str], files: list[list[Path]], resolution: int | None, say: Say) -> Images:
-    """The images of a part, its classes in order."""
-    where = f"{folder.parent.name}/{folder.name}"
-    images: list[Encoded] = []
+def files_of(paths: list[Path], labels: list[int], resolution: int | None, crop: float = 1.0) -> Files:
+    """Images that are read when they are needed."""
+    return Files(paths, torch.tensor(labels), resolution or 0, crop)
+
+
+def _listed(folder: Path, classes: list[str], files: list[list[Path]], say: Say) -> tuple[list[Path], list[int]]:
+    """The images of a part, its classes in order, and their labels."""
+    images: list[Path] = []
     labels: list[int] = []
     others = [p for p in sorted(folder.iterdir()) if p.is_file() and not p.name.startswith(".")]
     for label, (name, some) in enumerate(zip(classes, files, strict=True)):
@@ -119,15 +136,26 @@ def _read(folder: Path, classes: list[str], files: list[list[Path]], resolution:
         if not own_:
             what = f"no images among its {len(some)} files (such as {some[0].name})" if some else "no images"
             raise UserError(f"class folder {folder / name} has {what}: put some there, or take the folder away")
-        images += [Encoded(f"{where}/{p.relative_to(folder).as_posix()}", p) for p in own_]
+        images += own_
         labels += [label] * len(own_)
         others += [p for p in some if p.suffix.lower() not in SUFFIXES]
     if others:
         first = others[0].relative_to(folder).as_posix()
+        where = f"{folder.parent.name}/{folder.name}"
         say(f"{where}: {len(others)} files are no images of a class and are left out (first: {first})")
-    pixels, kept = decode(images, resolution, where, say)
+    return images, labels
+
+
+def _read(
+    folder: Path, paths: list[Path], labels: list[int], classes: list[str], resolution: int | None, say: Say
+) -> Images:
+    """Those of a part that can be read, in memory."""
+    part = folder / paths[0].relative_to(folder).parts[0]
+    where = f"{folder.name}/{part.name}"
+    encoded = [Encoded(f"{where}/{path.relative_to(part).as_posix()}", path) for path in paths]
+    pixels, kept = decode(encoded, resolution, where, say)
     target = np.array(labels, np.int64)[kept]
     for label, name in enumerate(classes):
         if not (target == label).any():
-            raise UserError(f"class folder {folder / name} has no image that can be read: put some there")
+            raise UserError(f"class folder {part / name} has no image that can be read: put some there")
     return Images(torch.from_numpy(stacked(pixels, folder)), torch.from_numpy(target))

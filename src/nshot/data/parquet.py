@@ -12,8 +12,9 @@ import torch
 from nshot.errors import UserError
 
 from .decode import Encoded, check_memory, decode, stacked
+from .images import Images
 from .own import assembled, check_classes, find_parts
-from .sources import Images, Say, Source, own
+from .sources import Say, Source, own
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -8,38 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from nshot.errors import UserError, check_whole
 from nshot.registry import Registry
 from nshot.seeding import generator
 
-
-@dataclass(frozen=True)
-class Images:
-    """Decoded images: ``pixels`` uint8 (N, H, W, 3), ``labels`` int64 (N,)."""
-
-    pixels: Tensor
-    labels: Tensor
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def subset(self, indices: np.ndarray) -> "Images":
-        index = torch.from_numpy(np.ascontiguousarray(indices))
-        return Images(self.pixels[index], self.labels[index])
-
-    def resized(self, resolution: int) -> "Images":
-        """Antialiased bilinear resize to (resolution, resolution)."""
-        if self.pixels.shape[1:3] == (resolution, resolution):
-            return self
-        chunks = []
-        for chunk in self.pixels.split(4096):
-            image = chunk.permute(0, 3, 1, 2).float()
-            image = F.interpolate(image, (resolution, resolution), mode="bilinear", antialias=True)
-            chunks.append(image.round_().clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1))
-        return Images(torch.cat(chunks).contiguous(), self.labels)
+from .images import Images, Pictures
 
 
 @dataclass(frozen=True)
@@ -50,9 +24,9 @@ class Dataset:
     classes: int
     mirrors: bool
     """Whether an image's mirror image has the same label: if so, training flips."""
-    train: Images
-    valid: Images
-    test: Images
+    train: Pictures
+    valid: Pictures
+    test: Pictures
     names: tuple[str, ...] = ()
     """Of the classes, in the order of their labels, where the set says them."""
 
@@ -62,10 +36,10 @@ class Source:
     """A data set before its search split: what it learns from, and what it is tested on."""
 
     classes: int
-    learn: Images
-    test: Images
+    learn: Pictures
+    test: Pictures
     mirrors: bool = True
-    valid: Images | None = None
+    valid: Pictures | None = None
     """A validation part of its own, which then ranks subnets; None: a share of ``learn`` does."""
     names: tuple[str, ...] = ()
 
@@ -113,15 +87,18 @@ def load(
     if resolution is not None:
         check_whole(1, resolution=resolution)
     source = _source(name, data_root(root), download, resolution, say)
+    train: Pictures
+    valid: Pictures
     if source.valid is None:
-        train, valid = map(source.learn.subset, _split(split, len(source.learn), data_root(root)))
+        first, second = _split(split, len(source.learn), data_root(root))
+        train, valid = source.learn.subset(first), source.learn.subset(second)
     elif split == "half":
         train, valid = source.learn, source.valid
     else:
         raise UserError(f"split {split!r}: {name} has a validation part of its own, leave --split out")
     test = source.test
     if resolution is not None:
-        train, valid, test = (part.resized(resolution) for part in (train, valid, test))
+        train, valid, test = train.resized(resolution), valid.resized(resolution), test.resized(resolution)
     return Dataset(name, source.classes, source.mirrors, train, valid, test, source.names)
 
 

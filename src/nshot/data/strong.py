@@ -1,6 +1,6 @@
 """Augmentation beyond crop and flip, made of timm's parts: each batch a function of (seed, step)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -27,14 +27,17 @@ class Strong:
         mean: of each channel, of pixels from 0 to 255: what operations fill borders with.
         classes: how many.
         seed: of the run.
+        own: part of the draws' names, different for processes whose draws must be.
 
     Raises:
         UserError: where timm is needed and not installed.
     """
 
-    def __init__(self, augment: Augment, *, side: int, mean: list[float], classes: int, seed: int) -> None:
+    def __init__(
+        self, augment: Augment, *, side: int, mean: list[float], classes: int, seed: int, own: str = ""
+    ) -> None:
         self.augment = augment
-        self.seed = seed
+        self.seed, self.own = seed, own
         fill = {"translate_const": int(0.45 * side), "img_mean": tuple(round(value) for value in mean)}
         # An image at a time, in timm's order: crop, then policy.
         self._single: list[Callable[[Image.Image], Image.Image]] = []
@@ -56,14 +59,17 @@ class Strong:
         """uint8 (B, H, W, 3), cropped and flipped, to the same."""
         if not self._single:
             return batch
-        changed = []
-        with seeded_everywhere(self.seed, "policy", step, batch.device):
-            for pixels in batch.cpu().numpy():
-                image = Image.fromarray(pixels)
+        return self.changed([Image.fromarray(pixels) for pixels in batch.cpu().numpy()], step).to(batch.device)
+
+    def changed(self, images: Iterable[Image.Image], step: int) -> Tensor:
+        """What is done to an image at a time, in RGB, of any size where crops are resized: uint8 (B, H, W, 3)."""
+        found = []
+        with seeded_everywhere(self.seed, f"policy{self.own}", step, torch.device("cpu")):
+            for image in images:
                 for transform in self._single:
                     image = transform(image)
-                changed.append(np.asarray(image))
-        return torch.from_numpy(np.stack(changed)).to(batch.device)
+                found.append(np.asarray(image))
+        return torch.from_numpy(np.stack(found))
 
     def batch(self, images: Tensor, labels: Tensor, step: int) -> tuple[Tensor, Tensor]:
         """Normalised images (B, 3, H, W), which change in place, and labels (B,).
@@ -71,11 +77,11 @@ class Strong:
         Where images are mixed, the labels become shares of classes (B, classes).
         """
         if self._erasing is not None:
-            with seeded_everywhere(self.seed, "erasing", step, images.device):
+            with seeded_everywhere(self.seed, f"erasing{self.own}", step, images.device):
                 self._erasing(self.augment.erasing, mode="pixel", device=images.device)(images)
         if self.augment.cutout:
-            images = cutout(images, self.augment.cutout, torch_generator(self.seed, "cutout", step))
+            images = cutout(images, self.augment.cutout, torch_generator(self.seed, f"cutout{self.own}", step))
         if self._mixing is not None:
-            with seeded_everywhere(self.seed, "mixing", step, images.device):
+            with seeded_everywhere(self.seed, f"mixing{self.own}", step, images.device):
                 images, labels = self._mixing(images, labels)
         return images, labels

@@ -1,6 +1,6 @@
 """Training of one stand-alone network: the loop's steps with a plan that never changes."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from nshot.data.batches import TrainBatches, heldout_batches
-from nshot.data.sources import Dataset, Images
+from nshot.data.images import Pictures
+from nshot.data.sources import Dataset
 from nshot.dynamic import SeparatedMomentum
 from nshot.nn.auxiliary import WithAuxiliary
 from nshot.nn.drop import set_drop_path
@@ -18,7 +19,6 @@ from nshot.strategies.base import Plan
 
 from .recipes import Recipe
 from .supernet import smoothed, train_steps, warmed
-from .teacher import Teacher
 
 
 class Alone(nn.Module):
@@ -58,14 +58,15 @@ def make_alone(space: Space, subnet: Subnet, recipe: Recipe, seed: int) -> Alone
 def fit_steps(
     alone: Alone,
     optimizer: SeparatedMomentum,
-    batches: TrainBatches,
+    batches: Callable[[int], tuple[Tensor, Tensor]],
     recipe: Recipe,
     decay: float,
+    steps_per_epoch: int,
     *,
     start: int = 0,
     model: nn.Module | None = None,
     backward: Callable[[Tensor], None] = Tensor.backward,
-    teacher: Teacher | None = None,
+    taught: bool = False,
     seed: int = 0,
 ) -> Iterator[tuple[int, Tensor]]:
     """Trains a network by the recipe and yields (step, loss) after each step.
@@ -73,32 +74,33 @@ def fit_steps(
     Args:
         alone: the network.
         optimizer: what ``recipe.optimizer`` made of its weights.
-        batches: images and labels.
+        batches: images and labels of a step.
         recipe: how.
         decay: the subnet's γ(α), for the schedule ``calr``.
+        steps_per_epoch: how many batches are an epoch.
         start: first step.
         model: ``alone`` as a wrapper like Fabric runs it; default: itself.
         backward: that wrapper's.
-        teacher: whose opinion is part of the labels.
+        taught: whether labels are smoothed already, as those that a teacher had a say in.
         seed: of what the network draws (drop-path).
     """
-    total = recipe.epochs * batches.steps_per_epoch
+    total = recipe.epochs * steps_per_epoch
 
     def plan(step: int) -> Plan:
         if recipe.drop_path > 0:  # it rises from none, epoch by epoch, as in the networks that it is from
-            set_drop_path(alone.network, recipe.drop_path * (step // batches.steps_per_epoch) / recipe.epochs)
+            set_drop_path(alone.network, recipe.drop_path * (step // steps_per_epoch) / recipe.epochs)
         return Plan(paths=((),), weights=(1.0,), lr=recipe.factor(step, total, decay), cluster=0)
 
     steps = train_steps(
         model or alone,
         optimizer,
-        warmed(plan, recipe.warmup * batches.steps_per_epoch),
-        batches if teacher is None else teacher.taught(batches, recipe.label_smoothing),
+        warmed(plan, recipe.warmup * steps_per_epoch),
+        batches,
         start=start,
         total_steps=total,
         lr=recipe.base_lr,
         backward=backward,
-        criterion=_criterion(recipe.label_smoothing if teacher is None else 0.0, recipe.auxiliary),
+        criterion=_criterion(0.0 if taught else recipe.label_smoothing, recipe.auxiliary),
         seed=seed,
     )
     for step, loss in steps:
@@ -120,14 +122,14 @@ def _criterion(label_smoothing: float, auxiliary: float) -> Callable[[Any, Tenso
 
 
 @torch.inference_mode()
-def accuracy(network: nn.Module, batches: list[tuple[Tensor, Tensor]]) -> float:
+def accuracy(network: nn.Module, batches: Sequence[tuple[Tensor, Tensor]]) -> float:
     """Percent of images that the network, in evaluation mode, classifies rightly."""
     network.eval()
     hits = sum((network(images).argmax(1) == labels).sum() for images, labels in batches)
     return 100 * float(hits) / sum(len(labels) for _, labels in batches)
 
 
-def make_batches(images: Images, data: Dataset, recipe: Recipe, seed: int) -> TrainBatches:
+def make_batches(images: Pictures, data: Dataset, recipe: Recipe, seed: int) -> TrainBatches:
     """Batches of images of a data set by the recipe. Raises UserError as `TrainBatches`."""
     return TrainBatches(
         images, recipe.batch_size, seed, flip=data.mirrors, augment=recipe.augment, classes=data.classes
@@ -139,7 +141,8 @@ def train_alone(space: Space, subnet: Subnet, data: Dataset, recipe: Recipe, see
     alone = make_alone(space, subnet, recipe, seed)
     batches = make_batches(data.train, data, recipe, seed)
     optimizer = recipe.optimizer(alone.network)
-    for _ in fit_steps(alone, optimizer, batches, recipe, recipe.decay(space, subnet), seed=seed):
+    decay = recipe.decay(space, subnet)
+    for _ in fit_steps(alone, optimizer, batches, recipe, decay, batches.steps_per_epoch, seed=seed):
         pass
     valid, test = (
         accuracy(alone.kept, heldout_batches(part, min(1000, len(part)), batches.normalise))

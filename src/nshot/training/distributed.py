@@ -12,10 +12,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from nshot.errors import UserError
-
-Batches = Callable[[int], tuple[Tensor, Tensor]]
-
 
 def size() -> int:
     """How many processes train together: 1 outside of torchrun."""
@@ -44,26 +40,6 @@ def wait() -> None:
     """Goes on when all processes are here."""
     if size() > 1:
         dist.barrier()
-
-
-def shared(batches: Batches, batch_size: int) -> Batches:
-    """This process's part of each batch; itself where there is one process.
-
-    Raises:
-        UserError: for a batch that cannot be shared out evenly.
-    """
-    each, left = divmod(batch_size, size())
-    if left:
-        raise UserError(f"batch_size {batch_size}: must be a multiple of the {size()} processes")
-    if size() == 1:
-        return batches
-    own = slice(rank() * each, (rank() + 1) * each)
-
-    def part(step: int) -> tuple[Tensor, Tensor]:
-        images, labels = batches(step)
-        return images[own], labels[own]
-
-    return part
 
 
 def averaged(backward: Callable[[Tensor], None], weights: Iterable[Tensor]) -> Callable[[Tensor], None]:

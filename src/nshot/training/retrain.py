@@ -9,8 +9,10 @@ from typing import Any, Literal
 
 import torch
 
+from nshot.data.ahead import made
 from nshot.data.batches import heldout_batches
-from nshot.data.sources import Dataset, Images
+from nshot.data.images import joined
+from nshot.data.sources import Dataset
 from nshot.errors import UserError, check_choices, check_whole
 from nshot.files import write_json
 from nshot.spaces import Space, Subnet, space
@@ -54,12 +56,19 @@ class RetrainConfig:
 
 
 def retrain(
-    config: RetrainConfig, subnet: Subnet, data: Dataset, out: str | Path, *, device: str = "auto", say: Say = print
+    config: RetrainConfig,
+    subnet: Subnet,
+    data: Dataset,
+    out: str | Path,
+    *,
+    device: str = "auto",
+    workers: int = 0,
+    say: Say = print,
 ) -> dict[str, Any]:
     """Trains the subnet's stand-alone network on ``data.train`` and ``data.valid`` together, and tests it.
 
     The folder gets ``network.safetensors`` and ``result.json``, and continues an unfinished retraining of the same
-    configuration.
+    configuration. ``workers`` processes make its batches, the same as without them.
 
     Returns:
         What result.json holds: the subnet, its costs, how its images are normalised (of pixels from 0 to 255), the
@@ -70,16 +79,18 @@ def retrain(
     """
     if distributed.size() > 1:
         raise UserError(f"{distributed.size()} processes: a network is retrained in one, start without torchrun")
+    check_whole(0, workers=workers)
     folder = Path(out)
     space = config.space.with_classes(data.classes)
     subnet = space.check(subnet)
-    learn = Images(torch.cat([data.train.pixels, data.valid.pixels]), torch.cat([data.train.labels, data.valid.labels]))
+    learn = joined(data.train, data.valid)
     batches = make_batches(learn, data, config.recipe, config.seed)
     lightning = fabric(device, config.precision)
     teacher = None
     if config.teacher is not None:
         teacher = make_teacher(config.teacher, config.distill, data, batches.normalise).to(lightning.device)
     decay = config.recipe.decay(space, subnet)
+    total = config.recipe.epochs * batches.steps_per_epoch
     with torch.device("meta"):  # refuses what cannot be before any folder
         make_alone(space, subnet, config.recipe, config.seed)
     described = {**dataclasses.asdict(config), "space": {"name": space.name, **space.sizes()}}
@@ -96,7 +107,7 @@ def retrain(
 
     def make() -> Job:
         alone = make_alone(space, subnet, config.recipe, config.seed).to(lightning.device)
-        batches.to(lightning.device)
+        images = made(batches, workers, total, lightning.device)
         optimizer = config.recipe.optimizer(alone.network)
         return Job(
             alone,
@@ -104,22 +115,23 @@ def retrain(
             lambda start: fit_steps(
                 alone,
                 optimizer,
-                batches,
+                images if teacher is None else teacher.taught(images, config.recipe.label_smoothing),
                 config.recipe,
                 decay,
+                batches.steps_per_epoch,
                 start=start,
                 model=lightning.setup(alone),
                 backward=lightning.backward,
-                teacher=teacher,
+                taught=teacher is not None,
                 seed=config.seed,
             ),
-            config.recipe.epochs * batches.steps_per_epoch,
+            total,
             config.recipe.batch_size,
             lightning.device,
         )
 
     def finish(job: Job) -> None:
-        test = heldout_batches(data.test, min(256, len(data.test)), batches.normalise, job.device)
+        test = heldout_batches(data.test, min(256, len(data.test)), batches.normalise.to(job.device), job.device)
         assert isinstance(job.module, Alone)
         network = job.module.kept
         save_weights(folder / NETWORK, network)
@@ -138,6 +150,7 @@ def retrain_best(
     out: str | Path,
     *,
     device: str = "auto",
+    workers: int = 0,
     say: Say = print,
 ) -> dict[str, Any]:
     """Retrains several subnets, each in ``part-<i>``, and keeps the best by test accuracy, as few-shot NAS does.
@@ -153,9 +166,10 @@ def retrain_best(
     """
     folder = Path(out)
     if len(subnets) == 1:
-        return retrain(config, subnets[0], data, folder, device=device, say=say)
+        return retrain(config, subnets[0], data, folder, device=device, workers=workers, say=say)
     results = [
-        retrain(config, subnet, data, folder / f"part-{i}", device=device, say=say) for i, subnet in enumerate(subnets)
+        retrain(config, subnet, data, folder / f"part-{i}", device=device, workers=workers, say=say)
+        for i, subnet in enumerate(subnets)
     ]
     accuracies = [result["test_accuracy"] for result in results]
     best = max(range(len(results)), key=accuracies.__getitem__)

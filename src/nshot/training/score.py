@@ -12,7 +12,8 @@ import numpy as np
 from torch import Tensor
 
 from nshot.data.batches import Normalise, heldout_batches
-from nshot.data.sources import Dataset, Images, load
+from nshot.data.images import Pictures
+from nshot.data.sources import Dataset, load
 from nshot.errors import UserError
 from nshot.files import write_atomically
 from nshot.ranking.calibrate import keeps_statistics
@@ -106,7 +107,7 @@ class _Heldout:
     """What subnets are scored on: ``images`` validation images in batches, and batches of training images."""
 
     images: int
-    batches: list[tuple[Tensor, Tensor]]
+    batches: Sequence[tuple[Tensor, Tensor]]
     calibration: list[Tensor]
 
     @property
@@ -143,7 +144,7 @@ def _heldout(
     return _Heldout(len(valid), batches, [pixels for pixels, _ in drawn])
 
 
-def _calibration_images(supernet: Supernet, train: Images, batches: int | None, seed: int) -> Images | None:
+def _calibration_images(supernet: Supernet, train: Pictures, batches: int | None, seed: int) -> Pictures | None:
     """Training images, unaugmented as those that are scored, drawn by the run's seed; None where none are needed."""
     if not keeps_statistics(supernet):
         if batches is not None:

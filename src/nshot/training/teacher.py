@@ -1,6 +1,5 @@
 """Distillation: labels that are in part what a trained network, the teacher, says (Hinton et al., 2015)."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nshot.data.batches import Normalise, TrainBatches
+from nshot.data.ahead import Batches
+from nshot.data.batches import Normalise
 from nshot.data.sources import Dataset
 from nshot.errors import UserError, extra
 
@@ -56,7 +56,7 @@ class Teacher:
         """Of the classes (B, classes), for images as the student sees them (B, 3, H, W)."""
         return self.network(images * self._scale + self._shift).softmax(1)
 
-    def taught(self, batches: TrainBatches, label_smoothing: float) -> Callable[[int], tuple[Tensor, Tensor]]:
+    def taught(self, batches: Batches, label_smoothing: float) -> Batches:
         """The batches with the loss's target for labels, in which the smoothing of the given labels is done already."""
 
         def batch(step: int) -> tuple[Tensor, Tensor]:
@@ -82,7 +82,7 @@ def make_teacher(named: str, share: float, data: Dataset, normalise: Normalise) 
         network = _from_timm(named, data)
         mean, std = ([255 * value for value in network.pretrained_cfg[key]] for key in ("mean", "std"))
     teacher = Teacher(network, mean, std, normalise, classes=data.classes, share=share)
-    side = data.train.pixels.shape[1]
+    side = data.train.side
     try:
         shape = tuple(teacher.probabilities(torch.zeros(2, 3, side, side)).shape)
     except (RuntimeError, AssertionError, ValueError) as error:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from nshot.data.ahead import made
 from nshot.data.batches import TrainBatches
 from nshot.data.sources import Dataset
 from nshot.dynamic import SeparatedMomentum
@@ -27,7 +28,14 @@ from .supernet import smoothed, train_steps, warmed
 
 
 def train(
-    config: TrainConfig, data: Dataset, out: str | Path, *, device: str = "auto", jobs: int = 1, say: Say = print
+    config: TrainConfig,
+    data: Dataset,
+    out: str | Path,
+    *,
+    device: str = "auto",
+    jobs: int = 1,
+    workers: int = 0,
+    say: Say = print,
 ) -> Path:
     """Trains a supernet and writes its run folder; continues an unfinished run of the same configuration.
 
@@ -40,6 +48,7 @@ def train(
         out: the run folder.
         device: Fabric's accelerator: auto, cpu, cuda, mps.
         jobs: how many supernets are trained at once, each in a process of one thread; 1: one after the other, here.
+        workers: processes that make batches ahead of time, the same as without.
         say: takes lines for the user.
 
     Returns:
@@ -51,14 +60,14 @@ def train(
     if config.space.num_classes != data.classes:
         raise UserError(f"num_classes {config.space.num_classes}: {data.name} has {data.classes} classes")
     check_whole(1, jobs=jobs)
+    check_whole(0, workers=workers)
     parts = strategies[config.strategy].parts(config.space, config.options, config.seed)
     if len(parts) > 1:
-        return _train_parts(config, parts, data, Path(out), device, jobs, say)
+        return _train_parts(config, parts, data, Path(out), device, jobs, workers, say)
     if jobs > 1:
         raise UserError(f"jobs {jobs} has no effect: {config.strategy} trains one supernet here")
     folder = Path(out)
     batches = make_batches(config, data)
-    own = distributed.shared(batches, config.batch_size)
     total_steps = config.epochs * batches.steps_per_epoch
     strategy = strategies[config.strategy](
         config.space, total_steps=total_steps, seed=config.seed, options=config.options
@@ -73,7 +82,7 @@ def train(
             supernet.load_state_dict(given)
         model = lightning.setup(supernet)
         optimizer = SeparatedMomentum(make_optimizer(config, supernet), strategy.clusters)
-        batches.to(lightning.device)
+        images = made(batches, workers, total_steps, lightning.device)
         return Job(
             supernet,
             optimizer,
@@ -81,7 +90,7 @@ def train(
                 model,
                 optimizer,
                 warmed(strategy.plan, config.warmup * batches.steps_per_epoch),
-                own,
+                images,
                 start=start,
                 total_steps=total_steps,
                 lr=config.lr,
@@ -108,6 +117,7 @@ def make_batches(config: TrainConfig, data: Dataset) -> TrainBatches:
         flip=data.mirrors,
         augment=config.augment,
         classes=data.classes,
+        share=(distributed.rank(), distributed.size()),
     )
 
 
@@ -163,7 +173,7 @@ def _check_drop_path(config: TrainConfig) -> None:
 
 
 def _train_parts(
-    config: TrainConfig, parts: list[Space], data: Dataset, folder: Path, device: str, jobs: int, say: Say
+    config: TrainConfig, parts: list[Space], data: Dataset, folder: Path, device: str, jobs: int, workers: int, say: Say
 ) -> Path:
     """Each part is a run of its own: what is finished is left alone, what was killed continues."""
     configs = [dataclasses.replace(config, space=part) for part in parts]
@@ -174,17 +184,17 @@ def _train_parts(
     make_batches(config, data)
     with locked(folder):
         claim(folder, PARTS, to_dict(config), completed=completed)
-        todo = [(part, folder / f"part-{i}", device) for i, part in enumerate(configs)]
+        todo = [(part, folder / f"part-{i}", device, workers) for i, part in enumerate(configs)]
         if jobs == 1:
-            for part, out, _ in todo:
-                train(part, data, out, device=device, say=say)
+            for part, out, *_ in todo:
+                train(part, data, out, device=device, workers=workers, say=say)
         else:
             for line in run_in_processes(_train_part, todo, jobs, given=(data,)):
                 say(line)
     return folder
 
 
-def _train_part(data: Dataset, config: TrainConfig, out: Path, device: str) -> str:
+def _train_part(data: Dataset, config: TrainConfig, out: Path, device: str, workers: int) -> str:
     lines: list[str] = []
-    train(config, data, out, device=device, say=lines.append)
+    train(config, data, out, device=device, workers=workers, say=lines.append)
     return "; ".join([*lines, f"{out} is trained"])

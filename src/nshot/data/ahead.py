@@ -1,0 +1,58 @@
+"""Batches made ahead of time by worker processes: decoding and augmentation beside the training."""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from .batches import TrainBatches
+
+Batches = Callable[[int], tuple[Tensor, Tensor]]
+
+
+def made(batches: TrainBatches, workers: int, last: int, device: torch.device) -> Batches:
+    """``batches`` on the device: made there by the caller, or ahead of time by ``workers`` processes."""
+    return Ahead(batches, workers, last, device) if workers else batches.to(device)
+
+
+class _Steps(Dataset[tuple[Tensor, Tensor]]):
+    """Batches by how many steps they are after the first."""
+
+    def __init__(self, batches: Batches, first: int, last: int) -> None:
+        self.batches, self.first, self.last = batches, first, last
+
+    def __len__(self) -> int:
+        return self.last - self.first
+
+    def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
+        return self.batches(self.first + i)
+
+
+class Ahead:
+    """The same batches as ``batches(step)``, for steps that are asked for in order.
+
+    Args:
+        batches: a function of the step alone, so that any process makes the same; its images stay on the CPU.
+        workers: processes.
+        last: step after the last.
+        device: where the batches are wanted.
+    """
+
+    def __init__(self, batches: Batches, workers: int, last: int, device: torch.device) -> None:
+        self._batches, self._workers, self._last, self._device = batches, workers, last, device
+        self._next = -1
+        self._coming: Iterator[tuple[Tensor, Tensor]] = iter(())
+
+    def __call__(self, step: int) -> tuple[Tensor, Tensor]:
+        if step != self._next:
+            loader = DataLoader(
+                _Steps(self._batches, step, self._last),
+                batch_size=None,
+                num_workers=self._workers,
+                pin_memory=self._device.type == "cuda",
+            )
+            self._coming, self._next = iter(loader), step
+        self._next += 1
+        images, labels = next(self._coming)
+        return images.to(self._device, non_blocking=True), labels.to(self._device, non_blocking=True)

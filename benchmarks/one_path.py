@@ -1,8 +1,8 @@
 """Why a supernet of many blocks learns slowly: the loss of one path trained alone by the same loop, beside SPOS's.
 
-NSHOT_DATA=DATA python benchmarks/one_path.py [--space mobilenet] [--steps 400]
+NSHOT_DATA=DATA python benchmarks/one_path.py [--space mobilenet] [--steps 400] [--lr 0.045]
 
-Proxy sizes, one thread; the training loss in fifths of the steps.
+Proxy sizes, SGD, one thread; the training loss in fifths of the steps.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from nshot.training.train import make_batches, make_optimizer, new_supernet
 
 
 def losses(space: str, steps: int, lr: float, one: bool) -> list[float]:
-    config = replace(preset("proxy", "spos", space), lr=lr)
+    config = replace(preset("proxy", "spos", space), lr=lr, optimizer="sgd")
     data = load(config.dataset, resolution=config.space.resolution)
     config = replace(config, space=config.space.with_classes(data.classes))
     supernet = new_supernet(config)
@@ -43,9 +43,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--space", default="mobilenet")
     parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--lr", type=float, default=0.045)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    base = preset("proxy", "spos", given.space).lr
+    base = given.lr
     for title, lr, one in (
         ("one path", base, True),
         ("random paths", base, False),

@@ -223,14 +223,16 @@ def test_imagenet_that_is_not_there_is_said(tmp_path: Path) -> None:
         load("imagenet", root=tmp_path)
 
 
-def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, little_memory: None) -> None:
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, little_memory: None, monkeypatch) -> None:
     write(tmp_path / "zoo", "train", {"ape": [(16, 16)] * 4, "bat": [(16, 16)] * 4})
     broken = tmp_path / "zoo" / "train" / "ape" / "1.png"
     broken.write_bytes(broken.read_bytes()[:40])
     data = load("imagefolder:zoo", root=tmp_path, resolution=8)
     files = next(part for part in (data.train, data.valid, data.test) if broken in part.paths)
-    for read in (files.loaded, lambda: files.wholes(torch.arange(len(files)))):
-        with pytest.raises(UserError, match=r"ape/1.png cannot be read \(.*\): replace it, or take it away"):
+    monkeypatch.setattr(Files, "sample", lambda self: Images(torch.zeros(1, 8, 8, 3), torch.zeros(1)))
+    ahead = Ahead(TrainBatches(files, len(files), 0, flip=False), 1, 1, CPU)
+    for read in (files.loaded, lambda: files.wholes(torch.arange(len(files))), lambda: ahead(0)):
+        with pytest.raises(UserError, match=r"^\S+ape/1.png cannot be read \(.*\): replace it, or take it away$"):
             read()
 
 

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from nshot.errors import UserError
+
 from .batches import TrainBatches
 
 Batches = Callable[[int], tuple[Tensor, Tensor]]
@@ -16,8 +18,8 @@ def made(batches: TrainBatches, workers: int, last: int, device: torch.device) -
     return Ahead(batches, workers, last, device) if workers else batches.to(device)
 
 
-class _Steps(Dataset[tuple[Tensor, Tensor]]):
-    """Batches by how many steps they are after the first."""
+class _Steps(Dataset[tuple[Tensor, Tensor] | UserError]):
+    """Batches by how many steps they are after the first; or why one cannot be made, which loaders would wrap."""
 
     def __init__(self, batches: Batches, first: int, last: int) -> None:
         self.batches, self.first, self.last = batches, first, last
@@ -25,8 +27,11 @@ class _Steps(Dataset[tuple[Tensor, Tensor]]):
     def __len__(self) -> int:
         return self.last - self.first
 
-    def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
-        return self.batches(self.first + i)
+    def __getitem__(self, i: int) -> tuple[Tensor, Tensor] | UserError:
+        try:
+            return self.batches(self.first + i)
+        except UserError as error:
+            return error
 
 
 class Ahead:
@@ -42,7 +47,7 @@ class Ahead:
     def __init__(self, batches: Batches, workers: int, last: int, device: torch.device) -> None:
         self._batches, self._workers, self._last, self._device = batches, workers, last, device
         self._next = -1
-        self._coming: Iterator[tuple[Tensor, Tensor]] = iter(())
+        self._coming: Iterator[tuple[Tensor, Tensor] | UserError] = iter(())
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
         if step != self._next:
@@ -54,5 +59,8 @@ class Ahead:
             )
             self._coming, self._next = iter(loader), step
         self._next += 1
-        images, labels = next(self._coming)
+        batch = next(self._coming)
+        if isinstance(batch, UserError):
+            raise batch
+        images, labels = batch
         return images.to(self._device, non_blocking=True), labels.to(self._device, non_blocking=True)

@@ -49,7 +49,9 @@ def across(path: Path, result: dict[str, Any]) -> Path:
         fill = "none" if "ours" not in row["label"] else None
         marker = "os^Dv"[i % 5]
         panel.errorbar(x, y, dy, dx, fmt=marker, color=f"C{i}", ms=8, mfc=fill, capsize=3, label=row["label"])
-    panel.set(xlabel=x_name, ylabel=y_name, xscale="log")
+    low, high = panel.get_xlim()
+    wide = low > 0 and high / low > 10  # else a logarithmic axis has no round numbers to show
+    panel.set(xlabel=x_name, ylabel=y_name, xscale="log" if wide else "linear")
     figure.suptitle(f"{result['title']}\npreset {result['preset']}", fontsize=10)
     panel.grid(alpha=0.25)
     panel.spines[["top", "right"]].set_visible(False)

@@ -219,7 +219,7 @@ def test_imagenet_that_is_not_there_is_said(tmp_path: Path) -> None:
         load("imagenet", root=tmp_path)
     write(tmp_path / "imagenet", "val", {"a": [(8, 8)], "b": [(8, 8)]})
     (tmp_path / "imagenet" / "train" / "b" / "1.png").unlink()
-    with pytest.raises(UserError, match="a class has 1 image: each needs 2"):
+    with pytest.raises(UserError, match="class 'b' has 1 train image: each needs 2"):
         load("imagenet", root=tmp_path)
 
 

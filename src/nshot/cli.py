@@ -31,7 +31,7 @@ def quickstart(args: list[str]) -> None:
 
 def train(args: list[str]) -> None:
     """train a supernet: nshot train STRATEGY --out RUN [--preset P] [--space S] [options]"""
-    from nshot.data.sources import is_own, load
+    from nshot.data.sources import load
     from nshot.spaces import list_spaces
     from nshot.strategies import list_strategies
     from nshot.training.config import PRESETS, TrainConfig, preset
@@ -61,9 +61,10 @@ def train(args: list[str]) -> None:
     data = load(config.dataset, root=command.data_root, split=config.split, download=command.download, resolution=size)
     config = dataclasses.replace(config, space=config.space.with_classes(data.classes))
     train(config, data, command.out, device=command.device, jobs=command.jobs, workers=command.workers)
-    known = "digits" if config.dataset == "digits" else "nasbench201"
+    listed = {"digits": "digits", "cifar10": "nasbench201", "cifar100": "nasbench201"}  # the benchmark of a data set
+    known = listed.get(config.dataset) if config.space.name == "nasbench201" else None
     if rank() == 0:
-        then = f"search {command.out}" if is_own(config.dataset) else f"rank {command.out} --benchmark {known}"
+        then = f"rank {command.out} --benchmark {known}" if known else f"search {command.out}"
         print(f"trained: {command.out}; go on with: nshot {then}")
 
 

@@ -73,7 +73,8 @@ class TrainBatches:
             raise UserError(f"batch_size {batch_size}: must be a multiple of the {parts} processes")
         augment, side = augment or Augment(), images.side
         if augment.mixes and batch_size // parts % 2:
-            raise UserError(f"batch_size {batch_size}: mixup and cutmix pair the images, so it must be even")
+            each = f", and so must the {batch_size // parts} of a process" if parts > 1 else ""
+            raise UserError(f"batch_size {batch_size}: mixup and cutmix pair the images, so it must be even{each}")
         if augment.cutout > side:
             raise UserError(f"cutout {augment.cutout}: must not exceed the {side} pixels of the images")
         self.batch_size = batch_size

@@ -5,9 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from nshot.errors import UserError
-from nshot.seeding import generator
 
-from .own import files_of, listing
+from .own import files_of, held_out, listing
 from .sources import Source, sources
 
 VALID = 50  # images of each class that rank subnets, at most one in ten
@@ -30,22 +29,13 @@ def imagenet(root: Path, download: bool) -> Source:
     if set(parts) != {"train", "valid"}:
         raise UserError(f"{folder} must have the parts train and val, and no other")
     learn, test = (files_of(*parts[part], 224, CROP) for part in ("train", "valid"))
-    held = _held_out(learn.labels.numpy(), len(names), folder)
-    return Source(
-        len(names),
-        learn.subset(np.flatnonzero(~held)),
-        test,
-        valid=learn.subset(np.flatnonzero(held)),
-        names=tuple(names),
-    )
-
-
-def _held_out(labels: np.ndarray, classes: int, folder: Path) -> np.ndarray:
-    held = np.zeros(len(labels), bool)
-    rng = generator(0, "imagenet ranking images")
-    for label in range(classes):
-        own = np.flatnonzero(labels == label)
-        if len(own) < 2:
-            raise UserError(f"{folder}/train: a class has {len(own)} image: each needs 2, one to rank subnets on")
-        held[rng.permutation(own)[: max(1, min(VALID, len(own) // 10))]] = True
-    return held
+    labels = learn.labels.numpy()
+    counts = np.bincount(labels, minlength=len(names))
+    if counts.min() < 2:
+        name = names[int(counts.argmin())]
+        raise UserError(
+            f"{folder}: class {name!r} has {counts.min()} train image: each needs 2, one to rank subnets on"
+        )
+    held = held_out(labels, len(names), "imagenet ranking images", lambda n: max(1, min(VALID, n // 10)))
+    rank, learn = learn.subset(np.flatnonzero(held)), learn.subset(np.flatnonzero(~held))
+    return Source(len(names), learn, test, valid=rank, names=tuple(names))

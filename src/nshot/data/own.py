@@ -94,19 +94,19 @@ def assembled(parts: Mapping[str, Pictures], names: Sequence[str], where: Path, 
         raise UserError(f"{where}: class {name!r} has {counts.min()} train images: each needs {needed}{why}")
     test = parts.get("test")
     if test is None:
-        held = _held_out(learn, len(names))
+        held = held_out(learn.labels.numpy(), len(names), "held-out test", lambda n: max(1, round(n / HELD_OUT)))
         say(f"{where.name}: no test part, so {held.sum():,} of {len(learn):,} train images are held out to test on")
         learn, test = learn.subset(np.flatnonzero(~held)), learn.subset(np.flatnonzero(held))
     return Source(len(names), learn, test, valid=parts.get("valid"), names=tuple(names))
 
 
-def _held_out(images: Pictures, classes: int) -> np.ndarray:
-    """Which images are for the test: bool (N,), in each class a fifth drawn by a fixed seed, at least one."""
-    held = np.zeros(len(images), bool)
-    rng = generator(0, "held-out test")
+def held_out(labels: np.ndarray, classes: int, purpose: str, count: Callable[[int], int]) -> np.ndarray:
+    """Which images are kept from training: bool (N,), ``count(n)`` of n in a class, by a purpose the same each time."""
+    held = np.zeros(len(labels), bool)
+    rng = generator(0, purpose)
     for label in range(classes):
-        own_ = rng.permutation(np.flatnonzero(images.labels.numpy() == label))
-        held[own_[: max(1, round(len(own_) / HELD_OUT))]] = True
+        own_ = rng.permutation(np.flatnonzero(labels == label))
+        held[own_[: count(len(own_))]] = True
     return held
 
 

@@ -41,7 +41,7 @@ class MobileNet(Space):
 
     name: ClassVar[str] = "mobilenet"
     gamma: ClassVar[float] = 3.0
-    # Section A of the supplement. At proxy scale CIFAR-10 at 32 px, widths halved, on one core in minutes.
+    # Section A of the supplement. At proxy scale CIFAR-10 at 32 px, a quarter of the widths, on one core in minutes.
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "paper": {
             "sizes": {"num_classes": 1000},

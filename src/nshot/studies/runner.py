@@ -136,7 +136,9 @@ def run_jobs(
 Work = tuple[Job, Path, Path]
 
 
-def _work(group: list[Job], data: Dataset, runs: Path, root: str | Path | None) -> list[tuple[list[Work], Any]]:
+def _work(
+    group: list[Job], data: Dataset, runs: Path, root: str | Path | None
+) -> list[tuple[list[Work], str | Path | None]]:
     """Tasks of the processes: jobs of one supernet go one after another, so that it is trained once."""
     chains: dict[str, list[Work]] = {}
     for job in group:

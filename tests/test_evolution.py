@@ -1,21 +1,28 @@
 """Evolution and NSGA-II: on the NAS-Bench-201 table as an oracle, and on a toy whose best is known; each form once."""
 
 import json
+import multiprocessing
 import os
+import random
+import shutil
+import signal
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import nshot
-from helpers import SMALL, nshot_
+from helpers import SMALL, nshot_, refuse
 from nshot import UserError
 from nshot.benchmarks.table import read_benchmark
 from nshot.search.archive import Archive
 from nshot.search.evolution import Evolution, evolve
 from nshot.search.limits import Limits
 from nshot.search.pareto import front, nsga2, objective_values
+from nshot.search.propose import all_subnets, random_subnets
 from nshot.spaces import Space, Subnet
 
 TABLE = Path(os.environ.get("NSHOT_DATA", "none")) / "nasbench201" / "table.parquet"
@@ -116,18 +123,58 @@ def test_evolution_climbs(space: Space) -> None:
     assert set(counting.calls.values()) == {1}
 
 
-@pytest.mark.parametrize("search", ["evolution", "nsga2"])
-def test_limits_are_kept_and_nothing_is_evaluated_twice(space: Space, search: str) -> None:
-    low, high = space.flops_range
-    limits = Limits(max_flops=(low + high) // 2)
+@st.composite
+def spaces_and_limits(draw) -> tuple[Space, Limits]:
+    """Any space, and limits that a subnet drawn from it keeps to, with little or much room."""
+    name = draw(st.sampled_from(sorted(SMALL)))
+    space = nshot.space(name, **SMALL[name])
+    known = space.sample(np.random.default_rng(draw(st.integers(0, 2**32))))
+    params, flops = space.network_params(known), space.flops(known)
+    room = st.none() | st.floats(0.03, 1)
+    most, least, work = draw(room), draw(room), draw(room)
+    return space, Limits(
+        max_params=None if most is None else int(params * (1 + most)),
+        min_params=None if least is None else int(params * (1 - least)),
+        max_flops=None if work is None else int(flops * (1 + work)),
+    )
+
+
+def weights_of(space: Space, subnet: Subnet) -> int:
+    return sum(weight.numel() for weight in space.network(subnet).parameters())
+
+
+@settings(max_examples=40, deadline=None)
+@given(spaces_and_limits(), st.sampled_from(["random", "evolution", "nsga2"]), st.integers(0, 2**32))
+def test_limits_are_kept_and_nothing_is_evaluated_twice(given: tuple[Space, Limits], search: str, seed: int) -> None:
+    space, limits = given
     counting = Counting()
     archive = Archive(counting, space.canonical)
-    if search == "evolution":
-        found = evolve(space, archive, first, limits=limits)
+    if search == "random":
+        found = random_subnets(space, 40, limits, seed)
+        archive(found)
+    elif search == "evolution":
+        found = evolve(space, archive, first, limits=limits, evolution=Evolution(10, 4, 4, 5, 5), seed=seed)
     else:
-        found = nsga2(space, archive, ("accuracy", "flops"), limits=limits, generations=8)
-    assert all(limits.allow(space, subnet) and subnet in space for subnet in found)
+        found = nsga2(space, archive, ("accuracy", "flops"), limits=limits, population=10, generations=4, seed=seed)
+    assert found
     assert set(counting.calls.values()) == {1}
+    for subnet in found:
+        assert subnet in space
+        assert space.flops(subnet) <= (limits.max_flops or space.flops_range[1])
+    for subnet in found[:: len(found) // 3 + 1]:  # instantiated
+        weights = weights_of(space, subnet)
+        assert (limits.min_params or 0) <= weights <= (limits.max_params or weights)
+
+
+def test_exhaustive_is_every_form_once() -> None:
+    space = nshot.space("nasbench201", **SMALL["nasbench201"]).restrict("1<-0", "none", "skip_connect")
+    found = all_subnets(space, space.canonical)
+    assert len(found) == len({space.canonical(subnet) for subnet in space.subnets()}) < space.size == 2 * 5**5
+    assert {space.canonical(subnet) for subnet in found} == {space.canonical(subnet) for subnet in space.subnets()}
+    limits = Limits(max_flops=int(np.median([space.flops(subnet) for subnet in found])))
+    assert all_subnets(space, space.canonical, limits) == [s for s in found if space.flops(s) <= limits.max_flops]
+    with pytest.raises(UserError, match=r"method exhaustive: space darts has .* subnets, at most 20,000"):
+        all_subnets(nshot.space("darts"), lambda subnet: subnet)
 
 
 def test_searches_are_functions_of_the_seed(space: Space) -> None:
@@ -188,20 +235,99 @@ def test_impossible_objectives(space: Space, objectives: tuple[str, ...]) -> Non
         nsga2(space, Archive(Counting(), space.canonical), objectives)
 
 
-@pytest.mark.parametrize("method", ["evolution", "nsga2"])
-def test_from_the_command_line(method: str, tmp_path: Path) -> None:
-    """And killed after the first search, the second has nothing left to evaluate."""
-    run = tmp_path / "run"
+# from the command line
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    run = tmp_path_factory.mktemp("trained") / "run"
     assert nshot_("train", "spos", "--preset", "smoke", "--epochs", "1", "--out", run, "--device", "cpu")[0] == 0
-    flags = ["--method", method, "--population", "8", "--generations", "3", "--images", "100", "--device", "cpu"]
-    status, out, err = nshot_("search", run, *flags)
+    return run
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(trained, tmp_path / "run"))
+
+
+FEW = ["--population", "8", "--generations", "6", "--images", "100", "--device", "cpu"]
+
+
+@pytest.mark.parametrize("method", ["evolution", "nsga2"])
+def test_from_the_command_line(method: str, run: Path) -> None:
+    status, out, err = nshot_("search", run, "--method", method, *FEW)
     assert (status, err) == (0, "")
-    assert "generation 3 of 3" in out
+    assert "generation 6 of 6: best " in out
     found = json.loads((run / "search.json").read_text())
     assert found["best"] == found["top"][0]
+    assert f"generation 6 of 6: best {found['best']['accuracy']:.2f} %, loss {found['best']['loss']:.3f}" in out
     assert ("front" in found) == (method == "nsga2")
+
+
+def search_until_killed(run: Path, method: str, generation: int) -> None:
+    """In a child process: SIGKILL where the figures of a generation are half written."""
+    keep, kept = Archive._keep, []
+
+    def dying(self: Archive, rows) -> None:
+        kept.append(0)
+        if len(kept) == generation:
+            rows = list(rows)
+            keep(self, rows[: len(rows) // 2])
+            store = self._store
+            assert store is not None
+            with open(store, "a") as stream:
+                stream.write('{"subnet": [0, ')
+            os.kill(os.getpid(), signal.SIGKILL)
+        keep(self, rows)
+
+    Archive._keep = dying  # type: ignore[method-assign]
+    nshot_("search", run, "--method", method, *FEW)
+    os._exit(3)  # it should not have lived this long
+
+
+def archived(run: Path) -> dict[tuple[int, ...], list[float]]:
     (store,) = run.glob(".search-*.jsonl")
-    kept = store.read_text()
-    assert nshot_("search", run, *flags)[0] == 0
-    assert store.read_text() == kept
-    assert json.loads((run / "search.json").read_text()) == found
+    lines = [json.loads(line) for line in store.read_text().splitlines()]
+    found = {tuple(line["subnet"]): line["figures"] for line in lines}
+    assert len(found) == len(lines)
+    return found
+
+
+@pytest.mark.parametrize("method", ["evolution", "nsga2"])
+def test_a_search_killed_at_a_random_generation_ends_with_the_same_archive(
+    method: str, trained: Path, tmp_path: Path
+) -> None:
+    whole, killed = (Path(shutil.copytree(trained, tmp_path / name)) for name in ("whole", "killed"))
+    assert nshot_("search", whole, "--method", method, *FEW)[0] == 0
+    for generation in random.Random(0).sample(range(1, 4), 2):  # killed twice
+        child = multiprocessing.get_context("fork").Process(
+            target=search_until_killed, args=(killed, method, generation)
+        )
+        child.start()
+        child.join(60)
+        assert child.exitcode == -signal.SIGKILL
+        assert not (killed / "search.json").exists()
+    assert nshot_("search", killed, "--method", method, *FEW)[0] == 0
+    assert archived(killed) == archived(whole)
+    assert (killed / "search.json").read_text() == (whole / "search.json").read_text()
+    kept = archived(killed)
+    assert nshot_("search", killed, "--method", method, *FEW)[0] == 0
+    assert archived(killed) == kept  # nothing was left to evaluate
+
+
+def test_exhaustive_from_the_command_line(run: Path) -> None:
+    """All networks without a convolution, no two of them one function; its best is what random finds of as many."""
+    space = nshot.space("nasbench201", **SMALL["nasbench201"])
+    fitting = [subnet for subnet in space.subnets() if space.network_params(subnet) <= 4_894]
+    flags = ["--max-params", "4894", "--images", "20", "--device", "cpu"]
+    assert nshot_("search", run, "--method", "exhaustive", *flags)[0] == 0
+    found = json.loads((run / "search.json").read_text())
+    assert found["candidates"] == len({space.canonical(subnet) for subnet in fitting}) > 10
+    assert found["candidates"] == len(archived(run))
+    assert nshot_("search", run, "--method", "random", "--sample", str(space.size), *flags)[0] == 0
+    drawn = json.loads((run / "search.json").read_text())
+    assert drawn["candidates"] == len(fitting)
+    assert (drawn["best"]["accuracy"], drawn["best"]["loss"]) == (found["best"]["accuracy"], found["best"]["loss"])
+    assert "sample 5 has no effect without --method random" in refuse(
+        "search", run, "--method", "exhaustive", "--sample", "5"
+    )

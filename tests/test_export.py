@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -79,6 +80,17 @@ def test_from_the_command_line(folder: Path, tmp_path: Path) -> None:
     assert status == 0
     assert "model.py" in out
     assert json.loads((folder / "result.json").read_text())["arch"] in (tmp_path / "out" / "model.py").read_text()
+
+
+@pytest.mark.parametrize("missing", ["onnxruntime", "onnxscript"])
+def test_without_onnx_the_extra_is_named(
+    folder: Path, missing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("onnxruntime", "onnxscript"):
+        monkeypatch.setitem(sys.modules, module, None if module == missing else ModuleType(module))
+    said = refuse("export", folder, "--to", "onnx", "--out", tmp_path / "out")
+    assert f"format 'onnx' needs {missing}: pip install 'nshot[onnx]'" in said
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_cannot_be_exported(folder: Path, tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def nsga2(
     population: int = 50,
     generations: int = 20,
     seed: int = 0,
-    after: Callable[[int, int], None] = lambda generation, evaluated: None,
+    after: Callable[[int, list[Subnet]], None] = lambda generation, evaluated: None,
 ) -> list[Subnet]:
     """Searches subnets within the limits for the best compromises.
 
@@ -72,7 +72,7 @@ def nsga2(
         population: subnets of a generation.
         generations: how many.
         seed: the search is a function of it and of the figures.
-        after: called after each generation with its number and how many subnets were evaluated.
+        after: called after each generation with its number and all subnets evaluated so far.
 
     Returns:
         All subnets evaluated; `front` of their `objective_values` says which are the compromises.
@@ -112,7 +112,7 @@ def nsga2(
             individual.evaluated.update(["F", "G", "H"])
         algorithm.tell(infills=infills)
         seen |= dict.fromkeys(subnets)
-        after(algorithm.n_iter, len(seen))
+        after(algorithm.n_iter, list(seen))
     return list(seen)
 
 

@@ -24,10 +24,10 @@ from .evolution import Evolution, evolve
 from .latency import Latency, latency_of
 from .limits import Limits
 from .pareto import OBJECTIVES, Objective, check_objectives, front, nsga2, objective_values
-from .propose import random_subnets, within
+from .propose import all_subnets, random_subnets, within
 
 Score = Literal["accuracy", "loss"]
-Method = Literal["random", "evolution", "nsga2"]
+Method = Literal["random", "exhaustive", "evolution", "nsga2"]
 SCORED = "search.parquet"
 
 
@@ -52,7 +52,7 @@ class How:
     """How subnets are proposed."""
 
     method: Method = "random"
-    """random; evolution, the paper's; nsga2, with several objectives."""
+    """random; exhaustive, every subnet of a small space; evolution, the paper's; nsga2, with several objectives."""
     sample: int = 1000
     """Of random: how many subnets, all within the limits."""
     population: int = 50
@@ -143,21 +143,29 @@ def _proposed(
 ) -> list[Subnet]:
     if how.method == "random":
         return random_subnets(space, how.sample, limits, how.seed)
+    if how.method == "exhaustive":
+        return all_subnets(space, archive.canonical, limits)
     if how.method == "evolution":
         half = how.population // 2
         sizes = Evolution(how.population, how.generations, min(10, how.population), half, how.population - half)
 
         def tell(generation: int, best: Subnet, value: float) -> None:
-            accuracy, loss = archive([best])[0]
-            say(f"generation {generation + 1} of {how.generations}: best {accuracy:.2f} %, loss {loss:.3f}")
+            say(f"generation {generation + 1} of {how.generations}: best {_told(*archive([best])[0])}")
 
         return evolve(space, archive, partial(_score, by), limits=limits, evolution=sizes, seed=how.seed, after=tell)
 
-    def count(generation: int, evaluated: int) -> None:
-        say(f"generation {generation} of {how.generations}: {evaluated} subnets evaluated")
+    def tell_front(generation: int, evaluated: list[Subnet]) -> None:
+        figures = archive(evaluated)
+        best = _told(*figures[_score(by, figures).argmax()])
+        size = len(front(objective_values(space, evaluated, figures, how.objectives, limits)))
+        say(f"generation {generation} of {how.generations}: best {best}; {size} of {len(evaluated)} on the front")
 
     sizes_ = {"population": how.population, "generations": how.generations, "seed": how.seed}
-    return nsga2(space, archive, how.objectives, limits=limits, after=count, **sizes_)
+    return nsga2(space, archive, how.objectives, limits=limits, after=tell_front, **sizes_)
+
+
+def _told(accuracy: float, loss: float) -> str:
+    return f"{accuracy:.2f} %, loss {loss:.3f}"
 
 
 def _score(by: Score, figures: np.ndarray) -> np.ndarray:

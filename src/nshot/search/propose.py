@@ -1,6 +1,6 @@
-"""Who proposes subnets: a list, or a random sample; both keep to the limits."""
+"""Who proposes subnets: a list, a random sample or the whole space; all keep to the limits."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from nshot.errors import UserError
 from nshot.seeding import generator
@@ -33,6 +33,23 @@ def random_subnets(space: Space, count: int, limits: Limits | None = None, seed:
     if not found:
         raise unsatisfiable(space, limits)
     return list(found)
+
+
+def all_subnets(space: Space, canonical: Callable[[Subnet], Subnet], limits: Limits | None = None) -> list[Subnet]:
+    """Every subnet within the limits, the first of each canonical form.
+
+    Raises:
+        UserError: where the space is too large to enumerate, or no subnet keeps to the limits.
+    """
+    if space.size > ENUMERABLE:
+        raise UserError(
+            f"method exhaustive: space {space.name} has {space.size:,} subnets, at most {ENUMERABLE:,} are enumerated: "
+            "use random, evolution or nsga2"
+        )
+    first: dict[Subnet, Subnet] = {}
+    for subnet in within(space, list(space.subnets()), limits or Limits()):
+        first.setdefault(canonical(subnet), subnet)
+    return list(first.values())
 
 
 def within(space: Space, subnets: Sequence[Subnet], limits: Limits) -> list[Subnet]:

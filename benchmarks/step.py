@@ -111,14 +111,17 @@ class Floor:
 
 
 def alternate(calls: dict[str, Callable], subnets: list, repeats: int) -> dict[str, list[float]]:
-    """Milliseconds of every call for every subnet, the median of the repeats."""
+    """Milliseconds of every call for every subnet, the median of the repeats.
+
+    In each repeat a call has all subnets one after another, as a training has them: where another call comes between
+    two steps, each finds the caches and the freed memory of the other.
+    """
     times = {name: [[] for _ in subnets] for name in calls}
-    for call in calls.values():
-        for subnet in subnets[:3]:
-            call(subnet)
     for _ in range(repeats):
-        for i, subnet in enumerate(subnets):
-            for name, call in calls.items():
+        for name, call in calls.items():
+            for subnet in subnets[-3:]:
+                call(subnet)  # not measured: what came before was another
+            for i, subnet in enumerate(subnets):
                 begin = time.perf_counter()
                 call(subnet)
                 times[name][i].append(1000 * (time.perf_counter() - begin))

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import nshot
-from nshot.nn import kernels
+from nshot.nn import fused, kernels
 from nshot.spaces import Subnet, Supernet
 
 SIZES = {"nasbench201": [{"channels": 16, "cells": 1, "resolution": 8}, {"channels": 5, "cells": 2, "resolution": 12}]}
@@ -80,6 +80,32 @@ def test_bf16_is_no_further_from_the_truth_than_the_plain_path(name: str, sizes:
             assert abs(loss - truth[0]) < 2e-2 * abs(truth[0])
             errors[fast].append(relative(*(torch.cat([g[key].flatten() for key in g]) for g in (grads, truth[1]))))
     assert np.median(errors[True]) < 1.05 * np.median(errors[False])
+
+
+@pytest.mark.skipif(kernels.library() is None, reason="no compiler: there is no fast path")
+@pytest.mark.parametrize(("c_in", "c"), [(16, 16), (16, 32), (64, 64), (48, 16), (8, 16), (16, 5)])
+@pytest.mark.parametrize("side", [1, 14])
+def test_pointwise_convolutions_and_halving_are_torchs(c_in: int, c: int, side: int) -> None:
+    """In double precision; rows that fill no tile, several partial sums, and widths that are torch's to do."""
+    generator = torch.Generator().manual_seed(c)
+    x = torch.randn(5, c_in, 2 * side, 2 * side, generator=generator).to(memory_format=torch.channels_last)
+    weight = torch.randn(c, c_in, 1, 1, generator=generator).requires_grad_()
+    twins = [x.double().requires_grad_(), weight.detach().double().requires_grad_()]
+    expected = F.conv2d(F.avg_pool2d(twins[0], 2), twins[1])
+    grad = torch.randn(expected.shape, generator=generator).to(memory_format=torch.channels_last)
+    expected.backward(grad.double())
+
+    tape = fused.Tape(train=True)
+    source = fused.Signal(x)
+    out = tape.conv(tape.half(source), weight, norm=False)
+    torch.testing.assert_close(out.tensor.double(), expected.detach(), rtol=1e-5, atol=1e-5)
+    (gradient,) = tape.backward(out, grad)
+    assert relative(gradient, twins[1].grad) < 1e-6
+    assert relative(source.grads[0], twins[0].grad) < 1e-6
+    half = F.avg_pool2d(x, 2).contiguous(memory_format=torch.channels_last)
+    gx, gw = fused._pointwise(half, weight.detach())[1](grad, False)
+    assert gx is None
+    assert relative(gw, twins[1].grad) < 1e-6
 
 
 @pytest.mark.skipif(kernels.library() is None, reason="no compiler: there is no fast path")

@@ -254,6 +254,26 @@ def test_evaluate_of_a_real_supernet_is_its_forward(name: str) -> None:
             assert scores.loss[row].tolist() == loss.tolist()
 
 
+def test_batches_side_by_side_change_nothing() -> None:
+    """With several threads, for ours; and in batches whose number they do not divide."""
+    space = nshot.space("nasbench201", channels=16, cells=1, resolution=8)
+    torch.manual_seed(0)
+    supernet = space.supernet()
+    generator = torch.Generator().manual_seed(2)
+    data = [(torch.randn(n, 3, 8, 8, generator=generator), torch.arange(n) % 10) for n in (9, 9, 9, 9, 4)]
+    subnets = [space.sample(np.random.default_rng(i)) for i in range(20)]
+    alone = evaluate(supernet, subnets, data, canonical=space.canonical)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        together = evaluate(supernet, subnets, data, canonical=space.canonical)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(threads)
+    assert np.array_equal(alone.loss, together.loss)
+    assert np.array_equal(alone.correct, together.correct)
+
+
 # rankings
 
 

@@ -206,6 +206,34 @@ void norm_backward(T *const *gy, const float *g, int64_t rows, int64_t c_, int64
         }
 }
 
+// Averages of 2x2 pixels; H and W are the output's, twice as many come in.
+template <typename T>
+void half(T *out, const float *x, int64_t N, int64_t H, int64_t W, int64_t C) {
+  const int64_t row = 2 * W * C;
+#pragma omp parallel for schedule(static)
+  for (int64_t line = 0; line < N * H; line++)
+    for (int64_t w = 0; w < W; w++) {
+      const float *top = x + 2 * line * row + 2 * w * C, *low = top + row;
+#pragma omp simd
+      for (int64_t c = 0; c < C; c++)
+        put(out[(line * W + w) * C + c], 0.25f * (top[c] + top[C + c] + low[c] + low[C + c]));
+    }
+}
+
+// Their gradient: a quarter of g at each of the four pixels.
+template <typename T>
+void half_backward(float *gx, const T *g, int64_t N, int64_t H, int64_t W, int64_t C) {
+  const int64_t row = 2 * W * C;
+#pragma omp parallel for schedule(static)
+  for (int64_t line = 0; line < N * H; line++)
+    for (int64_t w = 0; w < W; w++) {
+      float *top = gx + 2 * line * row + 2 * w * C, *low = top + row;
+#pragma omp simd
+      for (int64_t c = 0; c < C; c++)
+        top[c] = top[C + c] = low[c] = low[C + c] = 0.25f * get(g[(line * W + w) * C + c]);
+    }
+}
+
 }  // namespace
 
 // One C function a kernel and type; the channels of the usual sizes are known to the compiler.
@@ -236,56 +264,13 @@ void norm_backward(T *const *gy, const float *g, int64_t rows, int64_t c_, int64
                                          const T *const *y, const float *const *mean, const float *const *rstd,        \
                                          const float *sum_g, const float *sum_gy) {                                    \
     DISPATCH(norm_backward, T, C, gy, g, rows, C, K, y, mean, rstd, sum_g, sum_gy)                                     \
+  }                                                                                                                    \
+  extern "C" void half_##SUFFIX(T *out, const float *x, int64_t N, int64_t H, int64_t W, int64_t C) {                  \
+    half<T>(out, x, N, H, W, C);                                                                                       \
+  }                                                                                                                    \
+  extern "C" void half_backward_##SUFFIX(float *gx, const T *g, int64_t N, int64_t H, int64_t W, int64_t C) {          \
+    half_backward<T>(gx, g, N, H, W, C);                                                                               \
   }
 
 KERNELS(float, f32)
 KERNELS(bf16, bf16)
-
-// Sum of the squares of many tensors, in double precision.
-extern "C" void square_sum(int64_t count, const int64_t *sizes, const float *const *g, double *total) {
-  double sum = 0;
-  for (int64_t i = 0; i < count; i++) {
-    if (!g[i]) continue;
-    float lanes[16] = {};
-    int64_t whole = sizes[i] / 16 * 16;
-    for (int64_t from = 0; from < whole; from += 4096) {
-      for (int64_t j = from; j < std::min(whole, from + 4096); j += 16)
-#pragma omp simd
-        for (int64_t l = 0; l < 16; l++) lanes[l] += g[i][j + l] * g[i][j + l];
-      for (float &lane : lanes) sum += lane, lane = 0;
-    }
-    for (int64_t j = whole; j < sizes[i]; j++) sum += double(g[i][j]) * g[i][j];
-  }
-  *total = sum;
-}
-
-// SGD with momentum (torch's formula) over many tensors at once: g is scaled, null where a gradient is zero.
-extern "C" void sgd(int64_t count, const int64_t *sizes, float *const *w, float *const *m, const float *const *g,
-                    float lr, float momentum, float decay, float scale, int64_t nesterov) {
-  constexpr int64_t CHUNK = 16384;
-  std::vector<std::pair<int64_t, int64_t>> chunks;
-  for (int64_t i = 0; i < count; i++)
-    for (int64_t from = 0; from < sizes[i]; from += CHUNK) chunks.emplace_back(i, from);
-#pragma omp parallel for schedule(static)
-  for (size_t chunk = 0; chunk < chunks.size(); chunk++) {
-    auto [i, from] = chunks[chunk];
-    int64_t length = std::min(CHUNK, sizes[i] - from);
-    float *weight = w[i] + from, *moment = m[i] + from;
-    const float *grad = g[i] ? g[i] + from : nullptr;
-    float own = nesterov ? 1.0f : 0.0f, carried = nesterov ? momentum : 1.0f;
-    if (grad)
-#pragma omp simd
-      for (int64_t j = 0; j < length; j++) {
-        float d = grad[j] * scale + decay * weight[j];
-        moment[j] = momentum * moment[j] + d;
-        weight[j] -= lr * (own * d + carried * moment[j]);
-      }
-    else
-#pragma omp simd
-      for (int64_t j = 0; j < length; j++) {
-        float d = decay * weight[j];
-        moment[j] = momentum * moment[j] + d;
-        weight[j] -= lr * (own * d + carried * moment[j]);
-      }
-  }
-}

@@ -1,4 +1,4 @@
-"""Builds fused.cpp with the machine's own compiler on first use, and calls it; None where there is no compiler."""
+"""Builds the kernels with the machine's own compiler on first use, and calls them; None where there is no compiler."""
 
 import ctypes
 import hashlib
@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-SOURCE = Path(__file__).with_name("fused.cpp")
+SOURCES = tuple(Path(__file__).with_name(name) for name in ("fused.cpp", "pointwise.cpp", "sgd.cpp"))
 FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-shared", "-fPIC", "-std=c++17")
 SUFFIX = {torch.float32: "_f32", torch.bfloat16: "_bf16"}
 # Arguments of the kernels: p a pointer (or null), l an int64, f a float.
@@ -24,8 +24,15 @@ SIGNATURES = {
     "mix": "ppllll" + "lppp" + "lplp",
     "gather": "ppllll" + "lplplp" + "lppppp",
     "norm_backward": "ppll" + "lppppp",
+    "half": "ppllll",
+    "half_backward": "ppllll",
 }
-PLAIN_SIGNATURES = {"square_sum": "lppp", "sgd": "lpppp" + "ffffl"}
+PLAIN_SIGNATURES = {
+    "pointwise": "ppplll",
+    "pointwise_backward": "ppppplll",
+    "square_sum": "lppp",
+    "sgd": "lpppp" + "ffffl",
+}
 EPS = 1e-5  # torch's batch norm
 
 
@@ -51,14 +58,15 @@ def _built() -> Path:
     """The shared library, kept in the user's cache folder under a name that says what it was made from."""
     compiler = os.environ.get("CXX", "c++")
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True).stdout
-    made_from = f"{version}{FLAGS}{platform.machine()}{_cpu()}".encode() + SOURCE.read_bytes()
+    machine = f"{version}{FLAGS}{platform.machine()}{_cpu()}".encode()
+    made_from = machine + b"".join(source.read_bytes() for source in SOURCES)
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nshot"
     target = home / f"fused-{hashlib.sha256(made_from).hexdigest()[:16]}.so"
     if not target.exists():
         home.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=home) as folder:
             partial = Path(folder) / "fused.so"
-            command = [compiler, *FLAGS, "-o", str(partial), str(SOURCE)]
+            command = [compiler, *FLAGS, "-o", str(partial), *map(str, SOURCES)]
             subprocess.run(command, capture_output=True, text=True, check=True)
             os.replace(partial, target)
     return target

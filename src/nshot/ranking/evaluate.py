@@ -1,6 +1,7 @@
 """Accuracy and loss of many subnets with a supernet's weights, on held-out images."""
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,8 +65,23 @@ def evaluate(
 
 
 def _all(supernet: nn.Module, forms: list[Subnet], batches: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    """Hits and losses (S, N) of these subnets on all images."""
-    hits, losses = zip(*(_score(supernet, forms, *batch) for batch in batches), strict=True)
+    """Hits and losses (S, N) of these subnets on all images.
+
+    A supernet of ours on the CPU takes as many batches side by side as torch has threads: subnets are too small for
+    the threads to share one.
+    """
+    threads = torch.get_num_threads()
+    on_cpu = isinstance(supernet, Supernet) and all(weight.device.type == "cpu" for weight in supernet.parameters())
+    jobs = min(threads, len(batches)) if on_cpu else 1
+    if jobs == 1:
+        parts = [_score(supernet, forms, *batch) for batch in batches]
+    else:
+        pool = ThreadPoolExecutor(jobs, initializer=torch.set_num_threads, initargs=(threads // jobs,))
+        try:
+            parts = list(pool.map(lambda i: _score(supernet, forms, *batches[i]), range(len(batches))))
+        finally:
+            pool.shutdown(cancel_futures=True)
+    hits, losses = zip(*parts, strict=True)
     return torch.cat(hits, dim=1), torch.cat(losses, dim=1)
 
 

@@ -4,12 +4,13 @@ NSHOT_DATA=DATA python benchmarks/spaces.py --runs runs/spaces --jobs 2
 
 For each space: a supernet by SPOS + CaLR + MS at the proxy preset's sizes; 100 random subnets trained alone for a
 short while, which is what true accuracy means here; and how the supernet orders them, also among pairs that have the
-same number of parameters, where "larger is better" cannot help. Writes docs/results/spaces.json and prints the table.
-What was killed continues.
+same number of parameters or of layers, where "larger is better" cannot help. Writes
+docs/results/spaces.json and prints the table. What was killed continues.
 """
 
 import argparse
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from nshot.benchmarks.rank import Ranking, rank_run
 from nshot.data.sources import load
 from nshot.files import write_json
 from nshot.ranking.metrics import kendall_tau
-from nshot.spaces import Space
+from nshot.spaces import Space, Subnet
 from nshot.strategies import strategies
 from nshot.training.alone import Recipe
 from nshot.training.config import preset
@@ -29,10 +30,15 @@ from nshot.training.run import read_log
 from nshot.training.train import train
 
 # Epochs of ten minutes of supernet training on one core; of what a subnet is trained alone, and on how many images.
-EPOCHS = {"mobilenet": (25, 1, 20_000), "darts": (20, 1, 10_000), "autoformer": (50, 2, 20_000)}
+EPOCHS = {"mobilenet": (25, 4, 20_000), "darts": (20, 3, 10_000), "autoformer": (50, 2, 20_000)}
 OURS = {"schedule": "calr", "ms": "first"}
 # Where ten minutes do not train all options of the space: those that are left of each decision.
 KEPT = {"mobilenet": ("MB3_3x3", "MB6_3x3", "skip")}
+# What grows with a subnet's layers, where subnets differ in that.
+DEPTH: dict[str, Callable[[Space, Subnet], int]] = {
+    "mobilenet": lambda space, subnet: -space.format(subnet).count("skip"),
+    "autoformer": lambda space, subnet: subnet[[decision.name for decision in space.decisions].index("depth")],
+}
 
 
 def main() -> None:
@@ -65,7 +71,7 @@ def measured(name: str, runs: Path, jobs: int) -> dict:
         subnets=100,
         seeds=1,
     )
-    table = build(truth, runs / f"{name}-alone", jobs=jobs)
+    table = build(truth, runs / f"{name}-alone-{alone}", jobs=jobs)
     ranking, _ = rank_run(run, str(table), sample=0, images=10_000, device="cpu", data=data)
     log = [line for line in read_log(run / "log.jsonl") if "loss" in line]
     tenth = len(log) // 10
@@ -79,7 +85,10 @@ def measured(name: str, runs: Path, jobs: int) -> dict:
         "true accuracy": [float(ranking.true.min()), float(ranking.true.max())],
         "tau": kendall_tau(-ranking.loss, ranking.true),
         "tau of params": kendall_tau(ranking.params, ranking.true),
-        **matched(ranking),
+        "matched": {
+            "params": matched(ranking, near_in_params(ranking)),
+            **({"depth": matched(ranking, same_depth(config.space, ranking))} if name in DEPTH else {}),
+        },
     }
 
 
@@ -98,14 +107,25 @@ def split_alone(runs: Path, count: int) -> Path:
     return path
 
 
-def matched(ranking: Ranking) -> dict:
-    """Share of params-matched pairs (2 % of the range apart at most) that the supernet's loss orders rightly.
+def near_in_params(ranking: Ranking) -> np.ndarray:
+    """Which pairs (S, S) have equally many parameters: 2 % of the range apart at most."""
+    params = ranking.params.astype(float)
+    return np.abs(params[:, None] - params) <= 0.02 * (params.max() - params.min())
+
+
+def same_depth(space: Space, ranking: Ranking) -> np.ndarray:
+    """Which pairs (S, S) have equally many layers."""
+    depths = np.array([DEPTH[space.name](space, subnet) for subnet in ranking.subnets])
+    return depths[:, None] == depths
+
+
+def matched(ranking: Ranking, near: np.ndarray) -> dict:
+    """Share of these pairs that the supernet's loss orders rightly.
 
     The interval is a bootstrap over subnets, as one subnet is in many pairs.
     """
-    score, true, params = -ranking.loss, ranking.true, ranking.params.astype(float)
+    score, true = -ranking.loss, ranking.true
     right = np.sign(score[:, None] - score) * np.sign(true[:, None] - true)
-    near = np.abs(params[:, None] - params) <= 0.02 * (params.max() - params.min())
     upper = np.triu(np.ones_like(near), 1) & near & (right != 0)
     rng = np.random.default_rng(0)
 
@@ -122,8 +142,8 @@ def matched(ranking: Ranking) -> dict:
 def markdown(rows: list[dict]) -> str:
     lines = [
         "| space | epochs (alone, on images) | loss, first and last tenth | true accuracy (%) | tau | "
-        "tau of params alone | params-matched pairs ordered rightly (95 % interval) |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        "tau of params alone | params-matched pairs ordered rightly (95 % interval) | depth-matched pairs |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row in rows:
         low, high = row["true accuracy"]
@@ -131,9 +151,15 @@ def markdown(rows: list[dict]) -> str:
             f"| {row['space']} | {row['epochs']} ({row['epochs alone']}, {row['images alone']:,}) | "
             f"{row['first loss']:.2f}, {row['last loss']:.2f} | {low:.1f} to {high:.1f} | "
             f"{row['tau']:.3f} | {row['tau of params']:.3f} | "
-            f"{100 * row['right']:.0f} % of {row['pairs']} ({100 * row['low']:.0f} to {100 * row['high']:.0f}) |"
+            f"{said(row['matched']['params'])} | {said(row['matched'].get('depth'))} |"
         )
     return "\n".join(lines)
+
+
+def said(found: dict | None) -> str:
+    if found is None:
+        return "-"
+    return f"{100 * found['right']:.0f} % of {found['pairs']} ({100 * found['low']:.0f} to {100 * found['high']:.0f})"
 
 
 if __name__ == "__main__":

@@ -33,9 +33,9 @@ SIZES = {
 }
 
 
-def batch_of(size: dict, batch: int) -> tuple[torch.Tensor, torch.Tensor]:
+def batch_of(size: dict, batch: int, device: str = "cpu") -> tuple[torch.Tensor, torch.Tensor]:
     images = torch.randn(batch, 3, size["resolution"], size["resolution"])
-    return images.to(memory_format=torch.channels_last), torch.randint(10, (batch,))
+    return images.to(device, memory_format=torch.channels_last), torch.randint(10, (batch,)).to(device)
 
 
 class Bf16(torch.nn.Module):
@@ -46,7 +46,7 @@ class Bf16(torch.nn.Module):
         self.net = net
 
     def forward(self, x, subnet):
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast(x.device.type, torch.bfloat16):
             return self.net(x, subnet)
 
 
@@ -55,7 +55,7 @@ class Ours:
 
     def __init__(self, size: dict, data: tuple, *, fast=True, clusters=5, bf16=False, dynamic=True, idle="drift"):
         self.space = nshot.space("nasbench201", **size)
-        self.net = self.space.supernet().to(memory_format=torch.channels_last)
+        self.net = self.space.supernet().to(data[0].device, memory_format=torch.channels_last)
         self.net.fast = fast
         recipe = {"lr": 0.025, "momentum": 0.9, "weight_decay": 5e-4, "nesterov": True}
         optimizer = SeparatedMomentum(sgd(self.net.parameters(), idle=idle, clip=5.0, fast=fast, **recipe), clusters)

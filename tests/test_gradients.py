@@ -1,6 +1,10 @@
 """Gradient statistics against their definitions, on gradients that plain torch gives."""
 
+import contextlib
+import dataclasses
 import math
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -9,8 +13,12 @@ import torch.nn.functional as F
 from torch import nn
 
 import nshot
+from nshot.data.sources import load
 from nshot.ranking.gradients import SimilarityRecorder, SpreadRecorder, cosine_similarities
-from nshot.studies.gradients import relatives
+from nshot.strategies import strategies
+from nshot.studies.gradients import relatives, similarity, spread
+from nshot.training.config import preset
+from nshot.training.supernet import train_steps
 
 SPACE = nshot.space("nasbench201", channels=4, cells=1, resolution=8)
 
@@ -66,7 +74,7 @@ def test_relatives_differ_in_as_many_decisions_as_they_say() -> None:
 def test_spread_is_the_standard_deviation_within_clusters() -> None:
     rng = np.random.default_rng(0)
     parameters = [nn.Parameter(torch.zeros(3, 2)), nn.Parameter(torch.zeros(4))]
-    recorder = SpreadRecorder(parameters, clusters=3)
+    recorder = SpreadRecorder(parameters, clusters=3, takes=2)
     clusters = [0, 1, 1, 0, 1, 2, 0, 1]  # cluster 2 has one step: no deviation
     rows = []
     for i, cluster in enumerate(clusters):
@@ -80,5 +88,34 @@ def test_spread_is_the_standard_deviation_within_clusters() -> None:
         own = np.array([row for row, c in zip(rows, clusters, strict=True) if c == cluster])
         deviations.append(np.sqrt(own.var(axis=0).mean()))
         weights.append(len(own))
-    assert recorder.take() == pytest.approx(np.average(deviations, weights=weights), rel=1e-6)
-    assert math.isnan(recorder.take())  # it begins anew
+    recorder.take(0)
+    recorder.take(1)  # it begins anew
+    assert recorder.curve[0].item() == pytest.approx(np.average(deviations, weights=weights), rel=1e-6)
+    assert math.isnan(recorder.curve[1])
+    assert not list(recorder.parameters())
+
+
+@pytest.mark.parametrize("measure", [similarity, spread])
+def test_a_killed_measurement_goes_on_where_it_was(
+    measure: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = dataclasses.replace(
+        preset("smoke"), epochs=2, checkpoint_every=7, options=strategies["spos"].options_type.of(ms="first")
+    )
+    data, scale = load("digits", resolution=8), cast(Any, None)
+    whole = measure(config, data, tmp_path, tmp_path / "whole", scale)
+    begun: list[int] = []
+
+    def dying(*args: Any, start: int, **kwargs: Any) -> Any:
+        begun.append(start)
+        for step, loss in train_steps(*args, start=start, **kwargs):
+            if step == start + 16:
+                raise KeyboardInterrupt
+            yield step, loss
+
+    monkeypatch.setattr("nshot.studies.gradients.train_steps", dying)
+    for _ in range(3):
+        with contextlib.suppress(KeyboardInterrupt):
+            killed = measure(config, data, tmp_path, tmp_path / "killed", scale)
+    assert begun == [0, 14, 28]
+    assert killed == whole

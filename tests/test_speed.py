@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
@@ -18,3 +19,16 @@ def test_a_benchmark_runs(name: str, tmp_path: Path) -> None:
     result = json.loads(out.read_text())
     measured = result["comparisons"][0]["ms"].values() if name == "step.py" else [result["nshot, s a subnet"]]
     assert all(value > 0 for value in measured)
+
+
+def test_the_gpu_check_runs_and_wants_a_gpu(tmp_path: Path) -> None:
+    out = tmp_path / "result.json"
+    command = [sys.executable, "-W", "ignore", str(BENCHMARKS / "gpu.py"), "--quick"]
+    subprocess.run([*command, "--device", "cpu", "--out", str(out)], check=True, capture_output=True, timeout=250)
+    result = json.loads(out.read_text())
+    assert result["right"]
+    assert len(result["checks"]) == 2
+    if not torch.cuda.is_available():
+        refused = subprocess.run(command, capture_output=True, text=True, timeout=250)
+        assert refused.returncode == 2
+        assert refused.stderr == "gpu.py: torch finds no CUDA GPU here: run it where there is one\n"

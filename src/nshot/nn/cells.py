@@ -93,9 +93,13 @@ class Cell(nn.Module):
             )
             for allowed in options
         )
+        self.graphed: Callable[[Tensor, Ops], Tensor] | None = None
+        """What runs the cell where gradients are wanted, if CUDA graphs are on: a `GraphedCell`."""
 
     def forward(self, x: Tensor, live: Ops, memo: Memo | None = None) -> Tensor:
         """``memo`` holds what earlier subnets computed of the same x: a supernet's ``forward_many`` shares it."""
+        if self.graphed is not None and torch.is_grad_enabled():
+            return self.graphed(x, live)
         nodes = {0: x}
         memo = {} if memo is None else memo
         for e, ((target, source), op) in enumerate(zip(EDGES, live, strict=True)):
@@ -104,13 +108,18 @@ class Cell(nn.Module):
             decided = live[: DECIDES[source]]
             key = (e, op, decided)
             if key not in memo:
-                memo[key] = self._edge(e, op, nodes[source], memo, (source, -1, decided))
+                memo[key] = self.edge(e, op, nodes[source], memo, (source, -1, decided))
             nodes[target] = nodes[target] + memo[key] if target in nodes else memo[key]
         return nodes.get(NODES - 1, torch.zeros_like(x))
 
-    def _edge(self, e: int, op: int, value: Tensor, memo: Memo, relu: tuple[int, int, Ops]) -> Tensor:
+    def edge(self, e: int, op: int, value: Tensor, memo: Memo, relu: tuple[int, int, Ops]) -> Tensor:
+        """What an operation of edge e makes of a value; ``memo`` holds the value's ReLU under the key ``relu``."""
         if OPS[op] in KERNELS:
             if relu not in memo:
                 memo[relu] = F.relu(value)  # all convolutions of a node share it
             return cast(nn.ModuleDict, self.edges[e])[OPS[op]](memo[relu])
         return average_pool(value) if OPS[op] == "avg_pool_3x3" else value
+
+    def weights(self, e: int, op: int) -> list[nn.Parameter]:
+        """Those of an operation of edge e."""
+        return list(cast(nn.ModuleDict, self.edges[e])[OPS[op]].parameters()) if OPS[op] in KERNELS else []

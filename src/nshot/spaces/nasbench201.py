@@ -26,6 +26,8 @@ from nshot.nn.cells import (
     batch_norm_of_batch,
     live_edges,
 )
+from nshot.nn.graphed_cells import GraphedCell
+from nshot.nn.graphs import Capture
 
 from .base import Space, Subnet, spaces
 from .drawing import Drawing, Edge, Graph, short
@@ -244,6 +246,11 @@ class NASBench201Supernet(Backbone, Supernet):
                 yield self.classifier(fused.pooled(partial(self._fused, x=stem, live=live, memo=memo)))
             else:
                 yield self._plain(stem, live, memo)
+
+    def use_graphs(self, capture: Capture) -> None:
+        for stage in self.stages:
+            for cell in cast(Iterable[Cell], stage):
+                cell.graphed = GraphedCell(cell, capture)
 
     def extract(self, subnet: Subnet) -> "NASBench201Network":
         network = NASBench201Network(self.space, subnet, norm=batch_norm_of_batch, bias=False)

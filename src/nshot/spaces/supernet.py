@@ -7,6 +7,9 @@ from typing import TypeVar
 
 from torch import Tensor, nn
 
+from nshot.errors import UserError
+from nshot.nn.graphs import Capture
+
 from .base import Space, Subnet
 
 N = TypeVar("N", bound=nn.Module)
@@ -29,6 +32,10 @@ class Supernet(nn.Module, ABC):
         A space may share what subnets have in common; it shares most when they are sorted. Without gradients only.
         """
         return (self(x, subnet) for subnet in subnets)
+
+    def use_graphs(self, capture: Capture) -> None:
+        """Has training steps replay CUDA graphs; raises UserError where the space has none."""
+        raise UserError(f"graphs on: the supernet of space {self.space.name} has no CUDA graphs")
 
     def canonical(self, subnet: Subnet) -> Subnet:
         """One representative of the subnets that compute the same with this supernet's weights."""

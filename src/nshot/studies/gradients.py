@@ -1,22 +1,30 @@
 """The trainings behind table I and figure B: what gradients of different subnets have in common."""
 
+import json
 import math
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor, nn
+
+from nshot.data.batches import TrainBatches
 from nshot.data.sources import Dataset
 from nshot.dynamic import SeparatedMomentum
+from nshot.files import write_json
 from nshot.ranking.gradients import SimilarityRecorder, SpreadRecorder
 from nshot.seeding import generator
 from nshot.spaces import Space, Subnet
 from nshot.strategies import Plan, strategies
-from nshot.training.config import TrainConfig
-from nshot.training.runner import finite
+from nshot.training.config import TrainConfig, completed, to_dict
+from nshot.training.runner import Job, Run, execute
 from nshot.training.supernet import smoothed, train_steps
 from nshot.training.train import make_batches, make_optimizer, new_supernet
 
 from .base import Scale
 
+Steps = Iterator[tuple[int, Tensor]]
 DISTANCES = (0, 1, 3, 5)  # A0, A1, A3, A5 of section C.6: how many decisions differ from those of A0
 
 
@@ -38,57 +46,100 @@ def relatives(space: Space, seed: int) -> tuple[Subnet, ...]:
 def similarity(config: TrainConfig, data: Dataset, run: Path, folder: Path, scale: Scale) -> dict[str, Any]:
     """Table I: MGCS of A1, A3 and A5 with A0, trained together; the last epoch, the stem's weights."""
     subnets = relatives(config.space, config.seed)
-    supernet = new_supernet(config)
-    optimizer = SeparatedMomentum(make_optimizer(config, supernet), clusters=1)
     batches = make_batches(config, data)
-    total = config.epochs * batches.steps_per_epoch
-    recorder = SimilarityRecorder(next(supernet.parameters()), len(subnets))
+    last = (config.epochs - 1) * batches.steps_per_epoch  # first step of the last epoch
+    total = last + batches.steps_per_epoch
 
     def plan(step: int) -> Plan:
         return Plan(subnets, (1.0,) * len(subnets), (1 + math.cos(math.pi * step / total)) / 2, 0)
 
-    steps = train_steps(
-        supernet,
-        optimizer,
-        plan,
-        batches,
-        start=0,
-        total_steps=total,
-        lr=config.lr,
-        backward=recorder,
-        criterion=smoothed(config.label_smoothing),
-    )
-    for step, loss in steps:
-        if (step + 1) % batches.steps_per_epoch == 0:
-            finite(float(loss), step)
-        if step + 1 == total - batches.steps_per_epoch:
-            recorder.forget()
-    names = (f"A{distance}" for distance in DISTANCES)
-    return {name: value for name, value in zip(names, recorder.means, strict=True) if name != "A0"}
+    def make() -> Job:
+        supernet = new_supernet(config)
+        optimizer = SeparatedMomentum(make_optimizer(config, supernet), clusters=1)
+        recorder = SimilarityRecorder(next(supernet.parameters()), len(subnets))
+
+        def steps(start: int) -> Steps:
+            for step, loss in _steps(config, supernet, optimizer, plan, batches, start, backward=recorder):
+                if step + 1 == last:
+                    recorder.forget()
+                yield step, loss
+
+        return _job(config, supernet, recorder, optimizer, steps, total)
+
+    def means(recorder: SimilarityRecorder) -> dict[str, Any]:
+        names = (f"A{distance}" for distance in DISTANCES)
+        return {name: value for name, value in zip(names, recorder.means, strict=True) if name != "A0"}
+
+    return _recorded(config, folder, "similarity", make, means)
 
 
 def spread(config: TrainConfig, data: Dataset, run: Path, folder: Path, scale: Scale) -> dict[str, Any]:
     """Figure B: the standard deviation of the gradients that feed one momentum, over training."""
-    supernet = new_supernet(config)
     batches = make_batches(config, data)
-    total = config.epochs * batches.steps_per_epoch
+    epoch = batches.steps_per_epoch
+    total = config.epochs * epoch
     strategy = strategies[config.strategy](config.space, total_steps=total, seed=config.seed, options=config.options)
-    optimizer = SeparatedMomentum(make_optimizer(config, supernet), strategy.clusters)
-    recorder = SpreadRecorder(list(supernet.parameters()), strategy.clusters)
-    optimizer.register_step_pre_hook(lambda _, args, kwargs: recorder.add(kwargs["cluster"]))
-    curve = []
-    steps = train_steps(
-        supernet,
-        optimizer,
-        strategy.plan,
-        batches,
-        start=0,
-        total_steps=total,
-        lr=config.lr,
-        criterion=smoothed(config.label_smoothing),
-    )
-    for step, loss in steps:
-        if (step + 1) % batches.steps_per_epoch == 0:
-            finite(float(loss), step)
-            curve.append(recorder.take())
-    return {"mean over training": sum(curve) / len(curve), "last epoch": curve[-1], "curve": curve}
+
+    def make() -> Job:
+        supernet = new_supernet(config)
+        optimizer = SeparatedMomentum(make_optimizer(config, supernet), strategy.clusters)
+        recorder = SpreadRecorder(list(supernet.parameters()), strategy.clusters, config.epochs)
+        optimizer.register_step_pre_hook(lambda _, args, kwargs: recorder.add(kwargs["cluster"]))
+
+        def steps(start: int) -> Steps:
+            for step, loss in _steps(config, supernet, optimizer, strategy.plan, batches, start):
+                if (step + 1) % epoch == 0:
+                    recorder.take(step // epoch)
+                yield step, loss
+
+        return _job(config, supernet, recorder, optimizer, steps, total)
+
+    def curve(recorder: SpreadRecorder) -> dict[str, Any]:
+        values = recorder.curve.tolist()
+        return {"mean over training": sum(values) / len(values), "last epoch": values[-1], "curve": values}
+
+    return _recorded(config, folder, "spread", make, curve)
+
+
+class Watched(nn.Module):
+    """A supernet and what records its training, which a checkpoint keeps together."""
+
+    def __init__(self, supernet: nn.Module, recorder: nn.Module) -> None:
+        super().__init__()
+        self.supernet = supernet
+        self.recorder = recorder
+
+
+def _steps(
+    config: TrainConfig,
+    supernet: nn.Module,
+    optimizer: SeparatedMomentum,
+    plan: Callable[[int], Plan],
+    batches: TrainBatches,
+    start: int,
+    **given: Any,
+) -> Steps:
+    total = config.epochs * batches.steps_per_epoch
+    given["criterion"] = smoothed(config.label_smoothing)
+    return train_steps(supernet, optimizer, plan, batches, start=start, total_steps=total, lr=config.lr, **given)
+
+
+def _job(
+    config: TrainConfig,
+    supernet: nn.Module,
+    recorder: nn.Module,
+    optimizer: SeparatedMomentum,
+    steps: Callable[[int], Steps],
+    total: int,
+) -> Job:
+    return Job(Watched(supernet, recorder), optimizer, steps, total, config.batch_size, torch.device("cpu"))
+
+
+def _recorded(
+    config: TrainConfig, folder: Path, kind: str, make: Callable[[], Job], figures: Callable[[Any], dict[str, Any]]
+) -> dict[str, Any]:
+    """Trains in the folder, from where a killed training was, and gives the figures of what was recorded."""
+    result = folder / f"{kind}-recorded.json"
+    run = Run(folder, kind, to_dict(config), result.name, config.log_every, config.checkpoint_every, completed)
+    execute(run, make, lambda job: write_json(result, figures(job.module.recorder)), say=lambda line: None)
+    return json.loads(result.read_text())

@@ -45,6 +45,8 @@ class TrainConfig:
     """Weights off the path: drift (zero gradient, momentum and weight decay still move them, as released) or rest."""
     fast: Literal["on", "off"] = "on"
     """Use fused kernels where they can run (CPU): the same mathematics, to rounding."""
+    graphs: Literal["off", "on"] = "off"
+    """Replay CUDA graphs in training (NAS-Bench-201 on a GPU); off by default, for no GPU has run it yet."""
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     label_smoothing: float = 0.0
     augment: Augment = field(default_factory=Augment)

@@ -14,6 +14,7 @@ from nshot.data.sources import Dataset
 from nshot.dynamic import SeparatedMomentum
 from nshot.errors import UserError, check_whole
 from nshot.nn.drop import set_drop_path
+from nshot.nn.graphs import cuda_capture
 from nshot.seeding import seeded
 from nshot.spaces import Space, Supernet
 from nshot.strategies import strategies
@@ -75,12 +76,15 @@ def train(
     lightning = fabric(device, config.precision)
     given = initial_weights(config)
     _check_drop_path(config)
+    _check_graphs(config, lightning.device)
 
     def make() -> Job:
         supernet = new_supernet(config)
         if given is not None:
             supernet.load_state_dict(given)
         model = lightning.setup(supernet)
+        if config.graphs == "on":
+            supernet.use_graphs(cuda_capture)
         optimizer = SeparatedMomentum(make_optimizer(config, supernet), strategy.clusters)
         images = made(batches, workers, total_steps, lightning.device)
         return Job(
@@ -106,6 +110,15 @@ def train(
     run = Run(folder, "supernet", to_dict(config), WEIGHTS, config.log_every, config.checkpoint_every, completed)
     execute(run, make, lambda job: save_weights(folder / WEIGHTS, job.module), say)
     return folder
+
+
+def _check_graphs(config: TrainConfig, device: torch.device) -> None:
+    """Raises UserError where CUDA graphs are asked for and cannot be had."""
+    if config.graphs == "on":
+        with torch.device("meta"):
+            config.space.supernet().use_graphs(cuda_capture)
+        if device.type != "cuda":
+            raise UserError(f"graphs on: CUDA graphs need a GPU of NVIDIA's, the device is {device.type}")
 
 
 def make_batches(config: TrainConfig, data: Dataset) -> TrainBatches:

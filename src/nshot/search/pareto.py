@@ -43,12 +43,13 @@ def objective_values(
 
 def front(values: np.ndarray) -> np.ndarray:
     """Indices of the rows (S, M) that no other row is at least as good as everywhere, and better somewhere."""
+    left = np.lexsort(values.T[::-1])  # no row is beaten by one that comes after it
     kept = []
-    for i, row in enumerate(values):
-        dominated = (values <= row).all(axis=1) & (values < row).any(axis=1)
-        if not dominated.any():
-            kept.append(i)
-    return np.array(kept, dtype=int)
+    while len(left):
+        best, rest = values[left[0]], values[left[1:]]
+        kept.append(left[0])
+        left = left[1:][(rest < best).any(axis=1) | (rest == best).all(axis=1)]
+    return np.sort(np.array(kept, dtype=int))
 
 
 def nsga2(

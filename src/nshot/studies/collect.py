@@ -178,12 +178,11 @@ def _stem(study: str, preset: str, out: Path) -> Path:
 
 def write(result: dict[str, Any], out: Path) -> list[Path]:
     """Writes ``<study>-<preset>.json``, ``.md`` and ``.png``."""
-    from nshot.studies.plot import across, plot
+    from nshot.studies.plot import draw
 
     out.mkdir(parents=True, exist_ok=True)
     stem = _stem(result["study"], result["preset"], out)
     write_json(stem.with_suffix(".json"), result)
     write_atomically(stem.with_suffix(".md"), markdown(result).encode())
-    draw = plot if result.get("axes") is None else across
     draw(stem.with_suffix(".png"), result)
     return [stem.with_suffix(suffix) for suffix in (".json", ".md", ".png")]

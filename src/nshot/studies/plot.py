@@ -1,11 +1,23 @@
-"""A study as a picture: each row's seeds beside the paper's figure."""
+"""A study as a picture: each row's seeds beside the paper's figure, or what kind of picture its figures ask for."""
 
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
 
-def plot(path: Path, result: dict[str, Any]) -> Path:
+def draw(path: Path, result: dict[str, Any]) -> Path:
+    """Curves where figures have one, one column by another where the study names two, columns side by side where the
+    paper has a figure for each of several, else dots."""
+    if result.get("axes") is not None:
+        return across(path, result)
+    if any("curve" in figures for row in result["rows"] for figures in row["seeds"].values()):
+        return curves(path, result)
+    if any(len(row["paper"]) > 2 for row in result["rows"]):
+        return columns(path, result)
+    return dots(path, result)
+
+
+def dots(path: Path, result: dict[str, Any]) -> Path:
     """Horizontal dots, a line a row: every seed, their mean, and the paper's mean with its spread. For a table of
     several columns the first one is shown."""
     from matplotlib.figure import Figure
@@ -52,11 +64,51 @@ def across(path: Path, result: dict[str, Any]) -> Path:
     low, high = panel.get_xlim()
     wide = low > 0 and high / low > 10  # else a logarithmic axis has no round numbers to show
     panel.set(xlabel=x_name, ylabel=y_name, xscale="log" if wide else "linear")
+    return _finished(path, figure, panel, result, legend="outside right center", ncols=1)
+
+
+def curves(path: Path, result: dict[str, Any]) -> Path:
+    """What each row's figures have as ``curve``, by epoch: every seed a line."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4), layout="constrained", dpi=120)
+    panel = figure.subplots()
+    for i, row in enumerate(result["rows"]):
+        for j, figures in enumerate(row["seeds"].values()):
+            values = figures["curve"]
+            panel.plot(range(1, len(values) + 1), values, color=f"C{i}", lw=1.5, label=None if j else row["label"])
+    panel.set(xlabel="epoch")
+    return _finished(path, figure, panel, result)
+
+
+def columns(path: Path, result: dict[str, Any]) -> Path:
+    """The columns side by side, each row's seeds joined, beside the paper's figure for each."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4), layout="constrained", dpi=120)
+    panel = figure.subplots()
+    for i, row in enumerate(result["rows"]):
+        for j, figures in enumerate(row["seeds"].values()):
+            panel.plot(
+                list(figures),
+                list(figures.values()),
+                "o-",
+                color=f"C{2 * i}",
+                label=None if j else "ours, seed by seed",
+            )
+            panel.plot(list(figures), row["paper"], "D", color="#e45756", label=None if j else "paper, full scale")
+    panel.set_ylim(bottom=min(0, panel.get_ylim()[0]))
+    return _finished(path, figure, panel, result)
+
+
+def _finished(
+    path: Path, figure: Any, panel: Any, result: dict[str, Any], legend: str = "outside lower center", ncols: int = 3
+) -> Path:
     figure.suptitle(f"{result['title']}\npreset {result['preset']}", fontsize=10)
     panel.grid(alpha=0.25)
     panel.spines[["top", "right"]].set_visible(False)
     if panel.get_legend_handles_labels()[0]:
-        figure.legend(loc="outside right center", fontsize=8, frameon=False)
+        figure.legend(loc=legend, ncols=ncols, fontsize=8, frameon=False)
     figure.savefig(path)
     return path
 

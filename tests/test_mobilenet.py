@@ -57,6 +57,30 @@ def test_shape_of_the_largest(space: MobileNet) -> None:
     assert network.head(x).shape == (1, 1280, 7, 7)
 
 
+@pytest.mark.parametrize("strides", [(2, 1, 2, 1, 1, 2, 1), (1, 2, 1, 1, 2, 1, 2), (1,) * 7])
+def test_strides_are_a_size_of_the_space(strides: tuple[int, ...]) -> None:
+    """The sides of the values by hand; costs against torch's count."""
+    space = nshot.space("mobilenet", width=0.25, resolution=24, num_classes=10, strides=strides)
+    subnet = space.sample(np.random.default_rng(1))
+    network = space.network(subnet).eval()
+    x = torch.randn(1, 3, 24, 24)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(x)
+    assert counter.get_total_flops() == 2 * space.flops(subnet)
+    assert sum(p.numel() for p in network.parameters()) == space.network_params(subnet)
+    sides, side = [], 24
+    for stride in strides:
+        side = -(-side // stride)
+        sides.append(side)
+    with torch.no_grad():
+        value = network.first(network.stem(x))
+        assert value.shape[-1] == sides[0]
+        for i, (layer, option) in enumerate(zip(network.layers, subnet, strict=True)):
+            value = value if option == SKIP else layer[OPTIONS[option]](value)
+            assert value.shape[-1] == sides[1 + i // 4]
+    assert space.params_range == nshot.space("mobilenet", width=0.25, resolution=32, num_classes=10).params_range
+
+
 def test_skip_leaves_a_layer_out(space: MobileNet) -> None:
     small = nshot.space("mobilenet", width=0.25, resolution=32, num_classes=10)
     least = tuple(0 if d.name.endswith("layer0") else SKIP for d in small.decisions)
@@ -97,6 +121,12 @@ def test_bad_notation(space: MobileNet, text: str, message: str) -> None:
     ("sizes", "message"),
     [
         ({"resolution": 31}, "resolution 31: .* at least 32"),
+        (
+            {"resolution": 3, "strides": (1, 1, 2, 1, 1, 2, 1)},
+            "resolution 3: the space halves it 2 times, use at least 4",
+        ),
+        ({"strides": (2, 2, 2, 2, 1, 2)}, "strides .*must be 7 numbers, each 1 or 2"),
+        ({"strides": (2, 2, 2, 3, 1, 2, 1)}, "strides .*must be 7 numbers, each 1 or 2"),
         ({"width": 0.0}, "width 0.0"),
         ({"num_classes": 1}, "num_classes 1"),
     ],

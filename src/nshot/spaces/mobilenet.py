@@ -1,5 +1,6 @@
 """The MobileNet space of ProxylessNAS (Cai et al., ICLR 2019): 21 layers, kernels 3, 5, 7, expansions 3 and 6, skip."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,12 +16,12 @@ from .base import Space, Subnet, spaces
 from .drawing import Block, Chain, Drawing
 from .supernet import Supernet
 
-WIDTHS, REPEATS, STRIDES = (24, 40, 80, 96, 192, 320), (4, 4, 4, 4, 4, 1), (2, 2, 2, 1, 2, 1)
+WIDTHS, REPEATS = (24, 40, 80, 96, 192, 320), (4, 4, 4, 4, 4, 1)
+STRIDES = (2, 2, 2, 2, 1, 2, 1)  # of the stem and of each stage
 BLOCKS = ((3, 3), (3, 6), (5, 3), (5, 6), (7, 3), (7, 6))  # (kernel, expansion)
 SKIP = len(BLOCKS)
 OPTIONS = (*(f"MB{expansion}_{kernel}x{kernel}" for kernel, expansion in BLOCKS), "skip")
 STEM, FIRST, HEAD = 32, 16, 1280
-HALVINGS = 5  # the stem's and four stages' strides
 NORMS = {"batch": batch_norm_of_batch, "running": batch_norm}
 
 
@@ -63,7 +64,9 @@ class MobileNet(Space):
     }
 
     resolution: int = 224
-    """Height and width of the images, at least 32."""
+    """Height and width of the images, at least the product of the strides."""
+    strides: tuple[int, ...] = STRIDES
+    """Strides, 1 or 2, of the stem and of the six stages; small images want fewer 2s."""
     width: float = 1.0
     """Factor of all widths, rounded to multiples of 8."""
     norm: Literal["batch", "running"] = "batch"
@@ -77,8 +80,11 @@ class MobileNet(Space):
             raise UserError(f"width {self.width}: must be above 0")
         if self.num_classes < 2:
             raise UserError(f"num_classes {self.num_classes}: must be at least 2")
-        if self.resolution < 2**HALVINGS:
-            raise UserError(f"resolution {self.resolution}: the space halves it {HALVINGS} times, use at least 32")
+        if len(self.strides) != len(STRIDES) or not set(self.strides) <= {1, 2}:
+            raise UserError(f"strides {self.strides}: must be {len(STRIDES)} numbers, each 1 or 2, of stem and stages")
+        if self.resolution < (least := math.prod(self.strides)):
+            halvings = self.strides.count(2)
+            raise UserError(f"resolution {self.resolution}: the space halves it {halvings} times, use at least {least}")
 
     def all_decisions(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
         names = [(stage, layer) for stage, repeats in enumerate(REPEATS) for layer in range(repeats)]
@@ -92,11 +98,16 @@ class MobileNet(Space):
         """A width, scaled and rounded to a multiple of 8."""
         return base if self.width == 1 else max(8, round(base * self.width / 8) * 8)
 
+    @property
+    def _side(self) -> int:
+        """Of the stem's output."""
+        return -(-self.resolution // self.strides[0])
+
     @cached_property
     def places(self) -> list[Place]:
         """Of the searchable layers, in order."""
-        found, c_in, side = [], self.channels(FIRST), -(-self.resolution // 2)
-        for base, repeats, stride in zip(WIDTHS, REPEATS, STRIDES, strict=True):
+        found, c_in, side = [], self.channels(FIRST), self._side
+        for base, repeats, stride in zip(WIDTHS, REPEATS, self.strides[1:], strict=True):
             for layer in range(repeats):
                 own = stride if layer == 0 else 1
                 found.append(Place(c_in, self.channels(base), own, side))
@@ -107,9 +118,9 @@ class MobileNet(Space):
     def _fixed(self) -> tuple[int, int, int]:
         """Parameters, multiply-accumulates and normed channels of stem, first block, head and classifier."""
         stem, first, head = self.channels(STEM), self.channels(FIRST), self.channels(HEAD)
-        side, last = -(-self.resolution // 2), self.places[-1]
+        side, last = self._side, self.places[-1]
         block = block_costs(stem, first, 3, 1, 1, side)
-        weights, pixels = last.c * head, last.side**2
+        weights, pixels = last.c * head, (-(-last.side // last.stride)) ** 2
         classifier = head * self.num_classes
         params = 27 * stem + block[0] + weights + classifier + self.num_classes
         flops = 27 * stem * side * side + block[1] + weights * pixels + classifier
@@ -198,7 +209,7 @@ class Backbone(nn.Module):
     def __init__(self, space: MobileNet, options: Sequence[Sequence[int]], norm: Norm) -> None:
         super().__init__()
         stem, first, head = (space.channels(c) for c in (STEM, FIRST, HEAD))
-        self.stem = ConvNormAct(3, stem, 3, norm, stride=2)
+        self.stem = ConvNormAct(3, stem, 3, norm, stride=space.strides[0])
         self.first = InvertedResidual(stem, first, 3, 1, 1, norm)
         self.layers = nn.ModuleList(
             nn.ModuleDict(

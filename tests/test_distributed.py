@@ -14,7 +14,10 @@ from safetensors.torch import load_file
 
 from nshot.data.batches import TrainBatches
 from nshot.data.sources import load
+from nshot.nn.drop import DropPath
+from nshot.seeding import seeded
 from nshot.strategies import strategies
+from nshot.training import distributed
 from nshot.training.config import TrainConfig, preset
 from nshot.training.train import new_supernet
 
@@ -73,6 +76,21 @@ def test_two_processes_train_what_one_would_on_both_shares(method: str, tmp_path
                      "--out", tmp_path / "run")  # fmt: skip
     assert again.returncode == 0
     assert again.stdout.count("finished already") == 1
+
+
+def test_each_process_drops_other_paths_the_same_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = DropPath()
+    network.p = 0.5
+    masks = []
+    for rank in ("0", "1", "2", "1"):
+        monkeypatch.setenv("RANK", rank)
+        with seeded(distributed.own_seed(7), "forward", 3):
+            masks.append(network(torch.ones(64, 1, 1, 1)).flatten().tolist())
+    assert masks[1] == masks[3]
+    assert masks[0] != masks[1] != masks[2] != masks[0]
+    monkeypatch.delenv("RANK")
+    with seeded(7, "forward", 3):
+        assert network(torch.ones(64, 1, 1, 1)).flatten().tolist() == masks[0]
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from nshot.seeding import generator
+
 
 def size() -> int:
     """How many processes train together: 1 outside of torchrun."""
@@ -21,6 +23,11 @@ def size() -> int:
 def rank() -> int:
     """Which one this is; 0 alone writes the run folder."""
     return int(os.environ.get("RANK", "0"))
+
+
+def own_seed(seed: int) -> int:
+    """Of what each process draws for its own share of a batch (drop-path): the first's is the run's."""
+    return int(generator(seed, "process", rank()).integers(2**63)) if rank() else seed
 
 
 def devices(device: str) -> int | list[int]:

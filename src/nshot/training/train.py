@@ -100,7 +100,7 @@ def train(
                 lr=config.lr,
                 backward=distributed.averaged(lightning.backward, supernet.parameters()),
                 criterion=smoothed(config.label_smoothing),
-                seed=config.seed,
+                seed=distributed.own_seed(config.seed),
             ),
             total_steps,
             config.batch_size,

@@ -262,6 +262,9 @@ def test_from_the_command_line(method: str, run: Path) -> None:
     assert found["best"] == found["top"][0]
     assert f"generation 6 of 6: best {found['best']['accuracy']:.2f} %, loss {found['best']['loss']:.3f}" in out
     assert ("front" in found) == (method == "nsga2")
+    space = nshot.space("nasbench201", **SMALL["nasbench201"])
+    for rows in (found["top"], found.get("front", [])):  # no network twice, by whichever of its names
+        assert len({space.canonical(tuple(row["subnet"])) for row in rows}) == len(rows)
 
 
 def search_until_killed(run: Path, method: str, generation: int) -> None:

@@ -135,7 +135,7 @@ def search_run(
     candidates = listed or _proposed(config.space, archive, limits, how, by, say)
     figures = archive(candidates)
     owner = supernet.owner if isinstance(supernet, FewShot) else None
-    return pick(run, config, candidates, figures, count, limits, by, owner, objectives, latency)
+    return pick(run, config, candidates, figures, count, limits, by, owner, objectives, latency, supernet.canonical)
 
 
 def _proposed(
@@ -185,6 +185,7 @@ def pick(
     owner: Callable[[Subnet], Any] | None = None,
     objectives: Sequence[Objective] | None = None,
     latency: Latency | None = None,
+    canonical: Callable[[Subnet], Subnet] | None = None,
 ) -> dict[str, Any]:
     """Writes the ten best of scored subnets to ``search.json`` in the run folder, and all to ``search.parquet``.
 
@@ -199,6 +200,8 @@ def pick(
         owner: where several supernets scored, which one a subnet belongs to.
         objectives: whose best compromises are wanted too.
         latency: tells milliseconds, which then are among the costs.
+        canonical: of subnets of one form, the same network by several names, the first alone is among the best;
+            default: the space's.
 
     Returns:
         What search.json holds: ``best`` and the ten best, each with arch, costs, accuracy and loss; with ``owner`` also
@@ -216,7 +219,10 @@ def pick(
         own = {name: column[i] for name, column in scored.items()}
         return {"arch": own.pop("arch"), "subnet": list(subnets[i]), **own}
 
-    top = [row(i) for i in order[:10]]
+    forms = [(canonical or space.canonical)(subnet) for subnet in subnets]
+    first = {form: i for i, form in reversed(list(enumerate(forms)))}
+    distinct = [i for i in order if first[forms[i]] == i]
+    top = [row(i) for i in distinct[:10]]
     result = {
         "space": {"name": space.name, **space.sizes()},
         "dataset": config.dataset,
@@ -235,7 +241,8 @@ def pick(
     front_rows: list[dict[str, Any]] = []
     if objectives is not None:
         values = objective_values(space, subnets, figures, objectives, limits)
-        front_rows = [row(i) for i in sorted(front(values), key=lambda i: values[i][-1])]
+        kept = [i for i in front(values) if first[forms[i]] == i]
+        front_rows = [row(i) for i in sorted(kept, key=lambda i: values[i][-1])]
         result |= {"objectives": list(objectives), "front": front_rows}
     if latency is not None:
         result["latency"] = {key: latency.table[key] for key in ("machine", "setting", "check")}

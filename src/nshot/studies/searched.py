@@ -63,7 +63,17 @@ def searched(
     supernet = load_run(run)[1]
     owner = supernet.owner if isinstance(supernet, FewShot) else None
     figures = np.stack([accuracies, losses], axis=1)
-    found = pick(run, config, subnets, figures, scale.images or len(data.valid), Limits(), "accuracy", owner)
+    found = pick(
+        run,
+        config,
+        subnets,
+        figures,
+        scale.images or len(data.valid),
+        Limits(),
+        "accuracy",
+        owner,
+        canonical=supernet.canonical,
+    )
     best = [tuple(row["subnet"]) for row in found.get("parts") or [found["best"]]]
     how = recipe("cifar") if scale.preset == "paper" else Recipe(epochs=scale.retrain_epochs, batch_size=64, lr=0.05)
     again = RetrainConfig(config.space, replace(how, schedule=schedule), config.dataset, seed=config.seed)

@@ -6,13 +6,14 @@ from typing import Any
 
 
 def draw(path: Path, result: dict[str, Any]) -> Path:
-    """Curves where figures have one, one column by another where the study names two, columns side by side where the
-    paper has a figure for each of several, else dots."""
+    """Curves where figures have one, one column by another where the study names two, columns side by side where there
+    is but one row and the paper has a figure for each, else dots."""
     if result.get("axes") is not None:
         return across(path, result)
     if any("curve" in figures for row in result["rows"] for figures in row["seeds"].values()):
         return curves(path, result)
-    if any(len(row["paper"]) > 2 for row in result["rows"]):
+    (row, *more) = result["rows"]
+    if not more and all(2 < len(row["paper"]) == len(figures) for figures in row["seeds"].values()):
         return columns(path, result)
     return dots(path, result)
 
@@ -82,21 +83,16 @@ def curves(path: Path, result: dict[str, Any]) -> Path:
 
 
 def columns(path: Path, result: dict[str, Any]) -> Path:
-    """The columns side by side, each row's seeds joined, beside the paper's figure for each."""
+    """The columns of the one row side by side, each seed joined, beside the paper's figure for each."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4), layout="constrained", dpi=120)
     panel = figure.subplots()
-    for i, row in enumerate(result["rows"]):
-        for j, figures in enumerate(row["seeds"].values()):
-            panel.plot(
-                list(figures),
-                list(figures.values()),
-                "o-",
-                color=f"C{2 * i}",
-                label=None if j else "ours, seed by seed",
-            )
-            panel.plot(list(figures), row["paper"], "D", color="#e45756", label=None if j else "paper, full scale")
+    (row,) = result["rows"]
+    for j, figures in enumerate(row["seeds"].values()):
+        label = None if j else "ours, seed by seed"
+        panel.plot(list(figures), list(figures.values()), "o-", color="#4c78a8", label=label)
+        panel.plot(list(figures), row["paper"], "D", color="#e45756", label=None if j else "paper, full scale")
     panel.set_ylim(bottom=min(0, panel.get_ylim()[0]))
     return _finished(path, figure, panel, result)
 

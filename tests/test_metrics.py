@@ -235,8 +235,7 @@ def test_evaluate_takes_repeated_subnets_in_the_order_asked_for() -> None:
 
 @pytest.mark.parametrize("name", nshot.list_spaces())
 def test_evaluate_of_a_real_supernet_is_its_forward(name: str) -> None:
-    sizes = {"channels": 4, "cells": 1, "resolution": 8} if name == "nasbench201" else {}
-    space = nshot.space(name, **sizes)
+    space = nshot.space(name, **SMALL[name])
     torch.manual_seed(0)
     supernet = space.supernet(5)
     generator = torch.Generator().manual_seed(2)

@@ -16,6 +16,7 @@ from torch.nn.functional import cross_entropy
 
 import nshot
 import nshot.training.score as score_module
+from helpers import SMALL
 from nshot import UserError
 from nshot.benchmarks.rank import Ranking, compare, rank_run
 from nshot.benchmarks.table import EMBEDDED

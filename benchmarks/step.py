@@ -2,7 +2,7 @@
 
 python benchmarks/step.py [--quick] [--out docs/results/step.json]
 
-Same subnets, same batch, alternating; the figure is the median of the ratios, subnet by subnet. Prints Markdown.
+Same subnets, same batch, the contenders in turn; the figure is the median of the ratios, subnet by subnet. Prints JSON.
 """
 
 import argparse

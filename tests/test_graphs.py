@@ -164,6 +164,7 @@ def test_a_part_by_itself() -> None:
     torch.testing.assert_close(w.grad, (g * a.detach() * b).sum())
 
 
+@pytest.mark.parametrize("method", ["spos", "fsnas"])
 @pytest.mark.parametrize(
     ("space", "message"),
     [
@@ -171,7 +172,7 @@ def test_a_part_by_itself() -> None:
         ("darts", "graphs on: the supernet of space darts has no CUDA graphs"),
     ],
 )
-def test_where_there_are_none_they_are_refused(space: str, message: str, tmp_path: Path) -> None:
+def test_where_there_are_none_they_are_refused(method: str, space: str, message: str, tmp_path: Path) -> None:
     flags = ("--space", space, "--preset", "smoke", "--device", "cpu", "--graphs", "on", "--out", tmp_path / "run")
-    assert message in refuse("train", "spos", *flags)
+    assert message in refuse("train", method, *flags)
     assert not (tmp_path / "run").exists()

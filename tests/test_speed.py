@@ -32,3 +32,14 @@ def test_the_gpu_check_runs_and_wants_a_gpu(tmp_path: Path) -> None:
         refused = subprocess.run(command, capture_output=True, text=True, timeout=250)
         assert refused.returncode == 2
         assert refused.stderr == "gpu.py: torch finds no CUDA GPU here: run it where there is one\n"
+
+
+def test_parts_add_up(tmp_path: Path) -> None:
+    out = tmp_path / "result.json"
+    command = [sys.executable, "-W", "ignore", str(BENCHMARKS / "parts.py"), "--quick", "--out", str(out)]
+    subprocess.run(command, check=True, capture_output=True, timeout=250)
+    for measured in json.loads(out.read_text()).values():
+        whole = measured["ms"].pop("all")
+        assert {"3x3 convolutions", "1x1 convolutions", "mix", "moments"} <= measured["ms"].keys()
+        assert all(value >= 0 for value in measured["ms"].values())
+        assert sum(measured["ms"].values()) == pytest.approx(whole, abs=0.1)

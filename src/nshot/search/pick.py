@@ -13,7 +13,7 @@ from tyro.constructors import PrimitiveConstructorSpec
 from nshot.data.sources import data_root
 from nshot.errors import UserError, check_choices, check_whole
 from nshot.files import write_json, write_parquet
-from nshot.spaces import FewShot, Space, Subnet
+from nshot.spaces import FewShot, Space, Subnet, Supernet
 from nshot.spaces.lists import subnets_from_file
 from nshot.training.config import TrainConfig
 from nshot.training.run import load_run
@@ -134,8 +134,7 @@ def search_run(
     archive = Archive(evaluate, supernet.canonical, run / f".search-{identity}.jsonl")
     candidates = listed or _proposed(config.space, archive, limits, how, by, say)
     figures = archive(candidates)
-    owner = supernet.owner if isinstance(supernet, FewShot) else None
-    return pick(run, config, candidates, figures, count, limits, by, owner, objectives, latency, supernet.canonical)
+    return pick(run, config, supernet, candidates, figures, count, limits, by, objectives, latency)
 
 
 def _proposed(
@@ -177,35 +176,33 @@ def _score(by: Score, figures: np.ndarray) -> np.ndarray:
 def pick(
     run: Path,
     config: TrainConfig,
+    supernet: Supernet,
     subnets: Sequence[Subnet],
     figures: np.ndarray,
     images: int,
     limits: Limits,
     by: Score,
-    owner: Callable[[Subnet], Any] | None = None,
     objectives: Sequence[Objective] | None = None,
     latency: Latency | None = None,
-    canonical: Callable[[Subnet], Subnet] | None = None,
 ) -> dict[str, Any]:
     """Writes the ten best of scored subnets to ``search.json`` in the run folder, and all to ``search.parquet``.
 
     Args:
         run: a finished run.
         config: its configuration.
+        supernet: what scored. Of subnets of one canonical form, the same network by several names, the first alone is
+            among the best.
         subnets: the candidates, all within the limits.
         figures: theirs, accuracy in percent and loss (S, 2).
         images: on how many images.
         limits: what they kept to, for the record.
         by: the score; ties of one are broken by the other.
-        owner: where several supernets scored, which one a subnet belongs to.
         objectives: whose best compromises are wanted too.
         latency: tells milliseconds, which then are among the costs.
-        canonical: of subnets of one form, the same network by several names, the first alone is among the best;
-            default: the space's.
 
     Returns:
-        What search.json holds: ``best`` and the ten best, each with arch, costs, accuracy and loss; with ``owner`` also
-        ``parts``, the best of each supernet, which few-shot NAS retrains all (section D of the supplement); with
+        What search.json holds: ``best`` and the ten best, each with arch, costs, accuracy and loss; of several
+        supernets also ``parts``, the best of each, which few-shot NAS retrains all (section D of the supplement); with
         ``objectives`` also ``front``, the subnets that no other beats in all of them. With ``latency`` each has
         ``latency_ms``, as the table predicts it, and the best and the front ``measured_ms`` too.
     """
@@ -219,7 +216,7 @@ def pick(
         own = {name: column[i] for name, column in scored.items()}
         return {"arch": own.pop("arch"), "subnet": list(subnets[i]), **own}
 
-    forms = [(canonical or space.canonical)(subnet) for subnet in subnets]
+    forms = [supernet.canonical(subnet) for subnet in subnets]
     first = {form: i for i, form in reversed(list(enumerate(forms)))}
     distinct = [i for i in order if first[forms[i]] == i]
     top = [row(i) for i in distinct[:10]]
@@ -233,10 +230,10 @@ def pick(
         "best": top[0],
         "top": top,
     }
-    if owner is not None:
+    if isinstance(supernet, FewShot):
         firsts: dict[Any, int] = {}
         for i in order:
-            firsts.setdefault(owner(subnets[i]), i)
+            firsts.setdefault(supernet.owner(subnets[i]), i)
         result["parts"] = [row(i) for i in firsts.values()]
     front_rows: list[dict[str, Any]] = []
     if objectives is not None:

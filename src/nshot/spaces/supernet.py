@@ -24,7 +24,10 @@ class Supernet(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, x: Tensor, subnet: Subnet) -> Tensor:
-        """Logits (N, classes) of images x (N, 3, H, W) by that subnet."""
+        """Logits (N, classes) of images x (N, 3, H, W) by that subnet.
+
+        Without gradients several threads may call it at once.
+        """
 
     def forward_many(self, x: Tensor, subnets: Iterable[Subnet]) -> Iterator[Tensor]:
         """Logits of several subnets on the same images, in the order given, equal to ``forward``'s bit for bit.

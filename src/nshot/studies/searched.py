@@ -12,7 +12,7 @@ from nshot.data.sources import Dataset
 from nshot.search.limits import Limits
 from nshot.search.pick import pick
 from nshot.search.propose import random_subnets
-from nshot.spaces import FewShot, Subnet
+from nshot.spaces import Subnet
 from nshot.training.config import TrainConfig, preset
 from nshot.training.recipes import Recipe, recipe
 from nshot.training.retrain import RetrainConfig, retrain, retrain_best
@@ -61,19 +61,9 @@ def searched(
     subnets, accuracies, losses = _scored(run, data, scale, Limits())
     minutes = training_minutes(run, config.batch_size) + (time.perf_counter() - began) / 60
     supernet = load_run(run)[1]
-    owner = supernet.owner if isinstance(supernet, FewShot) else None
     figures = np.stack([accuracies, losses], axis=1)
-    found = pick(
-        run,
-        config,
-        subnets,
-        figures,
-        scale.images or len(data.valid),
-        Limits(),
-        "accuracy",
-        owner,
-        canonical=supernet.canonical,
-    )
+    count = scale.images or len(data.valid)
+    found = pick(run, config, supernet, subnets, figures, count, Limits(), "accuracy")
     best = [tuple(row["subnet"]) for row in found.get("parts") or [found["best"]]]
     how = recipe("cifar") if scale.preset == "paper" else Recipe(epochs=scale.retrain_epochs, batch_size=64, lr=0.05)
     again = RetrainConfig(config.space, replace(how, schedule=schedule), config.dataset, seed=config.seed)

@@ -75,8 +75,7 @@ def train(
     )
     lightning = fabric(device, config.precision)
     given = initial_weights(config)
-    _check_drop_path(config)
-    _check_graphs(config, lightning.device)
+    _check_supernet(config, lightning.device)
 
     def make() -> Job:
         supernet = new_supernet(config)
@@ -110,15 +109,6 @@ def train(
     run = Run(folder, "supernet", to_dict(config), WEIGHTS, config.log_every, config.checkpoint_every, completed)
     execute(run, make, lambda job: save_weights(folder / WEIGHTS, job.module), say)
     return folder
-
-
-def _check_graphs(config: TrainConfig, device: torch.device) -> None:
-    """Raises UserError where CUDA graphs are asked for and cannot be had."""
-    if config.graphs == "on":
-        with torch.device("meta"):
-            config.space.supernet().use_graphs(cuda_capture)
-        if device.type != "cuda":
-            raise UserError(f"graphs on: CUDA graphs need a GPU of NVIDIA's, the device is {device.type}")
 
 
 def make_batches(config: TrainConfig, data: Dataset) -> TrainBatches:
@@ -178,11 +168,15 @@ def initial_weights(config: TrainConfig) -> dict[str, Tensor] | None:
     return {name: given[name] for name in own}
 
 
-def _check_drop_path(config: TrainConfig) -> None:
-    """Raises UserError where the space's supernet has no drop-path but shall."""
-    if config.drop_path > 0:
-        with torch.device("meta"):
-            set_drop_path(config.space.supernet(), config.drop_path)
+def _check_supernet(config: TrainConfig, device: torch.device) -> None:
+    """Raises UserError where the space's supernet has not what is asked of it: drop-path, CUDA graphs."""
+    with torch.device("meta"):
+        supernet = config.space.supernet()
+    set_drop_path(supernet, config.drop_path)
+    if config.graphs == "on":
+        supernet.use_graphs(cuda_capture)
+        if device.type != "cuda":
+            raise UserError(f"graphs on: CUDA graphs need a GPU of NVIDIA's, the device is {device.type}")
 
 
 def _train_parts(
@@ -190,10 +184,11 @@ def _train_parts(
 ) -> Path:
     """Each part is a run of its own: what is finished is left alone, what was killed continues."""
     configs = [dataclasses.replace(config, space=part) for part in parts]
+    on = fabric(device, config.precision).device
     for part in configs:  # refuses what cannot be before any folder
         strategies[part.strategy](part.space, total_steps=1, seed=part.seed, options=part.options)
         initial_weights(part)
-        _check_drop_path(part)
+        _check_supernet(part, on)
     make_batches(config, data)
     with locked(folder):
         claim(folder, PARTS, to_dict(config), completed=completed)

@@ -2,8 +2,12 @@
 
 NSHOT_DATA=DATA python benchmarks/proxy_taus.py --runs runs/proxy --jobs 2
 
-Each run is `nshot train` and twice `nshot rank`; one that was killed continues, one that is done is only read. Writes
-docs/results/proxy-taus.json and prints the tables of docs/results.md.
+Each run is `nshot train` and an `nshot rank` a list; one that was killed continues, one that is done is only read. It
+writes docs/results/proxy-taus.json, made by the plain path, and prints the tables of docs/results.md. Whether the fast
+path ranks alike is seen by both of
+
+... proxy_taus.py --fast off --methods spos ours --lists list327 --runs runs/plain --out plain.json
+... proxy_taus.py --fast on --methods spos ours --lists list327 --runs runs/fast --out fast.json
 """
 
 import argparse
@@ -34,12 +38,13 @@ def nshot(*args: str) -> None:
     subprocess.run([sys.executable, "-m", "nshot.cli", *args, "--device", "cpu"], check=True, env=environment)
 
 
-def run(folder: Path, method: str, seed: int) -> None:
-    flags = METHODS[method][1]
-    nshot("train", "spos", "--preset", "proxy", "--split", SPLIT, "--seed", str(seed), "--out", str(folder), *flags)
-    for name, which in LISTS.items():
+def run(runs: Path, method: str, seed: int, lists: list[str], fast: str) -> None:
+    folder = runs / f"{method}-s{seed}"
+    flags = ["--split", SPLIT, "--seed", str(seed), "--fast", fast, *METHODS[method][1]]
+    nshot("train", "spos", "--preset", "proxy", "--out", str(folder), *flags)
+    for name in lists:
         if not (folder / f"{name}.json").exists():
-            nshot("rank", str(folder), "--benchmark", "nasbench201", "--name", name, *which)
+            nshot("rank", str(folder), "--benchmark", "nasbench201", "--name", name, *LISTS[name])
 
 
 def collect(runs: Path) -> list[dict]:
@@ -82,18 +87,22 @@ def spread(values: list[float]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=Path, default=Path("runs/proxy"))
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=Path("docs/results/proxy-taus.json"))
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--lists", nargs="+", choices=LISTS, default=list(LISTS))
+    parser.add_argument("--fast", choices=("on", "off"), default="off", help="the fast path, or the plain one")
+    parser.add_argument("--seeds", type=int, default=3, help="of runs whose idle weights drift; of rest only the first")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--only-collect", action="store_true", help="train nothing, read what is there")
     args = parser.parse_args()
     if not args.only_collect:
-        todo = [(method, seed) for seed in range(args.seeds) for method in METHODS if seed == 0 or "rest" not in method]
+        every = [(method, seed) for seed in range(args.seeds) for method in args.methods]
+        jobs = [(method, seed) for method, seed in every if seed == 0 or "rest" not in method]
         with ThreadPoolExecutor(args.jobs) as pool:
-            list(pool.map(lambda job: run(args.runs / f"{job[0]}-s{job[1]}", *job), todo))
+            list(pool.map(lambda job: run(args.runs, job[0], job[1], args.lists, args.fast), jobs))
     rows = collect(args.runs)
-    out = Path(__file__).parent.parent / "docs" / "results" / "proxy-taus.json"
-    out.write_text(json.dumps(rows, indent=1) + "\n")
-    for name in LISTS:
+    args.out.write_text(json.dumps(rows, indent=1) + "\n")
+    for name in args.lists:
         print(f"\n{name}\n\n{table(rows, name)}")
 
 

@@ -66,7 +66,7 @@ def test_drop_path_rises_epoch_by_epoch(two_steps: Dataset) -> None:
     drops = [module for module in alone.modules() if isinstance(module, DropPath)]
     rates = [
         {round(drop.p / drop.share, 9) for drop in drops}
-        for _ in fit_steps(alone, four.optimizer(alone.network), batches, four, 1.0, batches.steps_per_epoch)
+        for _ in fit_steps(alone, four.make_optimizer(alone.network), batches, four, 1.0, batches.steps_per_epoch)
     ]
     assert rates == [{0.0}, {0.05}, {0.1}, {0.15}]
 

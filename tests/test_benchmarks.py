@@ -233,6 +233,16 @@ def test_other_build_in_the_folder_is_refused(change, named, copy, tmp_path):
     assert {path.name: path.read_bytes() for path in copy.iterdir()} == before
 
 
+def test_a_build_of_an_earlier_version_goes_on(copy):
+    """What it did not write is taken as the default."""
+    stored = json.loads((copy / "config.json").read_text())
+    del stored["config"]["recipe"]["optimizer"], stored["config"]["recipe"]["augment"]["cutout"]
+    (copy / "config.json").write_text(json.dumps(stored))
+    said = []
+    build(CONFIG, copy, jobs=1, say=said.append)
+    assert said == ["8 of 8 trainings are done, 0 to do in 1 processes"]
+
+
 def test_build_without_jobs_is_refused(tmp_path):
     with pytest.raises(UserError, match="jobs 0"):
         build(CONFIG, tmp_path / "out", jobs=0)

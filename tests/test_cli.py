@@ -377,3 +377,14 @@ def test_a_folder_that_is_no_run_is_refused(command: list[str], tmp_path: Path) 
         said = refuse(command[0], tmp_path / place, *command[1:])
         assert f"{tmp_path / place} is no run folder" in said
     assert [path.name for path in tmp_path.rglob("*")] == ["folder"]
+
+
+def test_a_reader_that_has_enough_ends_a_command_quietly() -> None:
+    """As ``nshot train --help | true`` does: nobody reads what it prints."""
+    command = [sys.executable, "-m", "nshot.cli", "train", "spos", "--help"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+    assert process.returncode == 1

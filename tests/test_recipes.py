@@ -87,9 +87,12 @@ def by_hand(
     batches = TrainBatches(learn, BATCH, config.seed, flip=data.mirrors, augment=recipe.augment, classes=10)
     with seeded(config.seed, "init"):
         network = SPACE.network(SUBNET).to(memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(
-        network.parameters(), 1.0, recipe.momentum, weight_decay=recipe.weight_decay, nesterov=recipe.nesterov
-    )
+    weights, decay = network.parameters(), recipe.weight_decay
+    optimizer: torch.optim.Optimizer
+    if recipe.optimizer == "adamw":
+        optimizer = torch.optim.AdamW(weights, weight_decay=decay)
+    else:
+        optimizer = torch.optim.SGD(weights, 1.0, recipe.momentum, weight_decay=decay, nesterov=recipe.nesterov)
     states = []
     for step, rate in enumerate(rates):
         optimizer.param_groups[0]["lr"] = rate
@@ -124,11 +127,16 @@ def test_recipes_are_what_the_papers_say() -> None:
     darts = recipe("darts")
     assert (darts.batch_size, darts.lr, darts.weight_decay, darts.augment) == (96, 0.025, 3e-4, Augment(cutout=16))
     assert (darts.epochs, darts.clip, darts.nesterov) == (200, 5.0, False)
-    with pytest.raises(UserError, match="unknown recipe 'bogus': choose one of cifar, imagenet, darts"):
+    vit, supernet = recipe("autoformer"), nshot.space("autoformer").presets["paper"]  # alone as in its supernet
+    for name in ("optimizer", "lr", "weight_decay", "warmup", "label_smoothing", "drop_path"):
+        assert getattr(vit, name) == supernet["config"][name]
+    assert (vit.epochs, vit.lr_batch) == (supernet["epochs"]["spos"], supernet["config"]["batch_size"])
+    assert vit.augment == Augment(**supernet["augment"])
+    with pytest.raises(UserError, match="unknown recipe 'bogus': choose one of cifar, imagenet, darts, autoformer"):
         recipe("bogus")
 
 
-@pytest.mark.parametrize("change", ["none", "calr", "warmup", "lr_batch", "clip", "plain momentum"])
+@pytest.mark.parametrize("change", ["none", "calr", "warmup", "lr_batch", "clip", "plain momentum", "adamw"])
 def test_the_schedule_and_optimizer_are_those_of_the_recipe(change: str, two_steps: Dataset, tmp_path: Path) -> None:
     c, (low, high) = SPACE.params(SUBNET), SPACE.params_range
     omega = -(4 - 1 / 4) / (math.log(high) - math.log(low))
@@ -140,6 +148,7 @@ def test_the_schedule_and_optimizer_are_those_of_the_recipe(change: str, two_ste
         "warmup": ({"warmup": 1}, [0.1 / 2, 0.05]),
         "lr_batch": ({"lr_batch": 16}, [0.4, 0.2]),
         "clip": ({"clip": 0.5}, COSINE),
+        "adamw": ({"optimizer": "adamw", "lr": 0.001, "weight_decay": 0.1}, [0.001, 0.0005]),
         "plain momentum": ({"nesterov": False, "momentum": 0.7, "weight_decay": 0.1}, COSINE),
     }[change]
     config = config_of(dataclasses.replace(PLAIN, **options))  # type: ignore[arg-type]
@@ -309,6 +318,17 @@ def test_a_killed_retraining_continues_bit_for_bit(
     assert results[0] == results[1]
 
 
+def test_a_retraining_of_an_earlier_version_is_known(two_steps: Dataset, tmp_path: Path) -> None:
+    """What it did not write is taken as the default, and what differs is still refused."""
+    before = trained(config_of(), two_steps, tmp_path / "run")
+    stored = json.loads((tmp_path / "run" / "config.json").read_text())
+    del stored["config"]["recipe"]["optimizer"], stored["config"]["recipe"]["augment"]["cutout"]
+    (tmp_path / "run" / "config.json").write_text(json.dumps(stored))
+    with pytest.raises(UserError, match=r"recipe\.optimizer: sgd, not adamw"):
+        trained(config_of(dataclasses.replace(PLAIN, optimizer="adamw")), two_steps, tmp_path / "run")
+    assert difference(trained(config_of(), two_steps, tmp_path / "run"), before) == 0
+
+
 # the command line
 
 
@@ -342,6 +362,7 @@ def test_a_recipe_is_named_and_flags_override_it(name: str, tmp_path: Path) -> N
         (["--schedule", "linear"], "linear"),
         (["--precision", "16"], "16"),
         (["--distill", "0.2"], "distill 0.2 has no effect without --teacher"),
+        (["--optimizer", "adamw", "--momentum", "0.5"], "momentum 0.5 has no effect with --optimizer adamw"),
         (["--distill", "0", "--teacher", "x"], "distill 0.0: must be above 0, up to 1"),
     ],
 )

@@ -1,6 +1,7 @@
 """The command line: one command a user task, its flags generated from the configuration dataclasses."""
 
 import dataclasses
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -231,6 +232,9 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("nshot: interrupted; the same command continues", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # who read the output has enough of it, as `head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python writes when it ends
+        return 1
     return 0
 
 

@@ -20,7 +20,7 @@ from nshot.spaces.base import ENUMERABLE
 from nshot.training.alone import train_alone
 from nshot.training.processes import run_in_processes
 from nshot.training.progress import Progress
-from nshot.training.recipes import Recipe
+from nshot.training.recipes import Recipe, completed
 from nshot.training.run import claim, locked, read_log, versions
 
 from .table import write_benchmark
@@ -78,7 +78,7 @@ def build(
     subnets = distinct_subnets(space, config.subnets)
     folder = Path(out)
     with locked(folder):
-        claim(folder, "benchmark", _to_dict(config), free=("subnets", "seeds"))
+        claim(folder, "benchmark", _to_dict(config), free=("subnets", "seeds"), completed=completed)
         lines = read_log(folder / RESULTS)
         # Written again, for a line that a crash cut short would spoil the one that follows it.
         write_atomically(folder / RESULTS, "".join(json.dumps(line) + "\n" for line in lines).encode())

@@ -73,7 +73,7 @@ def fit_steps(
 
     Args:
         alone: the network.
-        optimizer: what ``recipe.optimizer`` made of its weights.
+        optimizer: what ``recipe.make_optimizer`` made of its weights.
         batches: images and labels of a step.
         recipe: how.
         decay: the subnet's γ(α), for the schedule ``calr``.
@@ -140,7 +140,7 @@ def train_alone(space: Space, subnet: Subnet, data: Dataset, recipe: Recipe, see
     """Trains a subnet on the training part from scratch, without a run folder: (valid, test) accuracy in percent."""
     alone = make_alone(space, subnet, recipe, seed)
     batches = make_batches(data.train, data, recipe, seed)
-    optimizer = recipe.optimizer(alone.network)
+    optimizer = recipe.make_optimizer(alone.network)
     decay = recipe.decay(space, subnet)
     for _ in fit_steps(alone, optimizer, batches, recipe, decay, batches.steps_per_epoch, seed=seed):
         pass

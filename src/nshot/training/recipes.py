@@ -1,8 +1,8 @@
 """How a stand-alone network is trained: recipes by name, and their learning rate and optimizer."""
 
 import math
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
 from torch import nn
 
@@ -12,7 +12,7 @@ from nshot.dynamic.calr import decay_ratio, learning_rate
 from nshot.errors import UserError, check_choices, check_positive, check_share, check_whole
 from nshot.spaces import Space, Subnet
 
-from .optimizers import sgd
+from .optimizers import adamw, sgd
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,7 @@ class Recipe:
 
     epochs: int = 200
     batch_size: int = 256
+    optimizer: Literal["sgd", "adamw"] = "sgd"
     lr: float = 0.1
     """First learning rate of the schedule, after the warm-up."""
     lr_batch: int = 0
@@ -56,6 +57,8 @@ class Recipe:
             check_positive(clip=self.clip)
         if self.warmup > self.epochs:
             raise UserError(f"warmup {self.warmup}: must not exceed the {self.epochs} epochs")
+        if self.optimizer != "sgd" and self.momentum != 0.9:
+            raise UserError(f"momentum {self.momentum} has no effect with --optimizer {self.optimizer}")
         if self.nesterov and self.momentum == 0:
             raise UserError("momentum 0 with nesterov: add --no-nesterov")
 
@@ -76,18 +79,13 @@ class Recipe:
             return learning_rate(1.0, step, total_steps, decay)
         return (1 + math.cos(math.pi * step / total_steps)) / 2
 
-    def optimizer(self, network: nn.Module) -> SeparatedMomentum:
+    def make_optimizer(self, network: nn.Module) -> SeparatedMomentum:
         """The recipe's optimizer of a network, with one momentum."""
-        base = sgd(
-            network.parameters(),
-            idle="rest",
-            clip=self.clip,
-            fast=True,
-            lr=self.base_lr,
-            momentum=self.momentum,
-            weight_decay=self.weight_decay,
-            nesterov=self.nesterov,
-        )
+        shared: dict[str, Any] = {"idle": "rest", "clip": self.clip, "lr": self.base_lr}
+        shared["weight_decay"] = self.weight_decay
+        if self.optimizer == "adamw":
+            return SeparatedMomentum(adamw(network.parameters(), **shared), clusters=1)
+        base = sgd(network.parameters(), fast=True, momentum=self.momentum, nesterov=self.nesterov, **shared)
         return SeparatedMomentum(base, clusters=1)
 
 
@@ -113,11 +111,24 @@ RECIPES = {
         auxiliary=0.4,
         augment=Augment(cutout=16),
     ),
+    # Chen et al. (ICCV 2021): how their supernet is trained, which is how the networks it is made of are (DeiT's).
+    "autoformer": Recipe(
+        epochs=500,
+        optimizer="adamw",
+        lr=5e-4,
+        lr_batch=512,
+        warmup=20,
+        weight_decay=0.05,
+        label_smoothing=0.1,
+        drop_path=0.1,
+        augment=Augment(crop="resized", policy="randaugment", erasing=0.25, mixup=0.8, cutmix=1.0),
+    ),
 }
 
 
 def recipe(name: str) -> Recipe:
-    """A recipe by name: ``cifar`` (NAS-Bench-201's), ``imagenet`` (section A's retraining) or ``darts``.
+    """A recipe by name: ``cifar`` (NAS-Bench-201's), ``imagenet`` (section A's retraining), ``darts`` or
+    ``autoformer``.
 
     Raises:
         UserError: for another name.
@@ -125,3 +136,11 @@ def recipe(name: str) -> Recipe:
     if name not in RECIPES:
         raise UserError(f"unknown recipe {name!r}: choose one of {', '.join(RECIPES)}")
     return RECIPES[name]
+
+
+def completed(stored: dict[str, Any]) -> dict[str, Any]:
+    """A stored configuration with a recipe that an earlier version wrote, with what has become an option of recipes
+    since, at its default: what that version did."""
+    values = stored.get("recipe", {})
+    augment = asdict(Augment()) | values.get("augment", {})
+    return {**stored, "recipe": asdict(Recipe()) | values | {"augment": augment}}

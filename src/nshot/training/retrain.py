@@ -21,7 +21,7 @@ from . import distributed
 from .alone import Alone, accuracy, fit_steps, make_alone, make_batches
 from .config import space_from_dict
 from .networks import NETWORK, RESULT, read_result
-from .recipes import Recipe
+from .recipes import Recipe, completed
 from .runner import Job, Run, Say, execute, fabric, save_weights
 from .teacher import make_teacher
 
@@ -108,7 +108,7 @@ def retrain(
     def make() -> Job:
         alone = make_alone(space, subnet, config.recipe, config.seed).to(lightning.device)
         images = made(batches, workers, total, lightning.device)
-        optimizer = config.recipe.optimizer(alone.network)
+        optimizer = config.recipe.make_optimizer(alone.network)
         return Job(
             alone,
             optimizer,
@@ -138,7 +138,7 @@ def retrain(
         write_json(folder / RESULT, {**result, "test_accuracy": accuracy(network, test)})
 
     config_dict = {**described, "subnet": result["arch"]}
-    run = Run(folder, "retrain", config_dict, RESULT, config.log_every, config.checkpoint_every)
+    run = Run(folder, "retrain", config_dict, RESULT, config.log_every, config.checkpoint_every, completed)
     execute(run, make, finish, say)
     return read_result(folder)
 

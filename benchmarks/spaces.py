@@ -30,7 +30,7 @@ from nshot.training.run import read_log
 from nshot.training.train import train
 
 # Epochs of ten minutes of supernet training on one core; then how a subnet is trained alone: epochs, images, seeds.
-EPOCHS = {"mobilenet": (20, 2, 20_000, 1), "darts": (20, 3, 10_000, 2), "autoformer": (50, 2, 20_000, 1)}
+EPOCHS = {"mobilenet": (20, 1, 20_000, 1), "darts": (20, 3, 10_000, 2), "autoformer": (50, 2, 20_000, 1)}
 # How far apart, in shares of the range of parameters, two subnets of one size may be: few pairs, or more of them.
 WIDTHS = (0.02, 0.05)
 OURS = {"schedule": "calr", "ms": "first"}

@@ -14,6 +14,7 @@ from helpers import nshot_
 from nshot import UserError
 from nshot.benchmarks.rank import rank_run
 from nshot.data.sources import load
+from nshot.errors import DivergedError
 from nshot.strategies import Options, strategies
 from nshot.training.config import TrainConfig, preset
 from nshot.training.run import load_run
@@ -49,6 +50,13 @@ def test_each_part_is_a_run_of_its_own(run: Path, config: TrainConfig) -> None:
     assert [len(found) for found in names] == [0, 0, 1, 1, 0]
     part, _ = load_run(run / "part-3")
     assert part.space == config.space.restrict("3<-1", "nor_conv_3x3")
+
+
+def test_a_part_that_diverges_in_a_process_of_its_own_says_so(config, digits, tmp_path: Path) -> None:
+    wild = dataclasses.replace(config, lr=1e30, clip=None)
+    with pytest.raises(DivergedError, match=r"^the loss is (nan|inf) by step \d+: lower --lr, or set --clip$") as error:
+        train(wild, digits, tmp_path / "run", device="cpu", jobs=2, say=quiet)
+    assert error.value.folder.parent == tmp_path / "run"
 
 
 def test_the_owner_runs_a_subnet(run: Path, config: TrainConfig) -> None:

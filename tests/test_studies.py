@@ -12,10 +12,10 @@ import pytest
 from helpers import nshot_, refuse
 from nshot import UserError
 from nshot.benchmarks.table import EMBEDDED
-from nshot.studies.base import SCALES, Row, Setting, Study, studies
+from nshot.studies.base import SCALES, Measured, Row, Setting, Study, studies
 from nshot.studies.collect import Known, collect, markdown, searched
 from nshot.studies.runner import Job, jobs_of, run_jobs
-from nshot.studies.searched import training_minutes
+from nshot.studies.searched import limited, retrained, training_minutes
 
 SMOKE = SCALES["smoke"]
 ALL = [studies[name] for name in studies.names()]
@@ -221,6 +221,21 @@ def test_a_diverging_run_is_marked_and_the_others_go_on(tmp_path: Path) -> None:
     said.clear()
     run_jobs(jobs_of([study], SMOKE, 1), tmp_path, processes=1, say=said.append)
     assert said == ["2 of 2 runs are done, 0 to do in 1 processes"]
+
+
+def test_a_supernet_that_diverges_is_trained_once(tmp_path: Path) -> None:
+    """Whoever else needs it has failed with it."""
+    wild = {"lr": 1e30, "clip": None}
+    settings = [Measured("spos", config=wild, function=retrained), Measured("spos", config=wild, function=limited)]
+    rows = [Row(setting.function.__name__, setting) for setting in settings]
+    said: list[str] = []
+    run_jobs(jobs_of([Study("wild", "a title", tuple(rows))], SMOKE, 1), tmp_path, processes=1, say=said.append)
+    assert re.search(r"^retrained-\w+ failed: the loss is (nan|inf) by step \d+", said[1])
+    assert re.search(r"^limited-\w+ failed with spos-\w+$", said[2])
+    assert [len(row["failed"]) for row in collect(Study("wild", "", tuple(rows)), SMOKE, 1, tmp_path)["rows"]] == [1, 1]
+    logs = [path.parent.name for path in tmp_path.rglob("log.jsonl")]
+    assert len(logs) == 1
+    assert logs[0].startswith("spos-")
 
 
 def test_mean_and_spread_are_over_seeds() -> None:

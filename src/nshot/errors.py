@@ -1,6 +1,7 @@
 """The one error class for mistakes that a user can make and mend, and the check that raises it for wrong choices."""
 
 from importlib import import_module
+from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 
@@ -14,8 +15,13 @@ class UserError(ValueError):
 class DivergedError(UserError):
     """A loss that is no longer finite: the same training would end the same way."""
 
-    def __init__(self, loss: float, step: int) -> None:
-        super().__init__(f"the loss is {loss} by step {step}: lower --lr, or set --clip")
+    def __init__(self, loss: float, step: int, folder: Path) -> None:
+        super().__init__(loss, step, folder)  # as another process makes it again
+        self.folder = folder
+
+    def __str__(self) -> str:
+        loss, step, _ = self.args
+        return f"the loss is {loss} by step {step}: lower --lr, or set --clip"
 
 
 def check_positive(**values: float) -> None:

@@ -182,6 +182,10 @@ def _run_one(data: Dataset, job: Job, run: Path, folder: Path, root: str | Path 
     """Trains and ranks, or measures; says how it went."""
     scale = job.scale
     try:
+        if (run / FAILED).exists():
+            folder.mkdir(exist_ok=True)
+            write_json(folder / FAILED, json.loads((run / FAILED).read_text()))
+            return f"{folder.name} failed with {run.name}"
         if job.measured is not None:
             folder.mkdir(parents=True, exist_ok=True)
             figures = job.measured.function(job.config, data, run, folder, scale, **job.measured.arguments)
@@ -202,6 +206,8 @@ def _run_one(data: Dataset, job: Job, run: Path, folder: Path, root: str | Path 
     except UserError as error:
         if isinstance(error, DivergedError):  # training it again would diverge again
             write_json(folder / FAILED, {"error": str(error)})
+            if error.folder.is_relative_to(run):  # and so it would for whoever else needs this supernet
+                write_json(run / FAILED, {"error": str(error)})
         return f"{folder.name} failed: {error}"
     taus = ", ".join(f"{row['tau']:.3f} by {score}" for score, row in ranking.table.items())
     return f"{folder.name}: tau {taus}"

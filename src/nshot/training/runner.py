@@ -86,7 +86,7 @@ def execute(run: Run, make: Callable[[], Job], finish: Callable[[Job], None], sa
                 losses[slot] = loss
                 progress.advance()
                 if slot == run.log_every - 1 or done == job.total_steps:
-                    mean = finite(float(losses[: slot + 1].double().mean()), done)
+                    mean = _finite(float(losses[: slot + 1].double().mean()), done, run.folder)
                     log.write(done, loss=mean, lr=job.optimizer.param_groups[0]["lr"], images_per_second=progress.rate)
                     progress.show(loss=mean)
                 if done % run.checkpoint_every == 0:
@@ -125,10 +125,10 @@ def _save(folder: Path, step: int, job: Job, losses: Tensor) -> None:
     checkpoint.save(folder, step, state)
 
 
-def finite(loss: float, step: int) -> float:
+def _finite(loss: float, step: int, folder: Path) -> float:
     """The loss; raises DivergedError where it is not finite."""
     if not math.isfinite(loss):
-        raise DivergedError(loss, step)
+        raise DivergedError(loss, step, folder)
     return loss
 
 

@@ -7,6 +7,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from nshot.training.processes import run_in_processes
 
 SCRIPT = """
@@ -21,6 +23,21 @@ def work(folder, name):
 if __name__ == "__main__":
     list(run_in_processes(work, [("a",), ("b",)], 2, given=(sys.argv[1],)))
 """
+
+
+def sleep_or_fail(folder: Path, name: str) -> None:
+    (folder / name).write_text(str(os.getpid()))
+    if name == "fails":
+        assert within(60, lambda: (folder / "sleeps").exists())
+        raise ValueError("as told")
+    time.sleep(600)
+
+
+def first_or_sleep(folder: Path, task: int) -> int:
+    (folder / str(task)).write_text(str(os.getpid()))
+    if task > 0:
+        time.sleep(600)
+    return task
 
 
 def threads() -> str:
@@ -60,4 +77,21 @@ def test_processes_end_with_their_killed_caller(tmp_path: Path) -> None:
     finally:
         caller.send_signal(signal.SIGKILL)
         caller.wait()
+    assert within(30, lambda: not any(map(alive, workers)))
+
+
+def test_a_task_that_raises_ends_the_others(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="as told"):
+        list(run_in_processes(sleep_or_fail, [("sleeps",), ("fails",)], 2, given=(tmp_path,)))
+    workers = [int((tmp_path / name).read_text()) for name in ("sleeps", "fails")]
+    assert within(30, lambda: not any(map(alive, workers)))
+
+
+def test_a_consumer_that_stops_ends_the_processes(tmp_path: Path) -> None:
+    """As Ctrl-C does: what is not done is not waited for."""
+    results = run_in_processes(first_or_sleep, [(0,), (1,), (2,)], 2, given=(tmp_path,))
+    assert next(results) == 0
+    assert within(60, lambda: len(list(tmp_path.iterdir())) == 3)
+    results.close()  # type: ignore[attr-defined]
+    workers = [int(file.read_text()) for file in tmp_path.iterdir()]
     assert within(30, lambda: not any(map(alive, workers)))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from multiprocessing import get_context, parent_process
+from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -22,15 +23,19 @@ def run_in_processes(
         jobs: how many at once.
         given: what all tasks need, such as images: sent to each process once.
 
-    An interruption, or a task that raises, cancels what has not begun; where the caller is killed, they end too.
+    An interruption, a task that raises, or the death of the caller ends the processes where they are.
     """
-    with _one_thread(), ProcessPoolExecutor(jobs, get_context("spawn"), _begin, (function, given)) as pool:
+    context = get_context("spawn")
+    end, caller = context.Pipe(duplex=False)
+    with _one_thread(), end, caller, ProcessPoolExecutor(jobs, context, _begin, (function, given, end)) as pool:
         futures = [pool.submit(_call, task) for task in tasks]
         try:
             for future in as_completed(futures):
                 yield future.result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+            if not all(future.done() for future in futures):
+                caller.close()
 
 
 @contextmanager
@@ -50,20 +55,20 @@ def _one_thread() -> Iterator[None]:
 _worker: list[Any] = []  # what a worker process keeps between tasks: the function, and what all tasks need
 
 
-def _begin(function: Callable[..., Any], given: Sequence[Any]) -> None:
+def _begin(function: Callable[..., Any], given: Sequence[Any], end: Connection) -> None:
     import torch
 
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_end_with_caller, args=(end,), daemon=True).start()
     torch.set_num_threads(1)
     _worker[:] = function, given
 
 
-def _end_with_parent() -> None:
-    """A killed caller cannot stop its workers: they would go on with their task, then wait forever for another."""
+def _end_with_caller(end: Connection) -> None:
+    """When the caller closes its side, or is killed: a process would go on with its task, then wait for another."""
     parent = parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+    assert parent is not None
+    wait([end, parent.sentinel])
+    os._exit(1)
 
 
 def _call(task: Sequence[Any]) -> Any:

@@ -122,6 +122,11 @@ def test_a_restricted_supernet_has_no_more_than_it_needs(small: AutoFormer) -> N
     assert len(supernet.layers) == 2
 
 
+def test_a_whole_ratio_needs_no_point(space: AutoFormer) -> None:
+    start = f"width=192 depth=12 heads={','.join('3' * 12)} ratio="
+    assert space.parse(start + ",".join(["3.5", "4"] * 6)) == space.parse(start + ",".join(["3.5", "4.0"] * 6))
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -129,6 +134,7 @@ def test_a_restricted_supernet_has_no_more_than_it_needs(small: AutoFormer) -> N
         ("width=200 depth=12 heads=3 ratio=4.0", "must have 12 to 14 entries"),
         (f"width=200 depth=12 heads={','.join('3' * 12)} ratio={','.join(['4.0'] * 12)}", "unknown width '200'"),
         (f"width=192 depth=12 heads={','.join('5' * 12)} ratio={','.join(['4.0'] * 12)}", "unknown layer0.heads '5'"),
+        (f"width=192 depth=12 heads={','.join('3' * 12)} ratio={','.join(['x'] * 12)}", "unknown layer0.ratio 'x'"),
     ],
 )
 def test_bad_notation(space: AutoFormer, text: str, message: str) -> None:

@@ -187,7 +187,8 @@ class AutoFormer(Space):
         words = dict(word.partition("=")[::2] for word in text.split())
         if set(words) != {"width", "depth", "heads", "ratio"}:
             raise UserError(f"{text!r} is no autoformer subnet: expected width=W depth=D heads=H,H,... ratio=R,R,...")
-        layers = [words["heads"].split(","), [_as_option(ratio) for ratio in words["ratio"].split(",")]]
+        ratios = [f"{ratio}.0" if ratio.isdigit() else ratio for ratio in words["ratio"].split(",")]  # 4 is 4.0
+        layers = [words["heads"].split(","), ratios]
         most = self.depths[-1]
         least = int(words["depth"]) if words["depth"] in map(str, self.depths) else most
         if len(layers[0]) != len(layers[1]) or not least <= len(layers[0]) <= most:
@@ -228,14 +229,6 @@ class AutoFormer(Space):
     def network(self, subnet: Subnet, num_classes: int | None = None) -> "AutoFormerNetwork":
         space = self.with_classes(num_classes)
         return AutoFormerNetwork(space, space.shape(self.check(subnet)))
-
-
-def _as_option(ratio: str) -> str:
-    """A ratio as its option is written: 4 is 4.0. What is no number stays, to be refused."""
-    try:
-        return str(float(ratio))
-    except ValueError:
-        return ratio
 
 
 class Backbone(nn.Module):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from nshot import UserError
 from nshot.training.processes import run_in_processes
 
 SCRIPT = """
@@ -31,6 +32,10 @@ def sleep_or_fail(folder: Path, name: str) -> None:
         assert within(60, lambda: (folder / "sleeps").exists())
         raise ValueError("as told")
     time.sleep(600)
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def first_or_sleep(folder: Path, task: int) -> int:
@@ -95,3 +100,8 @@ def test_a_consumer_that_stops_ends_the_processes(tmp_path: Path) -> None:
     results.close()  # type: ignore[attr-defined]
     workers = [int(file.read_text()) for file in tmp_path.iterdir()]
     assert within(30, lambda: not any(map(alive, workers)))
+
+
+def test_a_killed_process_is_named() -> None:
+    with pytest.raises(UserError, match="one of 2 processes was killed, perhaps for want of memory"):
+        list(run_in_processes(die, [(), ()], 2))

@@ -4,10 +4,13 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar
+
+from nshot.errors import UserError
 
 T = TypeVar("T")
 
@@ -24,6 +27,9 @@ def run_in_processes(
         given: what all tasks need, such as images: sent to each process once.
 
     An interruption, a task that raises, or the death of the caller ends the processes where they are.
+
+    Raises:
+        UserError: where one of them is killed.
     """
     context = get_context("spawn")
     end, caller = context.Pipe(duplex=False)
@@ -32,6 +38,10 @@ def run_in_processes(
         try:
             for future in as_completed(futures):
                 yield future.result()
+        except BrokenProcessPool:
+            raise UserError(
+                f"one of {jobs} processes was killed, perhaps for want of memory: start again, with fewer --jobs"
+            ) from None
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
             if not all(future.done() for future in futures):

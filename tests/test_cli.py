@@ -373,10 +373,18 @@ def test_a_ranking_or_search_that_cannot_be_is_refused(
 @pytest.mark.parametrize("command", [["rank", "--benchmark", "digits"], ["search"]])
 def test_a_folder_that_is_no_run_is_refused(command: list[str], tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
-    for place in ("folder", "missing"):
+    (tmp_path / "file").touch()
+    for place in ("folder", "file", "missing"):
         said = refuse(command[0], tmp_path / place, *command[1:])
         assert f"{tmp_path / place} is no run folder" in said
-    assert [path.name for path in tmp_path.rglob("*")] == ["folder"]
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "folder"]
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "3"])
+@pytest.mark.parametrize("command", [["rank", "--benchmark", "digits"], ["search"], ["report"]])
+def test_a_broken_configuration_is_refused(command: list[str], text: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(text)
+    assert f"{tmp_path / 'config.json'} is broken (" in refuse(command[0], tmp_path, *command[1:])
 
 
 def test_a_reader_that_has_enough_ends_a_command_quietly() -> None:

@@ -256,13 +256,18 @@ def test_mean_and_spread_are_over_seeds() -> None:
         (["table-j", "--preset", "huge"], "preset 'huge': choose one of paper, proxy, smoke"),
         (["table-j", "--preset", "proxy"], "benchmark 'nasbench201' not found at"),
         (["table-j", "--only", "AutoFormer"], "only 'AutoFormer': no row"),
+        (["table-j", "--out", "{root}/file/out"], "root/file is a file): choose another"),
+        (["figure-c", "--out", "{root}/file"], "root/file is a file): choose another"),
+        (["table-j", "--runs", "{root}/file"], "root/file is a file): choose another"),
     ],
 )
 def test_an_impossible_request_starts_nothing(args: list[str], expected: str, tmp_path: Path) -> None:
     (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "file").touch()
+    args = [arg.format(root=tmp_path / "root") for arg in args]
     preset = [] if "--preset" in args else ["--preset", "smoke"]
     places = ["--runs", tmp_path / "runs", "--out", tmp_path / "out", "--data-root", tmp_path / "root"]
-    assert expected in refuse("study", *args, *preset, *places)
+    assert expected in refuse("study", args[0], *preset, *places, *args[1:])
     assert [path.name for path in tmp_path.iterdir()] == ["root"]
 
 

@@ -7,8 +7,25 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nshot.errors import UserError
+
 if TYPE_CHECKING:
     import pyarrow as pa
+
+
+def make_folder(folder: Path) -> None:
+    """Makes a folder and those it lies in. Raises UserError where that cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"folder {folder} cannot be made ({error.strerror}): choose another") from None
+
+
+def check_folder(folder: Path) -> None:
+    """Raises UserError where a folder cannot be, for a file lies there or above; makes nothing."""
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not nearest.is_dir():
+        raise UserError(f"folder {folder} cannot be made ({nearest} is a file): choose another")
 
 
 def write_atomically(path: Path, data: bytes) -> None:

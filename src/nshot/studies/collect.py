@@ -11,7 +11,7 @@ import numpy as np
 
 from nshot.benchmarks.table import read_benchmark
 from nshot.errors import UserError
-from nshot.files import write_atomically, write_json
+from nshot.files import make_folder, write_atomically, write_json
 from nshot.ranking.metrics import complexity_bias, complexity_convergence
 
 from .base import Scale, Study
@@ -180,7 +180,7 @@ def write(result: dict[str, Any], out: Path) -> list[Path]:
     """Writes ``<study>-<preset>.json``, ``.md`` and ``.png``."""
     from nshot.studies.plot import draw
 
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     stem = _stem(result["study"], result["preset"], out)
     write_json(stem.with_suffix(".json"), result)
     write_atomically(stem.with_suffix(".md"), markdown(result).encode())

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from nshot.errors import UserError
+from nshot.files import check_folder, make_folder
 from nshot.training.config import preset
 
 from .base import scale, studies
@@ -44,8 +45,10 @@ def run_study(
         UserError: for a name, scale or number that cannot be, or data that is not there; then nothing is started.
     """
     at = scale(scale_name)
+    check_folder(out)
+    check_folder(runs)
     if name == "figure-c":
-        out.mkdir(parents=True, exist_ok=True)
+        make_folder(out)
         say(f"written: {figure_c(out / 'figure-c.png', preset('paper').space)}")
         return
     chosen = [studies[each] for each in (studies.names() if name == "all" else [name])]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from nshot.errors import UserError, extra
-from nshot.files import write_atomically
+from nshot.files import make_folder, write_atomically
 
 from .networks import read_network
 
@@ -93,7 +93,7 @@ def _safetensors(network: nn.Module, result: dict[str, Any], out: Path) -> list[
 
 
 def _write(out: Path, files: dict[str, bytes]) -> list[Path]:
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     for name, data in files.items():
         write_atomically(out / name, data)
     return [out / name for name in files]

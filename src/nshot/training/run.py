@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from nshot.errors import UserError
-from nshot.files import write_atomically, write_json
+from nshot.files import make_folder, write_atomically, write_json
 from nshot.spaces import FewShot, Supernet
 
 from .config import TrainConfig, differences, from_dict
@@ -36,10 +36,7 @@ def locked(folder: Path) -> Iterator[None]:
     """
     if folder.is_dir() and not (folder / "config.json").exists() and any(not _ours(p) for p in folder.iterdir()):
         raise UserError(f"{folder} is not empty and no run folder: choose a new --out")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"folder {folder} cannot be made ({error.strerror}): choose another --out") from None
+    make_folder(folder)
     with open(folder / ".lock", "a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -56,8 +53,11 @@ def _ours(path: Path) -> bool:
 def read_config(folder: Path) -> dict[str, Any]:
     """The whole of a run's config.json. Raises UserError where there is none or it is broken."""
     try:
-        return json.loads((folder / "config.json").read_text())
-    except FileNotFoundError:
+        stored = json.loads((folder / "config.json").read_text())
+        if not isinstance(stored, dict):
+            raise ValueError("no JSON object")
+        return stored
+    except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{folder} is no run folder: it has no config.json (make one with nshot train --out)") from None
     except ValueError as error:
         raise UserError(f"{folder / 'config.json'} is broken ({error}): start again in a new folder") from None

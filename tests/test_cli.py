@@ -387,9 +387,10 @@ def test_a_broken_configuration_is_refused(command: list[str], text: str, tmp_pa
     assert f"{tmp_path / 'config.json'} is broken (" in refuse(command[0], tmp_path, *command[1:])
 
 
-def test_a_reader_that_has_enough_ends_a_command_quietly() -> None:
+@pytest.mark.parametrize("args", [["--help"], ["train", "spos", "--help"]])
+def test_a_reader_that_has_enough_ends_a_command_quietly(args: list[str]) -> None:
     """As ``nshot train --help | true`` does: nobody reads what it prints."""
-    command = [sys.executable, "-m", "nshot.cli", "train", "spos", "--help"]
+    command = [sys.executable, "-m", "nshot.cli", *args]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         process.stdout.close()

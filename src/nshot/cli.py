@@ -211,21 +211,10 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
 
 def main(argv: list[str] | None = None) -> int:
     """Runs a command; a user's error is one line on stderr and exit status 2."""
-    args = list(sys.argv[1:] if argv is None else argv)
-    if not args or args[0] in ("-h", "--help"):
-        print("usage: nshot COMMAND [options]    (nshot COMMAND --help for a command's options)\n")
-        for name, command in COMMANDS.items():
-            print(f"  {name:11} {(command.__doc__ or '').strip()}")
-        return 0
-    if args[0] == "--version":
-        from importlib.metadata import version
-
-        print(f"nshot {version('nshot')}")
-        return 0
     try:
-        if args[0] not in COMMANDS:
-            raise UserError(f"unknown command {args[0]!r}: choose one of {', '.join(COMMANDS)}")
-        COMMANDS[args[0]](args[1:])
+        _run(list(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()
+        return 0
     except UserError as error:
         print(f"nshot: error: {error}", file=sys.stderr)
         return 2
@@ -235,7 +224,21 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # who read the output has enough of it, as `head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python writes when it ends
         return 1
-    return 0
+
+
+def _run(args: list[str]) -> None:
+    if not args or args[0] in ("-h", "--help"):
+        print("usage: nshot COMMAND [options]    (nshot COMMAND --help for a command's options)\n")
+        for name, command in COMMANDS.items():
+            print(f"  {name:11} {(command.__doc__ or '').strip()}")
+    elif args[0] == "--version":
+        from importlib.metadata import version
+
+        print(f"nshot {version('nshot')}")
+    elif args[0] in COMMANDS:
+        COMMANDS[args[0]](args[1:])
+    else:
+        raise UserError(f"unknown command {args[0]!r}: choose one of {', '.join(COMMANDS)}")
 
 
 if __name__ == "__main__":

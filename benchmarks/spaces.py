@@ -9,13 +9,14 @@ docs/results/spaces.json and prints the table. What was killed continues.
 """
 
 import argparse
+import itertools
 import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import torch
 
 from nshot.benchmarks.build import BuildConfig, build
@@ -37,8 +38,6 @@ WIDTHS = (0.02, 0.05)
 OURS = {"schedule": "calr", "ms": "first"}
 # Where the proxy preset's sizes would leave hardly a pixel to the last stages.
 SIZES = {"mobilenet": {"strides": (2, 1, 2, 1, 1, 2, 1)}}
-# Where the proxy preset's optimizer trains too slowly for ten minutes.
-CONFIG = {"darts": {"optimizer": "adamw", "lr": 3e-3}}
 # Where ten minutes do not train all options of the space: those that are left of each decision.
 KEPT = {"mobilenet": ("MB3_3x3", "MB6_3x3", "skip")}
 # What grows with a subnet's layers, where subnets differ in that.
@@ -67,8 +66,7 @@ def measured(name: str, runs: Path, jobs: int) -> dict:
     epochs, alone, count, seeds = EPOCHS[name]
     base = preset("proxy", "spos", name)
     options = strategies["spos"].options_type.of(**OURS)
-    sizes: dict[str, Any] = SIZES.get(name, {})
-    config = replace(base, epochs=epochs, options=options, space=replace(base.space, **sizes), **CONFIG.get(name, {}))
+    config = replace(base, epochs=epochs, options=options, space=replace(base.space, **SIZES.get(name, {})))
     data = load(config.dataset, split=config.split, resolution=config.space.resolution)
     config = replace(config, space=restricted(config.space.with_classes(data.classes), KEPT.get(name)))
     run = train(config, data, runs / name, device="cpu")
@@ -92,6 +90,7 @@ def measured(name: str, runs: Path, jobs: int) -> dict:
         "seeds alone": seeds,
         "first loss": float(np.mean([line["loss"] for line in log[:tenth]])),
         "last loss": float(np.mean([line["loss"] for line in log[-tenth:]])),
+        "tau of seeds": agreement(table, config.dataset, seeds),
         "true accuracy": [float(ranking.true.min()), float(ranking.true.max())],
         "tau": kendall_tau(-ranking.loss, ranking.true),
         "tau of params": kendall_tau(ranking.params, ranking.true),
@@ -103,6 +102,14 @@ def measured(name: str, runs: Path, jobs: int) -> dict:
             **({"depth": matched(ranking, same_depth(config.space, ranking))} if name in DEPTH else {}),
         },
     }
+
+
+def agreement(table: Path, dataset: str, seeds: int) -> float | None:
+    """Tau between two trainings of the same subnets alone, a mean over pairs of seeds: what could be ranked at best."""
+    columns = pq.read_table(table, columns=[f"{dataset}_test_seed{seed}" for seed in range(seeds)]).to_pydict()
+    pairs = itertools.combinations(map(np.array, columns.values()), 2)
+    taus = [kendall_tau(*pair) for pair in pairs]
+    return float(np.mean(taus)) if taus else None
 
 
 def restricted(space: Space, kept: tuple[str, ...] | None) -> Space:
@@ -155,7 +162,8 @@ def matched(ranking: Ranking, near: np.ndarray) -> dict:
 def markdown(rows: list[dict]) -> str:
     kinds = list(dict.fromkeys(kind for row in rows for kind in row["matched"]))
     titles = [
-        "space", "epochs (alone, on images, seeds)", "loss, first and last tenth", "true accuracy (%)", "tau",
+        "space", "epochs (alone, on images, seeds)", "loss, first and last tenth", "true accuracy (%)",
+        "tau of two seeds alone", "tau",
         "tau of params alone", *(f"pairs matched in {kind}: right (95 % interval)" for kind in kinds),
     ]  # fmt: skip
     lines = [f"| {' | '.join(titles)} |", "| --- " * len(titles) + "|"]
@@ -166,6 +174,7 @@ def markdown(rows: list[dict]) -> str:
             f"{row['epochs']} ({row['epochs alone']}, {row['images alone']:,}, {row['seeds alone']})",
             f"{row['first loss']:.2f}, {row['last loss']:.2f}",
             f"{low:.1f} to {high:.1f}",
+            "-" if row["tau of seeds"] is None else f"{row['tau of seeds']:.3f}",
             f"{row['tau']:.3f}",
             f"{row['tau of params']:.3f}",
             *(said(row["matched"].get(kind)) for kind in kinds),

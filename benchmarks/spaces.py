@@ -51,25 +51,28 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--runs", type=Path, default=Path("runs/spaces"))
     arguments.add_argument("--jobs", type=int, default=1, help="processes that train subnets alone")
+    arguments.add_argument("--adamw", type=float, metavar="LR", help="train supernets by AdamW at this rate")
     arguments.add_argument("--out", type=Path, default=Path("docs/results/spaces.json"))
     arguments.add_argument("spaces", nargs="*", default=list(EPOCHS))
     given = arguments.parse_args()
     torch.set_num_threads(1)
     rows = json.loads(given.out.read_text()) if given.out.exists() else []
     for name in given.spaces:
-        rows = [row for row in rows if row["space"] != name] + [measured(name, given.runs, given.jobs)]
+        rows = [row for row in rows if row["space"] != name] + [measured(name, given.runs, given.jobs, given.adamw)]
         given.out.write_text(json.dumps(rows, indent=2) + "\n")
     print(markdown(rows))
 
 
-def measured(name: str, runs: Path, jobs: int) -> dict:
+def measured(name: str, runs: Path, jobs: int, adamw: float | None) -> dict:
     epochs, alone, count, seeds = EPOCHS[name]
     base = preset("proxy", "spos", name)
     options = strategies["spos"].options_type.of(**OURS)
     config = replace(base, epochs=epochs, options=options, space=replace(base.space, **SIZES.get(name, {})))
+    if adamw is not None:
+        config = replace(config, optimizer="adamw", lr=adamw)
     data = load(config.dataset, split=config.split, resolution=config.space.resolution)
     config = replace(config, space=restricted(config.space.with_classes(data.classes), KEPT.get(name)))
-    run = train(config, data, runs / name, device="cpu")
+    run = train(config, data, runs / (name if adamw is None else f"{name}-adamw"), device="cpu")
     truth = BuildConfig(
         space=config.space,
         recipe=Recipe(epochs=alone, batch_size=64, lr=0.05),

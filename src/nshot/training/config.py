@@ -12,7 +12,7 @@ from nshot.errors import UserError, check_choices, check_positive, check_share, 
 from nshot.spaces import Space, space, spaces
 from nshot.strategies import Options, strategies
 
-from .optimizers import Idle
+from .optimizers import Idle, OptimizerName, check_momentum
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class TrainConfig:
     """Search split: half, or a JSON file under the data root with lists train and valid."""
     epochs: int = 250
     batch_size: int = 64
-    optimizer: Literal["sgd", "adamw"] = "sgd"
+    optimizer: OptimizerName = "sgd"
     lr: float = 0.025
     """Base learning rate lr0."""
     warmup: int = 0
@@ -74,10 +74,7 @@ class TrainConfig:
         check_whole(0, warmup=self.warmup)
         if self.warmup > self.epochs:
             raise UserError(f"warmup {self.warmup}: must not exceed the {self.epochs} epochs")
-        if self.optimizer != "sgd" and self.momentum != 0.9:
-            raise UserError(f"momentum {self.momentum} has no effect with --optimizer {self.optimizer}")
-        if self.optimizer == "sgd" and self.nesterov and self.momentum == 0:
-            raise UserError("momentum 0 with nesterov: add --no-nesterov")
+        check_momentum(self.optimizer, self.momentum, self.nesterov)
 
 
 def to_dict(config: TrainConfig) -> dict[str, Any]:

@@ -14,11 +14,30 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
+from nshot.errors import UserError
 from nshot.nn.kernels import library, pointers, run
 from nshot.spaces import Supernet
 
+OptimizerName = Literal["sgd", "adamw"]
 Idle = Literal["drift", "rest"]
 AnyOptimizer = TypeVar("AnyOptimizer", bound=Optimizer)
+
+
+def check_momentum(name: OptimizerName, momentum: float, nesterov: bool) -> None:
+    """Raises UserError for a momentum that the optimizer has not, or one that Nesterov's cannot be of."""
+    if name != "sgd" and momentum != 0.9:
+        raise UserError(f"momentum {momentum} has no effect with --optimizer {name}")
+    if name == "sgd" and nesterov and momentum == 0:
+        raise UserError("momentum 0 with nesterov: add --no-nesterov")
+
+
+def sgd_or_adamw(
+    name: OptimizerName, parameters: Iterable[Tensor], *, fast: bool, momentum: float, nesterov: bool, **shared: Any
+) -> Optimizer:
+    """`sgd` or `adamw` of these weights; ``shared`` are the options of both: idle, clip, lr, weight_decay."""
+    if name == "adamw":
+        return adamw(parameters, **shared)
+    return sgd(parameters, fast=fast, momentum=momentum, nesterov=nesterov, **shared)
 
 
 def sgd(parameters: Iterable[Tensor], *, idle: Idle, clip: float | None, fast: bool, **options: Any) -> SGD:

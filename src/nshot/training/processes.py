@@ -43,9 +43,9 @@ def run_in_processes(
                 f"one of {jobs} processes was killed, perhaps for want of memory: start again, with fewer --jobs"
             ) from None
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
             if not all(future.done() for future in futures):
                 caller.close()
+            pool.shutdown(cancel_futures=True)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from nshot.dynamic.calr import decay_ratio, learning_rate
 from nshot.errors import UserError, check_choices, check_positive, check_share, check_whole
 from nshot.spaces import Space, Subnet
 
-from .optimizers import adamw, sgd
+from .optimizers import OptimizerName, check_momentum, sgd_or_adamw
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Recipe:
 
     epochs: int = 200
     batch_size: int = 256
-    optimizer: Literal["sgd", "adamw"] = "sgd"
+    optimizer: OptimizerName = "sgd"
     lr: float = 0.1
     """First learning rate of the schedule, after the warm-up."""
     lr_batch: int = 0
@@ -57,10 +57,7 @@ class Recipe:
             check_positive(clip=self.clip)
         if self.warmup > self.epochs:
             raise UserError(f"warmup {self.warmup}: must not exceed the {self.epochs} epochs")
-        if self.optimizer != "sgd" and self.momentum != 0.9:
-            raise UserError(f"momentum {self.momentum} has no effect with --optimizer {self.optimizer}")
-        if self.nesterov and self.momentum == 0:
-            raise UserError("momentum 0 with nesterov: add --no-nesterov")
+        check_momentum(self.optimizer, self.momentum, self.nesterov)
 
     @property
     def base_lr(self) -> float:
@@ -81,11 +78,17 @@ class Recipe:
 
     def make_optimizer(self, network: nn.Module) -> SeparatedMomentum:
         """The recipe's optimizer of a network, with one momentum."""
-        shared: dict[str, Any] = {"idle": "rest", "clip": self.clip, "lr": self.base_lr}
-        shared["weight_decay"] = self.weight_decay
-        if self.optimizer == "adamw":
-            return SeparatedMomentum(adamw(network.parameters(), **shared), clusters=1)
-        base = sgd(network.parameters(), fast=True, momentum=self.momentum, nesterov=self.nesterov, **shared)
+        base = sgd_or_adamw(
+            self.optimizer,
+            network.parameters(),
+            idle="rest",
+            clip=self.clip,
+            fast=True,
+            lr=self.base_lr,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+            nesterov=self.nesterov,
+        )
         return SeparatedMomentum(base, clusters=1)
 
 

@@ -2,10 +2,9 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from nshot.data.ahead import made
@@ -21,7 +20,7 @@ from nshot.strategies import strategies
 
 from . import distributed
 from .config import TrainConfig, completed, to_dict
-from .optimizers import adamw, rest_slices, sgd
+from .optimizers import rest_slices, sgd_or_adamw
 from .processes import run_in_processes
 from .run import PARTS, WEIGHTS, claim, load_run, locked
 from .runner import Job, Run, Say, execute, fabric, save_weights
@@ -135,19 +134,20 @@ def new_supernet(config: TrainConfig) -> Supernet:
 
 def make_optimizer(config: TrainConfig, supernet: Supernet) -> Optimizer:
     """The configuration's optimizer, with one momentum."""
-    optimizer = _optimizer(config, supernet)
+    optimizer = sgd_or_adamw(
+        config.optimizer,
+        supernet.parameters(),
+        idle=config.idle,
+        clip=config.clip,
+        fast=config.fast == "on",
+        lr=config.lr,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+        nesterov=config.nesterov,
+    )
     if config.idle == "rest":
         rest_slices(optimizer, supernet)
     return optimizer
-
-
-def _optimizer(config: TrainConfig, supernet: nn.Module) -> Optimizer:
-    shared: dict[str, Any] = {"idle": config.idle, "clip": config.clip, "lr": config.lr}
-    shared["weight_decay"] = config.weight_decay
-    if config.optimizer == "adamw":
-        return adamw(supernet.parameters(), **shared)
-    fast = config.fast == "on"
-    return sgd(supernet.parameters(), fast=fast, momentum=config.momentum, nesterov=config.nesterov, **shared)
 
 
 def initial_weights(config: TrainConfig) -> dict[str, Tensor] | None:

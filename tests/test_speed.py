@@ -43,3 +43,12 @@ def test_parts_add_up(tmp_path: Path) -> None:
         assert {"3x3 convolutions", "1x1 convolutions", "mix", "moments"} <= measured["ms"].keys()
         assert all(value >= 0 for value in measured["ms"].values())
         assert sum(measured["ms"].values()) == pytest.approx(whole, abs=0.1)
+
+
+def test_depthwise_convolutions_are_timed(tmp_path: Path) -> None:
+    out = tmp_path / "result.json"
+    command = [sys.executable, "-W", "ignore", str(BENCHMARKS / "depthwise.py"), "--quick", "--out", str(out)]
+    subprocess.run(command, check=True, capture_output=True, timeout=250)
+    result = json.loads(out.read_text())
+    assert [row["space"] for row in result["steps"]] == ["darts", "mobilenet"]
+    assert all(row[kind] > 0 for row in result["steps"] for kind in ("torch", "ours"))

@@ -4,16 +4,28 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .cells import Norm
+from .depthwise import DepthwiseConv
 
 
 class ConvNormAct(nn.Sequential):
     """Convolution without bias, batch norm, and where ``act`` ReLU6; padded to keep the size but for the stride."""
 
     def __init__(
-        self, c_in: int, c: int, kernel: int, norm: Norm, *, stride: int = 1, groups: int = 1, act: bool = True
+        self,
+        c_in: int,
+        c: int,
+        kernel: int,
+        norm: Norm,
+        *,
+        stride: int = 1,
+        depthwise: bool = False,
+        act: bool = True,
     ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(c_in, c, kernel, stride, padding=kernel // 2, groups=groups, bias=False)
+        if depthwise:
+            self.conv: nn.Conv2d = DepthwiseConv(c, kernel, stride)
+        else:
+            self.conv = nn.Conv2d(c_in, c, kernel, stride, padding=kernel // 2, bias=False)
         self.norm = norm(c)
         if act:
             self.act = nn.ReLU6()
@@ -29,7 +41,7 @@ class InvertedResidual(nn.Module):
         super().__init__()
         hidden = c_in * expansion
         self.expand = ConvNormAct(c_in, hidden, 1, norm) if expansion > 1 else nn.Identity()
-        self.depthwise = ConvNormAct(hidden, hidden, kernel, norm, stride=stride, groups=hidden)
+        self.depthwise = ConvNormAct(hidden, hidden, kernel, norm, stride=stride, depthwise=True)
         self.project = ConvNormAct(hidden, c, 1, norm, act=False)
         self.residual = stride == 1 and c_in == c
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-SOURCES = tuple(Path(__file__).with_name(name) for name in ("fused.cpp", "pointwise.cpp", "sgd.cpp"))
+SOURCES = tuple(Path(__file__).with_name(name) for name in ("fused.cpp", "pointwise.cpp", "depthwise.cpp", "sgd.cpp"))
 FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-shared", "-fPIC", "-std=c++17")
 SUFFIX = {torch.float32: "_f32", torch.bfloat16: "_bf16"}
 # Arguments of the kernels: p a pointer (or null), l an int64, f a float.
@@ -30,6 +30,7 @@ SIGNATURES = {
 PLAIN_SIGNATURES = {
     "pointwise": "ppplll",
     "pointwise_backward": "ppppplll",
+    "depthwise_backward": "ppppp" + "lllllllll",
     "square_sum": "lppp",
     "sgd": "lpppp" + "ffffl",
 }

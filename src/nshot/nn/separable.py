@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .cells import Norm
+from .depthwise import DepthwiseConv
 from .drop import DropPath
 
 
@@ -35,10 +36,9 @@ class FactorizedReduce(nn.Module):
 
 def _depthwise(c: int, kernel: int, stride: int, dilation: int, norm: Norm) -> list[nn.Module]:
     """ReLU, depthwise and pointwise convolution, batch norm."""
-    padding = dilation * (kernel // 2)
     return [
         nn.ReLU(),
-        nn.Conv2d(c, c, kernel, stride, padding, dilation, groups=c, bias=False),
+        DepthwiseConv(c, kernel, stride, dilation),
         nn.Conv2d(c, c, 1, bias=False),
         norm(c),
     ]

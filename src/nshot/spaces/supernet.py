@@ -8,6 +8,7 @@ from typing import TypeVar
 from torch import Tensor, nn
 
 from nshot.errors import UserError
+from nshot.nn.depthwise import set_fast
 from nshot.nn.graphs import Capture
 
 from .base import Space, Subnet
@@ -19,8 +20,17 @@ class Supernet(nn.Module, ABC):
     """Holds the weights of all subnets of ``space``: ``supernet(x, subnet)``."""
 
     space: Space
-    fast: bool = True
-    """Whether to run fused kernels where the space has them and they can run: the same mathematics, to rounding."""
+    _fast: bool = True
+
+    @property
+    def fast(self) -> bool:
+        """Whether to run kernels of ours where they can run: the same mathematics, to rounding."""
+        return self._fast
+
+    @fast.setter
+    def fast(self, fast: bool) -> None:
+        self._fast = fast
+        set_fast(self, fast)
 
     @abstractmethod
     def forward(self, x: Tensor, subnet: Subnet) -> Tensor:

@@ -133,7 +133,7 @@ def source_of(
         read: an expression of ``path`` that gives them back.
         imported: what that needs besides torch, a line of its own.
     """
-    graph = fx.Tracer().trace(network)
+    graph = _Layers().trace(network)
     layers: dict[str, nn.Module] = {}
     tensors: dict[str, Tensor] = {}
     for node in graph.nodes:
@@ -170,9 +170,16 @@ def source_of(
     return f"{head}" + "\n".join(lines) + "\n\n" + forward + "\n", weights
 
 
+class _Layers(fx.Tracer):
+    """Traces down to layers of torch's, and to those that only train in another way."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, nn.Conv2d) or super().is_leaf_module(m, module_qualified_name)
+
+
 def _made(layer: nn.Module) -> str:
     """The call that makes a layer of torch's: what it prints, without what only newer versions know."""
-    made = repr(layer)
+    made = f"Conv2d({layer.extra_repr()})" if isinstance(layer, nn.Conv2d) else repr(layer)
     return made.replace(", bias=True", "") if isinstance(layer, nn.BatchNorm2d) else made
 
 

@@ -1,0 +1,78 @@
+"""Depthwise convolutions; where torch's gradients on a CPU take up to fifty times its forward, a kernel of ours."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from .kernels import library, pointer, run
+
+
+class DepthwiseConv(nn.Conv2d):
+    """Filters each channel of (N, C, H, W) by a square kernel of its own, without bias, padded to keep the size.
+
+    The outputs are those of ``nn.Conv2d``; so are the gradients, to rounding, where the kernel of ours computes them:
+    in float32 on a CPU, for kernels larger than 3 or dilated, unless ``fast`` is False.
+
+    Args:
+        c: channels.
+        kernel: side of the kernel: 3, 5 or 7.
+        stride: of the outputs.
+        dilation: of the kernel.
+    """
+
+    def __init__(self, c: int, kernel: int, stride: int = 1, dilation: int = 1) -> None:
+        super().__init__(c, c, kernel, stride, dilation * (kernel // 2), dilation, groups=c, bias=False)
+        self.fast = True
+        self._slow = kernel > 3 or dilation > 1  # in torch: its 3x3 has a kernel that is as fast as ours
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.fast and self._slow and _usable(x, self.weight):
+            return _Depthwise.apply(x, self.weight, self.stride[0], self.dilation[0])
+        return super().forward(x)
+
+
+def set_fast(network: nn.Module, fast: bool) -> None:
+    """Whether the network's depthwise convolutions use the kernel of ours."""
+    for module in network.modules():
+        if isinstance(module, DepthwiseConv):
+            module.fast = fast
+
+
+def _usable(x: Tensor, weight: Tensor) -> bool:
+    """Whether gradients will be asked for, of what the kernel can read, and nothing records the forward instead."""
+    return (
+        isinstance(x, Tensor)  # torch.fx passes something else
+        and x.requires_grad
+        and torch.is_grad_enabled()
+        and x.device.type == weight.device.type == "cpu"
+        and x.dtype == weight.dtype == torch.float32
+        and not torch.is_autocast_enabled("cpu")
+        and not (torch.compiler.is_compiling() or torch.jit.is_tracing())
+        and library() is not None
+    )
+
+
+class _Depthwise(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: int, dilation: int) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.stride, ctx.dilation = stride, dilation
+        return F.conv2d(x, weight, None, stride, dilation * (weight.shape[-1] // 2), dilation, len(weight))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g: Tensor) -> Any:
+        x, weight = (t.contiguous(memory_format=torch.channels_last) for t in ctx.saved_tensors)
+        g = g.contiguous(memory_format=torch.channels_last)
+        kernel = weight.shape[-1]
+        turned = weight.permute(2, 3, 1, 0).contiguous()  # (kernel, kernel, 1, C)
+        gx, gw = torch.empty_like(x), torch.empty_like(turned)
+        n, c, h, w = x.shape
+        run(
+            "depthwise_backward", *map(pointer, (gx, gw, g, x, turned)),
+            n, h, w, c, *g.shape[2:], kernel, ctx.stride, ctx.dilation,
+        )  # fmt: skip
+        return gx, gw.permute(3, 2, 0, 1), None, None

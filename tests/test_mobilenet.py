@@ -7,7 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import nshot
 from nshot import UserError
-from nshot.spaces.mobilenet import OPTIONS, SKIP, MobileNet
+from nshot.spaces.mobilenet import OPTIONS, REPEATS, SKIP, MobileNet
 
 
 @pytest.fixture(scope="module")
@@ -57,11 +57,25 @@ def test_shape_of_the_largest(space: MobileNet) -> None:
     assert network.head(x).shape == (1, 1280, 7, 7)
 
 
-@pytest.mark.parametrize("strides", [(2, 1, 2, 1, 1, 2, 1), (1, 2, 1, 1, 2, 1, 2), (1,) * 7])
-def test_strides_are_a_size_of_the_space(strides: tuple[int, ...]) -> None:
-    """The sides of the values by hand; costs against torch's count."""
-    space = nshot.space("mobilenet", width=0.25, resolution=24, num_classes=10, strides=strides)
+@pytest.mark.parametrize(
+    ("strides", "repeats"),
+    [
+        ((2, 1, 2, 1, 1, 2, 1), REPEATS),
+        ((1, 2, 1, 1, 2, 1, 2), REPEATS),
+        ((1,) * 7, (2, 2, 2, 2, 2, 1)),
+        ((2, 2, 1, 1, 2, 1, 1), (1, 3, 1, 2, 1, 2)),
+    ],
+)
+def test_strides_and_repeats_are_sizes_of_the_space(strides: tuple[int, ...], repeats: tuple[int, ...]) -> None:
+    """The sides of the values and the layers of each stage by hand; costs against torch's count."""
+    sizes = {"width": 0.25, "num_classes": 10, "repeats": repeats}
+    space = nshot.space("mobilenet", resolution=24, strides=strides, **sizes)
+    stages = [stage for stage, count in enumerate(repeats) for _ in range(count)]
+    assert [d.name.partition(".")[0] for d in space.decisions] == [f"stage{stage}" for stage in stages]
+    assert [SKIP in d.allowed for d in space.decisions] == [a == b for a, b in zip([-1, *stages], stages, strict=False)]
     subnet = space.sample(np.random.default_rng(1))
+    assert [len(stage.split(",")) for stage in space.format(subnet).split("|")] == list(repeats)
+    assert space.parse(space.format(subnet)) == subnet
     network = space.network(subnet).eval()
     x = torch.randn(1, 3, 24, 24)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -77,8 +91,8 @@ def test_strides_are_a_size_of_the_space(strides: tuple[int, ...]) -> None:
         assert value.shape[-1] == sides[0]
         for i, (layer, option) in enumerate(zip(network.layers, subnet, strict=True)):
             value = value if option == SKIP else layer[OPTIONS[option]](value)
-            assert value.shape[-1] == sides[1 + i // 4]
-    assert space.params_range == nshot.space("mobilenet", width=0.25, resolution=32, num_classes=10).params_range
+            assert value.shape[-1] == sides[1 + stages[i]]
+    assert space.params_range == nshot.space("mobilenet", resolution=32, **sizes).params_range
 
 
 def test_skip_leaves_a_layer_out(space: MobileNet) -> None:
@@ -127,6 +141,8 @@ def test_bad_notation(space: MobileNet, text: str, message: str) -> None:
         ),
         ({"strides": (2, 2, 2, 2, 1, 2)}, "strides .*must be 7 numbers, each 1 or 2"),
         ({"strides": (2, 2, 2, 3, 1, 2, 1)}, "strides .*must be 7 numbers, each 1 or 2"),
+        ({"repeats": (4, 4, 4, 4, 4)}, "repeats .*must be 6 numbers, each at least 1"),
+        ({"repeats": (4, 4, 4, 0, 4, 1)}, "repeats .*must be 6 numbers, each at least 1"),
         ({"width": 0.0}, "width 0.0"),
         ({"num_classes": 1}, "num_classes 1"),
     ],

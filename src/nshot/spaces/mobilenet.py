@@ -16,7 +16,8 @@ from .base import Space, Subnet, spaces
 from .drawing import Block, Chain, Drawing
 from .supernet import Supernet
 
-WIDTHS, REPEATS = (24, 40, 80, 96, 192, 320), (4, 4, 4, 4, 4, 1)
+WIDTHS = (24, 40, 80, 96, 192, 320)
+REPEATS = (4, 4, 4, 4, 4, 1)  # searchable layers of each stage
 STRIDES = (2, 2, 2, 2, 1, 2, 1)  # of the stem and of each stage
 BLOCKS = ((3, 3), (3, 6), (5, 3), (5, 6), (7, 3), (7, 6))  # (kernel, expansion)
 SKIP = len(BLOCKS)
@@ -38,7 +39,10 @@ class Place:
 @spaces.register("mobilenet")
 @dataclass(frozen=True)
 class MobileNet(Space):
-    """21 layers of six inverted residual blocks, or skipped; the first of a stage changes shape and has no skip."""
+    """21 layers, unless ``repeats`` says otherwise, of six inverted residual blocks, or skipped.
+
+    The first layer of a stage changes the shape of its input and has no skip.
+    """
 
     name: ClassVar[str] = "mobilenet"
     gamma: ClassVar[float] = 3.0
@@ -67,6 +71,8 @@ class MobileNet(Space):
     """Height and width of the images, at least the product of the strides."""
     strides: tuple[int, ...] = STRIDES
     """Strides, 1 or 2, of the stem and of the six stages; small images want fewer 2s."""
+    repeats: tuple[int, ...] = REPEATS
+    """Searchable layers of each of the six stages; short trainings want fewer."""
     width: float = 1.0
     """Factor of all widths, rounded to multiples of 8."""
     norm: Literal["batch", "running"] = "batch"
@@ -82,12 +88,14 @@ class MobileNet(Space):
             raise UserError(f"num_classes {self.num_classes}: must be at least 2")
         if len(self.strides) != len(STRIDES) or not set(self.strides) <= {1, 2}:
             raise UserError(f"strides {self.strides}: must be {len(STRIDES)} numbers, each 1 or 2, of stem and stages")
+        if len(self.repeats) != len(REPEATS) or min(self.repeats) < 1:
+            raise UserError(f"repeats {self.repeats}: must be {len(REPEATS)} numbers, each at least 1, of the stages")
         if self.resolution < (least := math.prod(self.strides)):
             halvings = self.strides.count(2)
             raise UserError(f"resolution {self.resolution}: the space halves it {halvings} times, use at least {least}")
 
     def all_decisions(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
-        names = [(stage, layer) for stage, repeats in enumerate(REPEATS) for layer in range(repeats)]
+        names = [(stage, layer) for stage, repeats in enumerate(self.repeats) for layer in range(repeats)]
         return tuple(
             (f"stage{stage}.layer{layer}", OPTIONS[:SKIP] if layer == 0 else OPTIONS) for stage, layer in names
         )
@@ -107,7 +115,7 @@ class MobileNet(Space):
     def places(self) -> list[Place]:
         """Of the searchable layers, in order."""
         found, c_in, side = [], self.channels(FIRST), self._side
-        for base, repeats, stride in zip(WIDTHS, REPEATS, self.strides[1:], strict=True):
+        for base, repeats, stride in zip(WIDTHS, self.repeats, self.strides[1:], strict=True):
             for layer in range(repeats):
                 own = stride if layer == 0 else 1
                 found.append(Place(c_in, self.channels(base), own, side))
@@ -165,12 +173,12 @@ class MobileNet(Space):
     def format(self, subnet: Subnet) -> str:
         """``MB3_3x3,MB6_5x5,skip,...|...``: layers separated by commas, stages by bars."""
         layers = iter(OPTIONS[option] for option in self.check(subnet))
-        return "|".join(",".join(next(layers) for _ in range(repeats)) for repeats in REPEATS)
+        return "|".join(",".join(next(layers) for _ in range(repeats)) for repeats in self.repeats)
 
     def parse(self, text: str) -> Subnet:
         stages = [stage.split(",") for stage in text.strip().split("|")]
-        if [len(stage) for stage in stages] != list(REPEATS):
-            shape = "|".join(",".join(["op"] * repeats) for repeats in REPEATS)
+        if [len(stage) for stage in stages] != list(self.repeats):
+            shape = "|".join(",".join(["op"] * repeats) for repeats in self.repeats)
             raise UserError(f"{text!r} is no mobilenet subnet: expected {shape}")
         names = [name.strip() for stage in stages for name in stage]
         for name in names:

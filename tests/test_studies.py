@@ -1,5 +1,6 @@
 """Studies at smoke scale: every table runs, shared runs are done once, failures are marked, wrong requests refused."""
 
+import hashlib
 import json
 import re
 import shutil
@@ -9,6 +10,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+import nshot
 from helpers import nshot_, refuse
 from nshot import UserError
 from nshot.benchmarks.table import EMBEDDED
@@ -16,6 +18,7 @@ from nshot.studies.base import SCALES, Measured, Row, Setting, Study, studies
 from nshot.studies.collect import Known, collect, markdown, searched
 from nshot.studies.runner import Job, jobs_of, run_jobs
 from nshot.studies.searched import limited, retrained, training_minutes
+from nshot.training.config import TrainConfig
 
 SMOKE = SCALES["smoke"]
 ALL = [studies[name] for name in studies.names()]
@@ -236,6 +239,16 @@ def test_a_supernet_that_diverges_is_trained_once(tmp_path: Path) -> None:
     logs = [path.parent.name for path in tmp_path.rglob("log.jsonl")]
     assert len(logs) == 1
     assert logs[0].startswith("spos-")
+
+
+@pytest.mark.parametrize("name", sorted({*nshot.list_spaces()} - {"nasbench201"}))
+def test_a_run_is_named_by_what_differs_from_the_defaults_of_its_space(name: str) -> None:
+    """So that its figures are found by a version whose space has one more size."""
+    digest = hashlib.sha256(f'{{"space": {{"name": "{name}"}}}}'.encode()).hexdigest()
+    job = Job(TrainConfig(space=nshot.space(name)), SMOKE)
+    assert job.folder == f"spos-{digest[:12]}"
+    other = replace(job, config=replace(job.config, space=nshot.space(name, resolution=64)))
+    assert other.folder != job.folder
 
 
 def test_mean_and_spread_are_over_seeds() -> None:

@@ -13,6 +13,7 @@ from nshot.benchmarks.table import read_benchmark
 from nshot.data.sources import Dataset, data_root, load
 from nshot.errors import DivergedError, UserError, check_whole
 from nshot.files import write_json
+from nshot.spaces import space
 from nshot.spaces.lists import subnets_from_file
 from nshot.training.config import TrainConfig, to_dict
 from nshot.training.processes import run_in_processes
@@ -64,8 +65,10 @@ class Job:
 
 
 def _name(kind: str, config: TrainConfig, **more: Any) -> str:
-    # What is as by default is left out: a later version may have more to say.
-    values = _unlike(to_dict(config), to_dict(TrainConfig())) | more
+    # What is as by default is left out, also of the space's sizes: a later version may have more to say.
+    defaults = to_dict(TrainConfig())
+    own = to_dict(replace(TrainConfig(), space=space(config.space.name)))["space"]
+    values = _unlike(to_dict(config), defaults | {"space": own | {"name": defaults["space"]["name"]}}) | more
     for key in ("log_every", "checkpoint_every"):  # they do not change what is trained
         values.pop(key, None)
     return f"{kind}-{hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]}"

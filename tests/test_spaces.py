@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from scipy.stats import chisquare
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -16,6 +17,7 @@ import nshot
 from helpers import SMALL
 from nshot import UserError
 from nshot.spaces import Space, Subnet
+from nshot.spaces.base import Decision
 from nshot.spaces.nasbench201 import EDGES, NASBench201, NASBench201Supernet
 
 FORMATS = [torch.contiguous_format, torch.channels_last]
@@ -88,6 +90,28 @@ def test_sampling_depends_on_the_generator_alone(space: Space) -> None:
     np.random.seed(3)
     torch.manual_seed(3)
     assert sample(space, 10) == first != sample(space, 10, seed=1)
+
+
+def test_sampling_is_uniform(space: Space) -> None:
+    """Chi-square: options of each decision, pairs of neighbouring decisions, and whole subnets of a small space."""
+    subnets = np.array(sample(space, 6000))
+    values = []
+    for i, decision in enumerate(space.decisions):
+        counts = np.bincount(subnets[:, i], minlength=len(decision.options))
+        values.append(chisquare(counts[list(decision.allowed)]).pvalue)
+    for i, (a, b) in enumerate(itertools.pairwise(space.decisions)):
+        pairs = subnets[:, i] * len(b.options) + subnets[:, i + 1]
+        counts = np.bincount(pairs, minlength=len(a.options) * len(b.options))
+        values.append(chisquare(counts[counts_of(a, b)]).pvalue)
+    restricted = few(space, 0)
+    drawn = sample(restricted, 4000)
+    values.append(chisquare([drawn.count(subnet) for subnet in restricted.subnets()]).pvalue)
+    assert min(values) > 1e-3 / len(values)
+
+
+def counts_of(a: Decision, b: Decision) -> list[int]:
+    """Where pairs of options that are allowed stand among all pairs."""
+    return [i * len(b.options) + j for i in a.allowed for j in b.allowed]
 
 
 def test_notation_round_trip(space: Space) -> None:
@@ -191,6 +215,15 @@ def test_restrict(space: Space) -> None:
     whole = count_params(space.supernet())
     assert min(sizes) < whole  # where weights are entangled the largest option needs them all
     assert max(sizes) <= whole
+
+
+def test_restrict_partitions(space: Space) -> None:
+    """The parts of any decision hold every subnet of the space, each one once."""
+    small = few(space, 1)
+    for decision in small.decisions:
+        parts = [small.restrict(decision.name, decision.options[i]) for i in decision.allowed]
+        assert sorted(subnet for part in parts for subnet in part.subnets()) == list(small.subnets())
+        assert [sum(subnet in part for part in parts) for subnet in small.subnets()] == [1] * small.size
 
 
 def test_restrict_twice(space: Space) -> None:

@@ -94,6 +94,8 @@ def test_torch_computes_what_it_is_fast_at_or_asked_for(calls: list[str]) -> Non
     with torch.autocast("cpu", torch.bfloat16):
         gradients(conv, x, g.bfloat16())
     gradients(DepthwiseConv(8, 3), x, g)
+    gradients(DepthwiseConv(8, 9), x, g)
+    gradients(DepthwiseConv(8, 1, dilation=2), x, g)
     conv(x)
     assert not calls
 

@@ -14,11 +14,11 @@ class DepthwiseConv(nn.Conv2d):
     """Filters each channel of (N, C, H, W) by a square kernel of its own, without bias, padded to keep the size.
 
     The outputs are those of ``nn.Conv2d``; so are the gradients, to rounding, where the kernel of ours computes them:
-    in float32 on a CPU, for kernels larger than 3 or dilated, unless ``fast`` is False.
+    in float32 on a CPU, for kernels of 5 and 7 and dilated ones of 3, unless ``fast`` is False.
 
     Args:
         c: channels.
-        kernel: side of the kernel: 3, 5 or 7.
+        kernel: side of the kernel, odd; ours computes 3, 5 and 7.
         stride: of the outputs.
         dilation: of the kernel.
     """
@@ -26,7 +26,7 @@ class DepthwiseConv(nn.Conv2d):
     def __init__(self, c: int, kernel: int, stride: int = 1, dilation: int = 1) -> None:
         super().__init__(c, c, kernel, stride, dilation * (kernel // 2), dilation, groups=c, bias=False)
         self.fast = True
-        self._slow = kernel > 3 or dilation > 1  # in torch: its 3x3 has a kernel that is as fast as ours
+        self._slow = kernel in (5, 7) or (kernel == 3 and dilation > 1)  # torch's 3x3 is as fast as ours
 
     def forward(self, x: Tensor) -> Tensor:
         if self.fast and self._slow and _usable(x, self.weight):

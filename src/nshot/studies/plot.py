@@ -25,7 +25,7 @@ def dots(path: Path, result: dict[str, Any]) -> Path:
 
     rows = result["rows"] + [{**row, "seeds": {}} for row in result.get("cited", [])]
     column = next((c for row in rows for figures in row["seeds"].values() for c in figures), "")
-    figure = Figure(figsize=(8, 1.2 + 0.34 * len(rows)), layout="constrained", dpi=120)
+    figure = Figure(figsize=(8, 1.2 + 0.34 * max(4, len(rows))), layout="constrained", dpi=120)
     panel = figure.subplots()
     labels = {"seed": "our seeds", "mean": "our mean", "paper": "paper, full scale"}
     for y, row in enumerate(rows):
@@ -39,7 +39,7 @@ def dots(path: Path, result: dict[str, Any]) -> Path:
                 row["paper"][0], y, xerr=std, fmt="D", color="#e45756", ms=5, capsize=3, label=labels.pop("paper", None)
             )
     panel.set_yticks(range(len(rows)), [row["label"] for row in rows], fontsize=8)
-    panel.invert_yaxis()
+    panel.set_ylim(len(rows) - 0.5, -0.5)
     panel.set_xlabel(column)
     panel.set_title(f"{result['title']}\npreset {result['preset']}", fontsize=10)
     panel.grid(axis="x", alpha=0.25)

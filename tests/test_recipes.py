@@ -24,7 +24,7 @@ from nshot.data.images import Images
 from nshot.data.sources import Dataset, load
 from nshot.seeding import seeded
 from nshot.training.networks import read_network
-from nshot.training.recipes import RECIPES, Recipe, recipe
+from nshot.training.recipes import RECIPES, Recipe, completed, recipe
 from nshot.training.retrain import RetrainConfig, retrain
 from nshot.training.run import read_log
 from nshot.training.teacher import make_teacher
@@ -327,6 +327,19 @@ def test_a_retraining_of_an_earlier_version_is_known(two_steps: Dataset, tmp_pat
     with pytest.raises(UserError, match=r"recipe\.optimizer: sgd, not adamw"):
         trained(config_of(dataclasses.replace(PLAIN, optimizer="adamw")), two_steps, tmp_path / "run")
     assert difference(trained(config_of(), two_steps, tmp_path / "run"), before) == 0
+
+
+def test_a_size_that_a_space_has_got_since_is_at_its_default() -> None:
+    """What a space's configuration lacks, where builds and retrainings keep it."""
+    space = nshot.space("mobilenet", width=0.5, strides=(1,) * 7).restrict("stage0.layer0", "MB3_3x3")
+    stored = {
+        "space": {"name": space.name, **space.sizes()},
+        "recipe": dataclasses.asdict(Recipe()),
+        "dataset": "digits",
+    }
+    old = json.loads(json.dumps(stored))
+    del old["space"]["repeats"], old["space"]["norm"]
+    assert json.loads(json.dumps(completed(old))) == json.loads(json.dumps(stored))
 
 
 # the command line

@@ -12,6 +12,7 @@ from nshot.dynamic.calr import decay_ratio, learning_rate
 from nshot.errors import UserError, check_choices, check_positive, check_share, check_whole
 from nshot.spaces import Space, Subnet
 
+from .config import space_from_dict
 from .optimizers import OptimizerName, check_momentum, sgd_or_adamw
 
 
@@ -142,8 +143,13 @@ def recipe(name: str) -> Recipe:
 
 
 def completed(stored: dict[str, Any]) -> dict[str, Any]:
-    """A stored configuration with a recipe that an earlier version wrote, with what has become an option of recipes
-    since, at its default: what that version did."""
+    """A stored configuration with a recipe and a space that an earlier version wrote, with what has become an option of
+    them since, at its default: what that version did."""
     values = stored.get("recipe", {})
     augment = asdict(Augment()) | values.get("augment", {})
-    return {**stored, "recipe": asdict(Recipe()) | values | {"augment": augment}}
+    space = space_from_dict(stored["space"])
+    return {
+        **stored,
+        "space": {"name": space.name, **space.sizes()},
+        "recipe": asdict(Recipe()) | values | {"augment": augment},
+    }

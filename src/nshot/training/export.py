@@ -11,6 +11,7 @@ from torch import Tensor, fx, nn
 
 from nshot.errors import UserError, extra
 from nshot.files import make_folder, write_atomically
+from nshot.nn.depthwise import DepthwiseConv
 
 from .networks import read_network
 
@@ -174,12 +175,12 @@ class _Layers(fx.Tracer):
     """Traces down to layers of torch's, and to those that only train in another way."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, nn.Conv2d) or super().is_leaf_module(m, module_qualified_name)
+        return isinstance(m, DepthwiseConv) or super().is_leaf_module(m, module_qualified_name)
 
 
 def _made(layer: nn.Module) -> str:
     """The call that makes a layer of torch's: what it prints, without what only newer versions know."""
-    made = f"Conv2d({layer.extra_repr()})" if isinstance(layer, nn.Conv2d) else repr(layer)
+    made = f"Conv2d({layer.extra_repr()})" if isinstance(layer, DepthwiseConv) else repr(layer)
     return made.replace(", bias=True", "") if isinstance(layer, nn.BatchNorm2d) else made
 
 

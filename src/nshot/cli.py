@@ -86,7 +86,7 @@ def rank(args: list[str]) -> None:
         column: str | None = None
         """The benchmark's column of true accuracies; default: <dataset>_test."""
         images: int | None = None
-        """Use only the first so many validation images; default: all."""
+        """Use only so many validation images, of each class its share; default: all."""
         calibration: int | None = None
         """Where the supernet's batch norms have running statistics: from how many batches of training images they are
         computed afresh for each subnet; default: 4."""
@@ -137,7 +137,7 @@ def search(args: list[str]) -> None:
         by: Literal["accuracy", "loss"] = "accuracy"
         """The score on held-out images; ties of one are broken by the other."""
         images: int | None = None
-        """Use only the first so many validation images; default: all."""
+        """Use only so many validation images, of each class its share; default: all."""
         calibration: int | None = None
         """Where the supernet's batch norms have running statistics: from how many batches of training images they are
         computed afresh for each subnet; default: 4."""

@@ -2,7 +2,8 @@
 
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 
 class UserError(ValueError):
@@ -46,11 +47,17 @@ def check_whole(low: int, **values: int) -> None:
 
 
 def check_choices(config: Any) -> None:
-    """Raises UserError where a dataclass field of Literal type holds none of the allowed values."""
+    """Raises UserError where a dataclass field of Literal type holds none of the allowed values, or one that may be
+    such a word or something else holds another word."""
     for name, kind in get_type_hints(type(config)).items():
-        if get_origin(kind) is Literal and getattr(config, name) not in get_args(kind):
-            allowed = ", ".join(map(str, get_args(kind)))
-            raise UserError(f"unknown {name} {getattr(config, name)!r}: choose one of {allowed}")
+        kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+        words = [word for each in kinds if get_origin(each) is Literal for word in get_args(each)]
+        others = {each for each in kinds if get_origin(each) is not Literal} - {NoneType}
+        value, free = getattr(config, name), NoneType in kinds
+        if not words or value in words or (value is None and free) or str in others:
+            continue
+        if isinstance(value, str) or not others:
+            raise UserError(f"unknown {name} {value!r}: choose one of {', '.join(map(str, words))}")
 
 
 def extra(module: str, name: str, what: str) -> Any:

@@ -100,7 +100,7 @@ def rank_run(
         sample: without ``subnets``, how many random ones of the benchmark, by default 1,000; 0 or more than it has:
             all.
         column: of true accuracies; default ``<dataset>_test``.
-        images: how many validation images; default all.
+        images: how many validation images, a stratified sample; default all.
         calibration: as `score_run` has it.
         name: of the files written.
         root: data root.
@@ -134,8 +134,9 @@ def rank_run(
         raise UserError(f"a ranking needs at least 2 subnets, not {len(chosen)}")
     truth = table.truth(column, chosen)
     where: dict[str, Any] = {"root": root, "device": device, "data": data}
-    scores = score_run(Path(run), config, supernet, chosen, images=images, calibration=calibration, **where)
+    scores, scored = score_run(Path(run), config, supernet, chosen, images=images, calibration=calibration, **where)
     ranking = compare(config.space, chosen, scores, truth)
-    described = {"benchmark": benchmark, "column": column, "list": str(subnets) if subnets else f"sample of {sample}"}
+    listed = str(subnets) if subnets else f"sample of {sample}"
+    described = {"benchmark": benchmark, "column": column, "list": listed, "score": scored}
     write_ranking(Path(run), name, config.space, ranking, described)
     return ranking, column

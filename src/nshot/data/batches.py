@@ -123,7 +123,8 @@ class Heldout(Sequence[tuple[Tensor, Tensor]]):
     """Batches that are normalised each time they are asked for: as floats, all would take four times the memory."""
 
     def __init__(self, images: Images, batch_size: int, normalise: Normalise, device: torch.device | str) -> None:
-        pairs = zip(images.pixels.split(batch_size), images.labels.split(batch_size), strict=True)
+        count = -(-len(images) // batch_size)
+        pairs = zip(images.pixels.tensor_split(count), images.labels.tensor_split(count), strict=True)
         self._parts, self._normalise, self._device = list(pairs), normalise, device
 
     def __len__(self) -> int:
@@ -137,7 +138,7 @@ class Heldout(Sequence[tuple[Tensor, Tensor]]):
 def heldout_batches(
     images: Pictures, batch_size: int, normalise: Normalise, device: torch.device | str = "cpu"
 ) -> Sequence[tuple[Tensor, Tensor]]:
-    """All images in their order, unaugmented, in batches of ``batch_size`` (the last one may be smaller).
+    """All images in their order, unaugmented, in as few batches of at most ``batch_size`` as can be, evenly filled.
 
     Raises:
         UserError: for a batch size below 1 or above the number of images.

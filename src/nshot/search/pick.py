@@ -103,7 +103,7 @@ def search_run(
         how: who proposes subnets.
         subnets: instead, a JSON list, all of which are scored that keep to the limits.
         by: the score; ties of one are broken by the other.
-        images: the first so many validation images; default all.
+        images: so many validation images, a stratified sample; default all.
         calibration: as `score_run` has it.
         root: data root.
         device: Fabric's accelerator.

@@ -53,6 +53,11 @@ class Space(ABC):
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
     """By preset: ``sizes`` of the space, ``epochs`` by method, ``augment``, and ``config``: other values of a run's
     configuration."""
+    paper_sizes: ClassVar[tuple[str, ...]] = ()
+    """Sizes that change no decision. Where a preset makes them small, its networks stand for the paper's, of the
+    fields' defaults, and take C(α) from there: γ(α) belongs to the space that is studied."""
+    earlier: ClassVar[dict[str, Any]] = {}
+    """Entries of a run's configuration that runs of earlier versions lack, and what those versions did."""
 
     resolution: int = 32
     """Height and width of the images."""
@@ -209,6 +214,26 @@ class Space(ABC):
         if name not in names:
             raise UserError(f"unknown decision {name!r} of space {self.name}: choose one of {', '.join(names)}")
         return names.index(name)
+
+    @cached_property
+    def at_paper_sizes(self) -> "Space":
+        """The same decisions, restricted alike, at the paper's sizes; resolution and classes stay."""
+        sizes: dict[str, Any] = {size: getattr(type(self), size) for size in self.paper_sizes}
+        return replace(self, **sizes)
+
+    @cached_property
+    def stands_for_paper(self) -> bool:
+        """Whether the sizes that change no decision are those of a preset."""
+        own = [getattr(self, size) for size in self.paper_sizes]
+        named = (preset.get("sizes", {}) for preset in self.presets.values())
+        return bool(own) and any(
+            own == [sizes.get(size, getattr(type(self), size)) for size in self.paper_sizes] for sizes in named
+        )
+
+    @property
+    def represented(self) -> "Space":
+        """The space that this one stands for: itself, or where its sizes are a preset's, that at the paper's."""
+        return self.at_paper_sizes if self.stands_for_paper else self
 
     def complexity(self, measure: Complexity) -> tuple[Callable[[Subnet], int], tuple[int, int]]:
         """C(α) by that measure, and its range (Cmin, Cmax)."""

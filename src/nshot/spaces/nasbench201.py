@@ -44,6 +44,14 @@ class NASBench201(Space):
     # has five supernets.
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "paper": {"epochs": {"spos": 250, "fairnas": 200, "fsnas": 300}},
+        "deep": {  # the paper's depth, in an hour of one core
+            "sizes": {"channels": 16, "cells": 5, "resolution": 16},
+            "epochs": {"spos": 115, "fairnas": 23, "fsnas": 23},
+        },
+        "long": {  # the paper's number of steps
+            "sizes": {"channels": 16, "cells": 1, "resolution": 16},
+            "epochs": {"spos": 250, "fairnas": 50, "fsnas": 50},
+        },
         "proxy": {
             "sizes": {"channels": 16, "cells": 1, "resolution": 16},
             "epochs": {"spos": 40, "fairnas": 8, "fsnas": 8},
@@ -54,6 +62,9 @@ class NASBench201(Space):
             "config": {"dataset": "digits", "batch_size": 32, "log_every": 20, "checkpoint_every": 100},
         },
     }
+
+    paper_sizes: ClassVar[tuple[str, ...]] = ("channels", "cells")
+    earlier: ClassVar[dict[str, Any]] = {"bias": False}
 
     channels: int = 16
     """C, channels of the first stage; each of the two reductions doubles them."""
@@ -225,10 +236,11 @@ class Backbone(nn.Module):
 
 
 class NASBench201Supernet(Backbone, Supernet):
-    """All operations of all edges, batch norms of the batch. No bias anywhere: C(α) counts every weight."""
+    """All operations of all edges, batch norms of the batch. The classifier has a bias, as released; C(α), as released,
+    counts all weights but that."""
 
     def __init__(self, space: NASBench201) -> None:
-        super().__init__(space, [d.allowed for d in space.decisions], batch_norm_of_batch, bias=False)
+        super().__init__(space, [d.allowed for d in space.decisions], batch_norm_of_batch, bias=True)
         self.space: NASBench201 = space
 
     def forward(self, x: Tensor, subnet: Subnet) -> Tensor:
@@ -247,13 +259,17 @@ class NASBench201Supernet(Backbone, Supernet):
             else:
                 yield self._plain(stem, live, memo)
 
+    def drop_bias(self) -> None:
+        self.classifier.bias = None  # type: ignore[assignment]
+
     def use_graphs(self, capture: Capture) -> None:
         for stage in self.stages:
             for cell in cast(Iterable[Cell], stage):
                 cell.graphed = GraphedCell(cell, capture)
 
     def extract(self, subnet: Subnet) -> "NASBench201Network":
-        network = NASBench201Network(self.space, subnet, norm=batch_norm_of_batch, bias=False)
+        bias = self.classifier.bias is not None
+        network = NASBench201Network(self.space, subnet, norm=batch_norm_of_batch, bias=bias)
         network.fast = self.fast
         return self.hand_weights(network)
 

@@ -50,6 +50,10 @@ class Supernet(nn.Module, ABC):
         """Has training steps replay CUDA graphs; raises UserError where the space has none."""
         raise UserError(f"graphs on: the supernet of space {self.space.name} has no CUDA graphs")
 
+    def drop_bias(self) -> None:
+        """Takes the classifier's bias away, for runs of versions that had none."""
+        raise UserError(f"bias False: the classifier of space {self.space.name} has one, which C(α) counts")
+
     def canonical(self, subnet: Subnet) -> Subnet:
         """One representative of the subnets that compute the same with this supernet's weights."""
         return self.space.canonical(subnet)

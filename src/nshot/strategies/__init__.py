@@ -4,7 +4,8 @@ from typing import Any
 
 from nshot.spaces import Space
 
-from .base import Options, Plan, Strategy, strategies
+from .base import Plan, Strategy, strategies
+from .options import Options
 
 __all__ = ["Options", "Plan", "Strategy", "list_strategies", "strategies", "strategy"]
 

@@ -2,19 +2,23 @@
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 
 from nshot.dynamic.calr import check_decay, decay_ratio, learning_rate
-from nshot.errors import UserError, check_choices, check_positive, check_whole
+from nshot.errors import UserError, check_whole
 from nshot.registry import Registry
 from nshot.seeding import generator
 from nshot.spaces import Space, Subnet
+from nshot.spaces.base import ENUMERABLE
+
+from .options import Options
 
 WINDOW_TRIES = 2000  # random subnets among which one must lie in a window of FLOPs
+MEAN_DRAWS = 20_000  # paths whose mean γ stands for that of a space too large to enumerate
 
 
 @dataclass(frozen=True)
@@ -30,59 +34,6 @@ class Plan:
     """Whose momentum the step uses (eq. 7); 0 where momentum is not separated."""
 
 
-@dataclass(frozen=True)
-class Options:
-    """What the paper adds to a strategy (CaLR, MS), and the controls that tell its effects apart."""
-
-    schedule: Literal["cosine", "calr", "power", "shuffled", "constant"] = "cosine"
-    """Learning rate: cosine; calr (eq. 3); power, (1 - t/T)^k for all subnets; shuffled, CaLR with another subnet's
-    decay ratio; constant."""
-    gamma: float | None = None
-    """γ', the largest decay ratio of CaLR (eq. 4); None: the space's own, in the paper 4 on NAS-Bench-201, 3 on
-    MobileNet."""
-    g: Literal["log", "linear", "exp"] = "log"
-    """g of eq. i."""
-    complexity: Literal["params", "flops"] = "params"
-    """The measure C(α) of CaLR and of sampling in proportion."""
-    power: float = 2.18
-    """k of --schedule power; 2.18 is the mean decay ratio of CaLR on NAS-Bench-201."""
-    ms: str | None = None
-    """Momentum separation: the decision that clusters subnets, by name, or first, last, random; None: off. Control:
-    shuffled, as many clusters as the first decision has options, each subnet in one drawn at random."""
-    sampling: Literal["uniform", "proportional"] = "uniform"
-    """Paths drawn uniformly, or in proportion to their complexity (table G)."""
-    min_flops: int | None = None
-    """Paths are drawn among subnets of at least so many multiply-accumulates (None: no limit)."""
-    max_flops: int | None = None
-    """Paths are drawn among subnets of at most so many; SPOS on MobileNet was released with 300M to 330M."""
-
-    def __post_init__(self) -> None:
-        check_choices(self)
-        decays = self.schedule in ("calr", "shuffled")
-        for field, used, needs in (
-            ("gamma", decays, "--schedule calr or shuffled"),
-            ("g", decays, "--schedule calr or shuffled"),
-            ("power", self.schedule == "power", "--schedule power"),
-            ("complexity", decays or self.sampling == "proportional", "--schedule calr or --sampling proportional"),
-        ):
-            if not used and getattr(self, field) != type(self).__dataclass_fields__[field].default:
-                raise UserError(f"{field} {getattr(self, field)} has no effect without {needs}")
-        check_positive(power=self.power)
-        try:
-            check_decay((1, 2), 1 if self.gamma is None else self.gamma, self.g)
-        except ValueError as error:
-            raise UserError(str(error)) from None
-
-    @classmethod
-    def of(cls, **options: Any) -> "Options":
-        """These options; raises UserError for one that the strategy does not have."""
-        known = [f.name for f in fields(cls)]
-        for key in options:
-            if key not in known:
-                raise UserError(f"unknown option {key!r}: choose of {', '.join(known)}")
-        return cls(**options)
-
-
 class Strategy(ABC):
     """An N-shot method on one space for one length of training.
 
@@ -95,8 +46,8 @@ class Strategy(ABC):
 
     name: ClassVar[str]
     options_type: ClassVar[type[Options]] = Options
-    defaults: ClassVar[dict[str, Any]] = {}
-    """What a preset's training has otherwise for this method: values of the run's configuration."""
+    clip: ClassVar[float | None] = 5.0
+    """Norm to which gradients are clipped where a run does not say it; None does not clip. As released."""
 
     @classmethod
     def parts(cls, space: Space, options: Options, seed: int) -> list[Space]:
@@ -111,8 +62,9 @@ class Strategy(ABC):
         self.seed = seed
         self.options = options or self.options_type()
         self.gamma = space.gamma if self.options.gamma is None else self.options.gamma
-        self.cost, self.cost_range = space.complexity(self.options.complexity)
-        if self.options.schedule in ("calr", "shuffled"):
+        counted = self._counted()
+        self.cost, self.cost_range = counted.complexity(self.options.complexity)
+        if self.options.decays:
             try:
                 check_decay(self.cost_range, self.gamma, self.options.g)
             except ValueError as error:
@@ -123,6 +75,17 @@ class Strategy(ABC):
     @abstractmethod
     def plan(self, step: int) -> Plan:
         """What step ``step`` (from 0) trains."""
+
+    def _counted(self) -> Space:
+        """The space whose subnets' costs are C(α)."""
+        if self.options.resolved(self.space).complexity_of != "paper":
+            return self.space
+        if not self.space.paper_sizes:
+            raise UserError(
+                f"complexity_of 'paper': small networks of space {self.space.name} have other decisions than the "
+                "paper's, so there is no such subnet: use own"
+            )
+        return self.space.at_paper_sizes
 
     @cached_property
     def clusters(self) -> int:
@@ -184,11 +147,27 @@ class Strategy(ABC):
 
     def decay(self, path: Subnet) -> float:
         """γ(α) of eq. 4, or what a control puts in its place."""
-        if self.options.schedule == "power":
-            return self.options.power
-        if self.options.schedule == "shuffled":  # γ of a subnet drawn anew for each path, the same at every step
-            path = self.space.sample(generator(self.seed, f"shuffled {path}"))
+        schedule, power = self.options.schedule, self.options.power
+        if schedule == "power":
+            return self.mean_decay if power == "mean" else power
+        if schedule == "shuffled":  # γ of a subnet drawn anew for each path, the same at every step
+            path = self.draw(generator(self.seed, f"shuffled {path}"))
+        return self._decay_ratio(path) / (self.mean_decay if schedule == "centred" else 1)
+
+    def _decay_ratio(self, path: Subnet) -> float:
         return decay_ratio(self.cost(path), self.cost_range, self.gamma, self.options.g)
+
+    @cached_property
+    def mean_decay(self) -> float:
+        """The mean of γ(α) (eq. 4) over the paths that are drawn: what CaLR's rate has in common with one that decays
+        alike for all. Exact where the space can be enumerated, else of 20,000 paths, the same for every seed."""
+        if self.space.size > ENUMERABLE:
+            rng = generator(0, "mean decay")
+            return float(np.mean([self._decay_ratio(self.draw(rng)) for _ in range(MEAN_DRAWS)]))
+        paths = [path for path in self.space.subnets() if self._within(path)]
+        proportional = self.options.sampling == "proportional"
+        shares = [self.cost(path) if proportional else 1 for path in paths]
+        return float(np.average([self._decay_ratio(path) for path in paths], weights=shares))
 
     def _ms_decision(self) -> int | None:
         ms = self.options.ms

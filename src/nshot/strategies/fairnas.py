@@ -1,7 +1,7 @@
 """FairNAS (Chu et al., ICCV 2021): strict fairness, and with CaLR and MS Alg. 2 of the supplement."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -9,7 +9,8 @@ from nshot.errors import UserError
 from nshot.seeding import generator
 from nshot.spaces import Subnet
 
-from .base import Options, Plan, Strategy, strategies
+from .base import Plan, Strategy, strategies
+from .options import Options
 
 
 @dataclass(frozen=True)
@@ -17,12 +18,12 @@ class FairOptions(Options):
     """FairNAS: as SPOS; schedules that depend on the path become the weights of the paths' gradients (Alg. 2)."""
 
     outer: Literal["constant", "cosine"] = "constant"
-    """Learning rate around the weights of calr, power and shuffled: constant (Alg. 2, released) or cosine."""
+    """Learning rate around the weights of schedules that weigh: constant (Alg. 2, released) or cosine."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.outer != "constant" and not self.weighs:
-            raise UserError(f"outer {self.outer!r} has no effect without --schedule calr, power or shuffled")
+            raise UserError(f"outer {self.outer!r} has no effect without --schedule calr, centred, power or shuffled")
         if self.ms == "shuffled":
             raise UserError("ms 'shuffled': the paths of a FairNAS step must share a cluster, name a decision")
         if self.min_flops is not None or self.max_flops is not None:
@@ -33,7 +34,7 @@ class FairOptions(Options):
     @property
     def weighs(self) -> bool:
         """Whether the schedule weighs gradients."""
-        return self.schedule in ("calr", "power", "shuffled")
+        return self.schedule in ("calr", "centred", "power", "shuffled")
 
 
 @strategies.register("fairnas")
@@ -47,7 +48,7 @@ class FairNAS(Strategy):
     name = "fairnas"
     options_type = FairOptions
     options: FairOptions
-    defaults: ClassVar[dict[str, Any]] = {"clip": None}  # released
+    clip: ClassVar[float | None] = None  # released
 
     def plan(self, step: int) -> Plan:
         rng = generator(self.seed, "fair paths", step)

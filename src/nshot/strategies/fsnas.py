@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from nshot.seeding import generator
 from nshot.spaces import Space
 
-from .base import Options, strategies
+from .base import strategies
+from .options import Options
 from .spos import SPOS
 
 

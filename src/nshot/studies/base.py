@@ -36,6 +36,8 @@ CIFAR = {"split": SPLIT}
 SMOKE = {"epochs": 1, "batch_size": 64}
 SCALES = {
     "paper": Scale("paper", "nasbench201", RANK_LIST, overrides=CIFAR),
+    "deep": Scale("deep", "nasbench201", RANK_LIST, None, 10_000, CIFAR, candidates=100, retrain_epochs=10),
+    "long": Scale("long", "nasbench201", RANK_LIST, None, 10_000, CIFAR, candidates=100, retrain_epochs=10),
     "proxy": Scale("proxy", "nasbench201", RANK_LIST, None, 10_000, CIFAR, candidates=100, retrain_epochs=10),
     "smoke": Scale("smoke", "digits", None, 40, 256, SMOKE, candidates=4, retrain_epochs=1),
 }

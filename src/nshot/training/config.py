@@ -9,7 +9,7 @@ from tyro.conf import Suppress
 
 from nshot.data.augment import Augment
 from nshot.errors import UserError, check_choices, check_positive, check_share, check_whole
-from nshot.spaces import Space, space, spaces
+from nshot.spaces import Space, Supernet, space, spaces
 from nshot.strategies import Options, strategies
 
 from .optimizers import Idle, OptimizerName, check_momentum
@@ -39,8 +39,10 @@ class TrainConfig:
     nesterov: bool = True
     drop_path: float = 0.0
     """Rate of drop-path in training, for spaces whose supernet has it."""
-    clip: float | None = 5.0
-    """Largest norm of the gradient; None does not clip."""
+    clip: float | Literal["method"] | None = "method"
+    """Largest norm of the gradient; None does not clip; method: as the method was released, 5, FairNAS not."""
+    bias: bool = True
+    """Whether the classifier of a supernet whose C(α) counts none has a bias, as released."""
     idle: Idle = "drift"
     """Weights off the path: drift (zero gradient, momentum and weight decay still move them, as released) or rest."""
     fast: Literal["on", "off"] = "on"
@@ -69,34 +71,51 @@ class TrainConfig:
         check_share(momentum=self.momentum, weight_decay=self.weight_decay)
         check_share(label_smoothing=self.label_smoothing, drop_path=self.drop_path)
         check_positive(lr=self.lr)
-        if self.clip is not None:
-            check_positive(clip=self.clip)
+        if self.clipping is not None:
+            check_positive(clip=self.clipping)
         check_whole(0, warmup=self.warmup)
         if self.warmup > self.epochs:
             raise UserError(f"warmup {self.warmup}: must not exceed the {self.epochs} epochs")
         check_momentum(self.optimizer, self.momentum, self.nesterov)
+        if not self.bias and "bias" not in self.space.earlier:
+            raise UserError(f"bias False: the classifier of space {self.space.name} has one, which C(α) counts")
+
+    @property
+    def clipping(self) -> float | None:
+        """The norm to which gradients are clipped."""
+        return strategies[self.strategy].clip if self.clip == "method" else self.clip
 
 
 def to_dict(config: TrainConfig) -> dict[str, Any]:
-    """The configuration as JSON-able values; the space goes by its name and sizes."""
+    """The configuration as JSON-able values; the space goes by its name and sizes, what depends on it or on the method
+    is said."""
     values = {f.name: getattr(config, f.name) for f in fields(config)}
     values["space"] = {"name": config.space.name, **config.space.sizes()}
-    values["options"] = dataclasses.asdict(config.options)
+    values["options"] = dataclasses.asdict(config.options.resolved(config.space))
+    values["clip"] = config.clipping
     values["augment"] = dataclasses.asdict(config.augment)
     values["init"] = None if config.init is None else str(config.init)
     return values
 
 
 def from_dict(values: dict[str, Any]) -> TrainConfig:
-    """The inverse of `to_dict`. Raises UserError for a name that this version does not know."""
+    """The inverse of `to_dict`. What an entry of an earlier version lacks is what that version did.
+
+    Raises:
+        UserError: for a name that this version does not know.
+    """
     known = {f.name for f in fields(TrainConfig)}
     unknown = sorted(set(values) - known)
     if unknown:
         raise UserError(f"configuration has unknown entries {', '.join(unknown)}: another version of nshot wrote it")
-    method = strategies[values["strategy"]]
+    method, space = strategies[values["strategy"]], space_from_dict(values["space"])
+    options = method.options_type.of(**values["options"])
+    if options.counts and "complexity_of" not in values["options"]:
+        options = dataclasses.replace(options, complexity_of="own")
     read = {
-        "space": space_from_dict(values["space"]),
-        "options": method.options_type.of(**values["options"]),
+        **{name: value for name, value in space.earlier.items() if name not in values},
+        "space": space,
+        "options": options,
         "init": None if values.get("init") is None else Path(values["init"]),
         "augment": Augment(**values.get("augment", {})),
     }
@@ -104,8 +123,7 @@ def from_dict(values: dict[str, Any]) -> TrainConfig:
 
 
 def completed(stored: dict[str, Any]) -> dict[str, Any]:
-    """What `to_dict` wrote in an earlier version, with what has become an option since, at its default: what that
-    version did."""
+    """What `to_dict` wrote in an earlier version, with what has become an option since as that version did it."""
     return to_dict(from_dict(stored))
 
 
@@ -114,6 +132,15 @@ def space_from_dict(values: dict[str, Any]) -> Space:
     sizes = {key: value for key, value in values.items() if key not in ("name", "kept")}
     kept = tuple((index, tuple(options)) for index, options in values.get("kept", ()))
     return dataclasses.replace(space(values["name"], **sizes), kept=kept)
+
+
+def bare_supernet(config: TrainConfig) -> Supernet:
+    """The supernet of a configuration, newly initialised by torch's global generator."""
+    supernet = config.space.supernet()
+    if not config.bias:
+        supernet.drop_bias()
+    supernet.fast = config.fast == "on"
+    return supernet
 
 
 def differences(a: dict[str, Any], b: dict[str, Any], prefix: str = "") -> list[str]:
@@ -128,23 +155,25 @@ def differences(a: dict[str, Any], b: dict[str, Any], prefix: str = "") -> list[
     return found
 
 
-PRESETS = ("paper", "proxy", "smoke")
+PRESETS = ("paper", "deep", "long", "proxy", "smoke")
 
 
 def preset(name: str, strategy: str = "spos", space_name: str = "nasbench201") -> TrainConfig:
-    """A named starting point: ``paper`` (section A), ``proxy`` (CIFAR-10 in minutes), ``smoke`` (digits, seconds).
+    """A named starting point: ``paper`` (section A), ``proxy`` (CIFAR-10 in minutes), ``smoke`` (digits, seconds); on
+    NAS-Bench-201 also ``long``, proxy at the paper's number of steps, and ``deep``, at the paper's depth.
 
     Raises:
-        UserError: for an unknown preset, strategy or space.
+        UserError: for an unknown preset, strategy or space, or a preset that the space does not have.
     """
     if name not in PRESETS:
         raise UserError(f"unknown preset {name!r}: choose one of {', '.join(PRESETS)}")
-    method, given = strategies[strategy], spaces[space_name].presets.get(name, {})
+    method, own = strategies[strategy], spaces[space_name].presets
+    if name != "paper" and name not in own:
+        raise UserError(f"space {space_name} has no preset {name!r}: choose of {', '.join(own) or 'paper'}")
+    given = own.get(name, {})
     base = TrainConfig(
         strategy=strategy, space=space(space_name, **given.get("sizes", {})), options=method.options_type()
     )
     epochs = given.get("epochs", {}).get(strategy, base.epochs)
     augment = Augment(**given.get("augment", {}))
-    return dataclasses.replace(
-        base, **{"epochs": epochs, "augment": augment, **given.get("config", {}), **method.defaults}
-    )
+    return dataclasses.replace(base, **{"epochs": epochs, "augment": augment, **given.get("config", {})})

@@ -14,7 +14,7 @@ from nshot.errors import UserError
 from nshot.files import make_folder, write_atomically, write_json
 from nshot.spaces import FewShot, Supernet
 
-from .config import TrainConfig, differences, from_dict
+from .config import TrainConfig, bare_supernet, differences, from_dict
 
 WEIGHTS = "supernet.safetensors"
 PARTS = "parts"  # the kind of a run that is made of runs
@@ -73,6 +73,7 @@ def claim(
     *,
     free: Collection[str] = (),
     completed: Completed = lambda stored: stored,
+    facts: dict[str, Any] | None = None,
 ) -> bool:
     """Makes the folder a run of this configuration, or checks that it is one.
 
@@ -82,6 +83,7 @@ def claim(
         config: JSON-able, everything that determines the run.
         free: entries of the configuration that may change; the folder then takes the new ones.
         completed: adds to a stored configuration what the version that wrote it did not know.
+        facts: what follows from the configuration and a reader wants to know, kept in a new run's config.json.
 
     Returns:
         Whether the folder was such a run before.
@@ -90,7 +92,8 @@ def claim(
         UserError: where the folder is another run, with what differs.
     """
     if not (folder / "config.json").exists():
-        write_json(folder / "config.json", {"kind": kind, "config": config, "versions": versions()})
+        found = {"facts": facts} if facts else {}
+        write_json(folder / "config.json", {"kind": kind, "config": config, **found, "versions": versions()})
         return False
     stored = read_config(folder)
     known = stored.get("config", {})
@@ -167,8 +170,7 @@ def load_run(folder: str | Path) -> tuple[TrainConfig, Supernet]:
     config = from_dict(stored["config"])
     if not (folder / WEIGHTS).exists():
         raise UserError(f"run {folder} is not finished: continue it with the same nshot train command")
-    supernet = config.space.supernet()
-    supernet.fast = config.fast == "on"
+    supernet = bare_supernet(config)
     try:
         supernet.load_state_dict(load_file(folder / WEIGHTS))
     except (OSError, RuntimeError, SafetensorError) as error:

@@ -44,6 +44,7 @@ class Run:
         log_every: steps between lines of the log.
         checkpoint_every: steps between checkpoints.
         completed: see `claim`.
+        facts: see `claim`.
     """
 
     folder: Path
@@ -53,6 +54,7 @@ class Run:
     log_every: int
     checkpoint_every: int
     completed: Completed = lambda stored: stored
+    facts: dict[str, Any] | None = None
 
 
 def execute(run: Run, make: Callable[[], Job], finish: Callable[[Job], None], say: Say = print) -> None:
@@ -68,7 +70,7 @@ def execute(run: Run, make: Callable[[], Job], finish: Callable[[Job], None], sa
         _follow(run, make)
         return
     with locked(run.folder):
-        resumed = claim(run.folder, run.kind, run.config, completed=run.completed)
+        resumed = claim(run.folder, run.kind, run.config, completed=run.completed, facts=run.facts)
         if (run.folder / run.result).exists():
             say(f"{run.folder} is finished already: nothing to do")
             distributed.wait()

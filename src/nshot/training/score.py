@@ -13,12 +13,12 @@ from torch import Tensor
 
 from nshot.data.batches import Normalise, heldout_batches
 from nshot.data.images import Pictures
+from nshot.data.mixture import mixture
 from nshot.data.sources import Dataset, load
 from nshot.errors import UserError
 from nshot.files import write_atomically
 from nshot.ranking.calibrate import keeps_statistics
 from nshot.ranking.evaluate import Scores, evaluate
-from nshot.seeding import generator
 from nshot.spaces import Subnet, Supernet
 
 from .config import TrainConfig
@@ -26,7 +26,8 @@ from .progress import Progress
 from .run import WEIGHTS
 from .runner import fabric
 
-BATCH = 256  # images whose batch statistics normalise together, as in the released code
+VERSION = 2  # of what a score is; 1 took images in their order, so that batches might be of one class
+BATCH = 256  # most images whose batch statistics normalise together, as in the released code
 CALIBRATION = 4  # batches of that size from which running statistics are computed, where nothing else is said
 CHUNK = 64  # subnets scored between two writes to disk
 
@@ -42,21 +43,36 @@ def score_run(
     calibration: int | None = None,
     device: str = "auto",
     data: Dataset | None = None,
-) -> Scores:
-    """Scores of subnets with a run's supernet on its validation images (the first ``images`` of them).
+    mixture: int = 0,
+) -> tuple[Scores, dict[str, int]]:
+    """Scores of subnets with a run's supernet on its validation images, in class-balanced batches.
 
-    ``calibration`` is how many batches of training images running statistics are computed from, for each subnet, where
-    the supernet keeps such (default: 4).
-    ``data`` is the run's data set, where it is loaded already. What is scored is kept in the run folder until all are,
-    so that a killed scoring continues.
+    What is scored is kept in the run folder until all are, so that a killed scoring continues.
+
+    Args:
+        folder: the run folder.
+        config: its configuration.
+        supernet: its supernet.
+        subnets: what to score.
+        root: data root.
+        images: how many images, the same stratified sample for every subnet; default all.
+        calibration: how many batches of training images running statistics are computed from, for each subnet, where
+            the supernet keeps such (default: 4).
+        device: Fabric's accelerator.
+        data: the run's data set, where it is loaded already.
+        mixture: seed of the sample and of the order in batches.
+
+    Returns:
+        The scores, and what else than supernet and subnets determines them, JSON-able: scores of two runs compare
+        where it is equal.
 
     Raises:
         UserError: for ``images`` outside 2 to what there are, and a ``calibration`` without effect or beyond them.
     """
-    given = _heldout(config, supernet, root, images, calibration, device, data)
+    given = _heldout(config, supernet, root, images, calibration, device, data, mixture)
     canonical = supernet.canonical
     forms = sorted({canonical(subnet) for subnet in subnets})
-    store = PartialScores(folder, _weights(folder), given.described, forms)
+    store = PartialScores(folder, _weights(folder), list(given.described.values()), forms)
     with Progress("rank", len(forms), len(store), noun="subnets") as progress:
         while len(store) < len(forms):
             chunk = forms[len(store) : len(store) + CHUNK]
@@ -66,7 +82,7 @@ def score_run(
     scores = store.finish()
     rows = {form: row for row, form in enumerate(forms)}
     order = [rows[canonical(subnet)] for subnet in subnets]
-    return Scores(scores.correct[order], scores.loss[order])
+    return Scores(scores.correct[order], scores.loss[order]), given.described
 
 
 def evaluator(
@@ -87,7 +103,7 @@ def evaluator(
     Raises:
         UserError: as `score_run`.
     """
-    given = _heldout(config, supernet, root, images, calibration, device, None)
+    given = _heldout(config, supernet, root, images, calibration, device, None, 0)
     identity = hashlib.sha256(_weights(folder) + json.dumps(given.described).encode()).hexdigest()[:16]
 
     def evaluate_(subnets: list[Subnet]) -> np.ndarray:
@@ -109,11 +125,13 @@ class _Heldout:
     images: int
     batches: Sequence[tuple[Tensor, Tensor]]
     calibration: list[Tensor]
+    mixture: int
 
     @property
-    def described(self) -> list[int]:
+    def described(self) -> dict[str, int]:
         """What of it determines the scores of a run."""
-        return [self.images, BATCH, *([len(self.calibration)] if self.calibration else [])]
+        own = {"images": self.images, "batch": BATCH, "mixture": self.mixture, "calibration": len(self.calibration)}
+        return {"version": VERSION, **own}
 
 
 def _heldout(
@@ -124,6 +142,7 @@ def _heldout(
     calibration: int | None,
     device: str,
     data: Dataset | None,
+    seed: int,
 ) -> _Heldout:
     """A run's validation images and what its running statistics are computed from; moves the supernet to them."""
     if data is None:
@@ -131,17 +150,16 @@ def _heldout(
     if data.classes != config.space.num_classes:
         raise UserError(f"{data.name} has {data.classes} classes, the run was trained on {config.space.num_classes}")
     valid = data.valid
-    if images is not None:
-        if not 2 <= images <= len(valid):
-            raise UserError(f"images {images}: must be from 2 to the {len(valid)} validation images")
-        valid = valid.subset(np.arange(images))
+    if images is not None and not 2 <= images <= len(valid):
+        raise UserError(f"images {images}: must be from 2 to the {len(valid)} validation images")
+    valid = mixture(valid, images, seed)
     train = _calibration_images(supernet, data.train, calibration, config.seed)
     lightning = fabric(device)
     supernet.to(lightning.device)
     normalise = Normalise(data.train).to(lightning.device)
     batches = heldout_batches(valid, min(BATCH, len(valid)), normalise, lightning.device)
     drawn = heldout_batches(train, min(BATCH, len(train)), normalise, lightning.device) if train else []
-    return _Heldout(len(valid), batches, [pixels for pixels, _ in drawn])
+    return _Heldout(len(valid), batches, [pixels for pixels, _ in drawn], seed)
 
 
 def _calibration_images(supernet: Supernet, train: Pictures, batches: int | None, seed: int) -> Pictures | None:
@@ -155,7 +173,7 @@ def _calibration_images(supernet: Supernet, train: Pictures, batches: int | None
     batches = min(CALIBRATION, most) if batches is None else batches
     if not 1 <= batches <= most:
         raise UserError(f"calibration {batches}: must be from 1 to the {most} batches of {size} training images")
-    return train.subset(generator(seed, "calibration").permutation(len(train))[: batches * size])
+    return mixture(train, batches * size, seed)
 
 
 class PartialScores:

@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,10 +17,10 @@ from nshot.nn.drop import set_drop_path
 from nshot.nn.graphs import cuda_capture
 from nshot.seeding import seeded
 from nshot.spaces import Space, Supernet
-from nshot.strategies import strategies
+from nshot.strategies import Strategy, strategies
 
 from . import distributed
-from .config import TrainConfig, completed, to_dict
+from .config import TrainConfig, bare_supernet, completed, preset, to_dict
 from .optimizers import rest_slices, sgd_or_adamw
 from .processes import run_in_processes
 from .run import PARTS, WEIGHTS, claim, load_run, locked
@@ -105,9 +106,43 @@ def train(
             lightning.device,
         )
 
-    run = Run(folder, "supernet", to_dict(config), WEIGHTS, config.log_every, config.checkpoint_every, completed)
+    facts = decay_facts(strategy)
+    if facts:
+        say(told(facts))
+    every = config.log_every, config.checkpoint_every
+    run = Run(folder, "supernet", to_dict(config), WEIGHTS, *every, completed, facts)
     execute(run, make, lambda job: save_weights(folder / WEIGHTS, job.module), say)
     return folder
+
+
+def decay_facts(strategy: Strategy) -> dict[str, Any]:
+    """What γ(α) of the run comes to, JSON-able; empty where the schedule has none.
+
+    ``complexity_of`` and ``complexity_range`` say whose C(α) it is; ``mean_decay`` is the mean γ over the paths that
+    are drawn, ``paper_mean_decay`` that in the whole space at the paper's sizes, for a space whose small networks have
+    other decisions.
+    """
+    options, space = strategy.options.resolved(strategy.space), strategy.space
+    if not options.decays:
+        return {}
+    facts = {
+        "complexity_of": options.complexity_of,
+        "complexity_range": list(strategy.cost_range),
+        "mean_decay": strategy.mean_decay,
+    }
+    paper = preset("paper", strategy.name, space.name).space
+    if space.paper_sizes or space.sizes() == paper.sizes():
+        return facts
+    whole = type(strategy)(paper, total_steps=1, options=dataclasses.replace(options, ms=None))
+    return {**facts, "paper_mean_decay": whole.mean_decay}
+
+
+def told(facts: dict[str, Any]) -> str:
+    """Those facts as a line."""
+    low, high = facts["complexity_range"]
+    whose = "the same subnet at the paper's sizes" if facts["complexity_of"] == "paper" else "this run's own networks"
+    paper = f", {facts['paper_mean_decay']:.2f} at the paper's sizes" if "paper_mean_decay" in facts else ""
+    return f"C(α) is that of {whose}, {low:,} to {high:,}; γ has mean {facts['mean_decay']:.2f} over the paths{paper}"
 
 
 def make_batches(config: TrainConfig, data: Dataset) -> TrainBatches:
@@ -126,8 +161,7 @@ def make_batches(config: TrainConfig, data: Dataset) -> TrainBatches:
 def new_supernet(config: TrainConfig) -> Supernet:
     """The supernet before its first step, channels-last."""
     with seeded(config.seed, "init"):
-        supernet = config.space.supernet()
-    supernet.fast = config.fast == "on"
+        supernet = bare_supernet(config)
     set_drop_path(supernet, config.drop_path)
     return supernet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -138,7 +172,7 @@ def make_optimizer(config: TrainConfig, supernet: Supernet) -> Optimizer:
         config.optimizer,
         supernet.parameters(),
         idle=config.idle,
-        clip=config.clip,
+        clip=config.clipping,
         fast=config.fast == "on",
         lr=config.lr,
         momentum=config.momentum,
@@ -160,7 +194,7 @@ def initial_weights(config: TrainConfig) -> dict[str, Tensor] | None:
         return None
     given = load_run(config.init)[1].state_dict()
     with torch.device("meta"):  # shapes alone
-        own = config.space.supernet().state_dict()
+        own = bare_supernet(config).state_dict()
     if missing := [name for name in own if name not in given or given[name].shape != own[name].shape]:
         raise UserError(
             f"init {config.init}: its supernet has no {missing[0]} of this shape: name a run of the same sizes"
@@ -171,7 +205,7 @@ def initial_weights(config: TrainConfig) -> dict[str, Tensor] | None:
 def _check_supernet(config: TrainConfig, device: torch.device) -> None:
     """Raises UserError where the space's supernet has not what is asked of it: drop-path, CUDA graphs."""
     with torch.device("meta"):
-        supernet = config.space.supernet()
+        supernet = bare_supernet(config)
     set_drop_path(supernet, config.drop_path)
     if config.graphs == "on":
         supernet.use_graphs(cuda_capture)

@@ -1,0 +1,82 @@
+"""What the paper adds to a strategy, CaLR and MS, and the controls that tell its effects apart."""
+
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
+
+from nshot.dynamic.calr import check_decay
+from nshot.errors import UserError, check_choices, check_positive
+from nshot.spaces import Space
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the paper adds to a strategy (CaLR, MS), and the controls that tell its effects apart."""
+
+    schedule: Literal["cosine", "calr", "centred", "power", "shuffled", "constant"] = "cosine"
+    """Learning rate: cosine; calr (eq. 3); centred, CaLR with γ divided by its mean; power, (1 - t/T)^k for all
+    subnets; shuffled, CaLR with another subnet's decay ratio; constant."""
+    gamma: float | None = None
+    """γ', the largest decay ratio of CaLR (eq. 4); None: the space's own, in the paper 4 on NAS-Bench-201, 3 on
+    MobileNet."""
+    g: Literal["log", "linear", "exp"] = "log"
+    """g of eq. i."""
+    complexity: Literal["params", "flops"] = "params"
+    """The measure C(α) of CaLR and of sampling in proportion."""
+    complexity_of: Literal["paper", "own"] | None = None
+    """Whose C(α): paper, the same subnet's at the paper's sizes, for which a preset's small network stands; own, that
+    of this run's networks; None: paper where the sizes are a preset's and keep the paper's decisions."""
+    power: float | Literal["mean"] = "mean"
+    """k of --schedule power; mean: the mean γ(α) that CaLR would have over the paths that are drawn."""
+    ms: str | None = None
+    """Momentum separation: the decision that clusters subnets, by name, or first, last, random; None: off. Control:
+    shuffled, as many clusters as the first decision has options, each subnet in one drawn at random."""
+    sampling: Literal["uniform", "proportional"] = "uniform"
+    """Paths drawn uniformly, or in proportion to their complexity (table G)."""
+    min_flops: int | None = None
+    """Paths are drawn among subnets of at least so many multiply-accumulates (None: no limit)."""
+    max_flops: int | None = None
+    """Paths are drawn among subnets of at most so many; SPOS on MobileNet was released with 300M to 330M."""
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+        decays = "--schedule calr, centred or shuffled, or --power mean"
+        for field, used, needs in (
+            ("gamma", self.decays, decays),
+            ("g", self.decays, decays),
+            ("power", self.schedule == "power", "--schedule power"),
+            ("complexity", self.counts, f"{decays}, or --sampling proportional"),
+            ("complexity_of", self.counts, f"{decays}, or --sampling proportional"),
+        ):
+            if not used and getattr(self, field) != type(self).__dataclass_fields__[field].default:
+                raise UserError(f"{field} {getattr(self, field)} has no effect without {needs}")
+        if self.power != "mean":
+            check_positive(power=self.power)
+        try:
+            check_decay((1, 2), 1 if self.gamma is None else self.gamma, self.g)
+        except ValueError as error:
+            raise UserError(str(error)) from None
+
+    @property
+    def decays(self) -> bool:
+        """Whether the schedule depends on γ(α)."""
+        return self.schedule in ("calr", "centred", "shuffled") or (self.schedule == "power" and self.power == "mean")
+
+    @property
+    def counts(self) -> bool:
+        """Whether C(α) plays a part."""
+        return self.decays or self.sampling == "proportional"
+
+    def resolved(self, space: Space) -> "Options":
+        """The same, saying whose C(α) counts where None leaves it open."""
+        if self.complexity_of is not None or not self.counts:
+            return self
+        return replace(self, complexity_of="paper" if space.stands_for_paper else "own")
+
+    @classmethod
+    def of(cls, **options: Any) -> "Options":
+        """These options; raises UserError for one that the strategy does not have."""
+        known = [f.name for f in fields(cls)]
+        for key in options:
+            if key not in known:
+                raise UserError(f"unknown option {key!r}: choose of {', '.join(known)}")
+        return cls(**options)

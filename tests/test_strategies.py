@@ -21,6 +21,8 @@ SETTINGS: list[dict[str, Any]] = [
     {"schedule": "calr"},
     {"schedule": "calr", "gamma": 3, "g": "linear", "complexity": "flops"},
     {"schedule": "power", "power": 2.18},
+    {"schedule": "power", "power": "mean"},
+    {"schedule": "centred", "complexity_of": "own"},
     {"schedule": "shuffled"},
     {"schedule": "constant", "ms": "first"},
     {"schedule": "calr", "ms": "random"},
@@ -130,7 +132,11 @@ def test_one_cluster_without_ms(name: str, space: Space) -> None:
     ("options", "message"),
     [
         ({"gamma": 3.0}, "gamma 3.0 has no effect"),
-        ({"schedule": "power", "gamma": 3.0}, "gamma 3.0 has no effect"),
+        ({"schedule": "power", "power": 2.0, "gamma": 3.0}, "gamma 3.0 has no effect"),
+        ({"schedule": "power", "power": 2.0, "complexity_of": "own"}, "complexity_of own has no effect"),
+        ({"complexity_of": "paper"}, "complexity_of paper has no effect"),
+        ({"schedule": "calr", "complexity_of": "papers"}, "complexity_of 'papers': choose one of paper, own"),
+        ({"schedule": "power", "power": "median"}, "power 'median': choose one of mean"),
         ({"g": "exp"}, "g exp has no effect"),
         ({"power": 2.0}, "power 2.0 has no effect"),
         ({"schedule": "calr", "power": 2.0}, "power 2.0 has no effect"),
@@ -199,7 +205,7 @@ def test_calr_by_flops_and_linear_g(tiny: Space) -> None:
     [
         ({}, lambda share: math.cos(math.pi * share / 2) ** 2),
         ({"schedule": "constant"}, lambda share: 1),
-        ({"schedule": "power"}, lambda share: (1 - share) ** 2.18),
+        ({"schedule": "power", "power": 2.18}, lambda share: (1 - share) ** 2.18),
         ({"schedule": "power", "power": 1}, lambda share: 1 - share),
     ],
 )

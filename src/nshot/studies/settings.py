@@ -3,7 +3,7 @@
 from .base import Setting, ours
 
 MS = {"ms": "first"}
-POWER = {"schedule": "power"}
+POWER = {"schedule": "power"}  # at CaLR's mean γ, computed
 
 SPOS = Setting("spos")
 SPOS_MS = Setting("spos", MS)
@@ -11,6 +11,8 @@ SPOS_CALR = Setting("spos", {"schedule": "calr"})
 SPOS_OURS = Setting("spos", ours())
 SPOS_POWER = Setting("spos", POWER)
 SPOS_MS_POWER = Setting("spos", POWER | MS)
+SPOS_MS_CENTRED = Setting("spos", {"schedule": "centred"} | MS)
+SPOS_MS_LINE = Setting("spos", {"schedule": "power", "power": 1.0} | MS)
 SPOS_MS_SHUFFLED = Setting("spos", {"schedule": "shuffled"} | MS)
 
 # The released FairNAS baseline has a constant learning rate: its scheduler is never stepped.

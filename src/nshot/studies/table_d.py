@@ -10,7 +10,7 @@ TABLE_D = studies.register("table-d")(
         (
             Row("SPOS", s.SPOS, (0.76, -0.19, 0.84, -0.25, 0.81, -0.22)),
             Row("SPOS + CaLR", s.SPOS_CALR, (0.63, -0.09, 0.70, -0.11, 0.68, -0.10)),
-            Row("SPOS at (1-t/T)^2.18 (control)", s.SPOS_POWER),
+            Row("SPOS, matched schedule (control)", s.SPOS_POWER),
             Row("FairNAS, constant lr", s.FAIR, (0.72, -0.13, 0.69, -0.16, 0.73, -0.15)),
             Row("FairNAS, cosine", s.FAIR_COSINE),
             Row("FairNAS + CaLR", s.FAIR_CALR, (0.62, -0.06, 0.60, -0.10, 0.65, -0.08)),

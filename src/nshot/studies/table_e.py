@@ -12,7 +12,7 @@ TABLE_E = studies.register("table-e")(
             Row("SPOS + MS + CaLR, exp", Setting("spos", ours(g="exp")), (0.774, 0.018)),
             Row("SPOS + MS + CaLR, linear", Setting("spos", ours(g="linear")), (0.783, 0.013)),
             Row("SPOS + MS + CaLR, log", s.SPOS_OURS, (0.814, 0.007)),
-            Row("SPOS + MS at (1-t/T)^2.18 (control)", s.SPOS_MS_POWER),
+            Row("SPOS + MS, matched schedule (control)", s.SPOS_MS_POWER),
             Row("SPOS + MS, γ shuffled (control)", s.SPOS_MS_SHUFFLED),
             Row("FairNAS + MS, constant lr", s.FAIR_MS, (0.784, 0.007)),
             Row("FairNAS + MS, cosine", s.FAIR_MS_COSINE),

@@ -109,9 +109,7 @@ def from_dict(values: dict[str, Any]) -> TrainConfig:
     if unknown:
         raise UserError(f"configuration has unknown entries {', '.join(unknown)}: another version of nshot wrote it")
     method, space = strategies[values["strategy"]], space_from_dict(values["space"])
-    options = method.options_type.of(**values["options"])
-    if options.counts and "complexity_of" not in values["options"]:
-        options = dataclasses.replace(options, complexity_of="own")
+    options = method.options_type.of(**_completed_options(values["options"]))
     read = {
         **{name: value for name, value in space.earlier.items() if name not in values},
         "space": space,
@@ -120,6 +118,16 @@ def from_dict(values: dict[str, Any]) -> TrainConfig:
         "augment": Augment(**values.get("augment", {})),
     }
     return TrainConfig(**{**values, **read})
+
+
+def _completed_options(values: dict[str, Any]) -> dict[str, Any]:
+    """Those of an earlier version, which counted C(α) of a run's own networks and matched controls by a fixed power."""
+    if "complexity_of" in values:
+        return values
+    rest = {key: value for key, value in values.items() if key != "power"}
+    power = {"power": values.get("power", 2.18)} if values["schedule"] == "power" else {}
+    counts = values["schedule"] in ("calr", "shuffled") or values["sampling"] == "proportional"
+    return {**rest, **power, **({"complexity_of": "own"} if counts else {})}
 
 
 def completed(stored: dict[str, Any]) -> dict[str, Any]:

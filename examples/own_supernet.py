@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 import nshot
 from nshot.data.batches import TrainBatches, heldout_batches
+from nshot.data.mixture import mixture
 from nshot.data.sources import load
 from nshot.ranking.evaluate import evaluate
 from nshot.spaces import Space, Subnet, Supernet
@@ -68,7 +69,7 @@ if __name__ == "__main__":
         if step % 200 == 0:
             print(f"step {step} of {steps}: loss {loss:.3f}")
     subnets = list(space.subnets())
-    scores = evaluate(supernet, subnets, heldout_batches(data.valid, 256, batches.normalise)).accuracy
+    scores = evaluate(supernet, subnets, heldout_batches(mixture(data.valid), 256, batches.normalise)).accuracy
     ranking = [subnets[i] for i in scores.argsort()[::-1]]
     print(f"{len(ranking)} subnets ranked, from {max(scores):.1f} % to {min(scores):.1f} %; first {ranking[0]}")
     best = next(subnet for subnet in ranking if space.params(subnet) <= 6000)

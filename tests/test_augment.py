@@ -190,7 +190,7 @@ def test_an_augmented_training_continues_bit_for_bit(tmp_path: Path, monkeypatch
     ]
     weights, others = load_run(whole)[1].state_dict(), load_run(again)[1].state_dict()
     assert all(torch.equal(weights[key], others[key]) for key in weights)
-    assert load_run(whole)[0] == config
+    assert load_run(whole)[0] == config.resolved()
 
 
 def test_a_configuration_of_before_there_was_augmentation_can_be_read() -> None:

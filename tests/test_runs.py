@@ -226,7 +226,7 @@ def test_another_seed_is_another_run(config, digits, whole, tmp_path) -> None:
 
 def test_load_run_gives_the_trained_supernet(config, whole, digits) -> None:
     loaded, supernet = load_run(whole)
-    assert loaded == config
+    assert loaded == config.resolved()
     weights = load_file(whole / "supernet.safetensors")
     assert all(torch.equal(value, weights[key]) for key, value in supernet.state_dict().items())
 
@@ -246,14 +246,14 @@ def test_load_run_refuses_what_is_no_finished_run(config, digits, whole, tmp_pat
 
 def test_configuration_and_versions_are_kept(config, whole) -> None:
     stored = json.loads((whole / "config.json").read_text())
-    assert from_dict(stored["config"]) == config
+    assert from_dict(stored["config"]) == config.resolved()
     assert stored["config"] == json.loads(json.dumps(to_dict(config)))
     assert stored["versions"]["torch"] == torch.__version__
 
 
 def test_a_restricted_space_survives_the_configuration(config) -> None:
     restricted = dataclasses.replace(config, space=config.space.restrict("1<-0", "none", "nor_conv_3x3"))
-    assert from_dict(json.loads(json.dumps(to_dict(restricted)))) == restricted
+    assert from_dict(json.loads(json.dumps(to_dict(restricted)))) == restricted.resolved()
 
 
 def test_tensorboard_has_the_log(whole) -> None:

@@ -85,21 +85,24 @@ class TrainConfig:
         """The norm to which gradients are clipped."""
         return strategies[self.strategy].clip if self.clip == "method" else self.clip
 
+    def resolved(self) -> "TrainConfig":
+        """The same, saying what it left to the method or to the space: as a run folder keeps it."""
+        return dataclasses.replace(self, options=self.options.resolved(self.space), clip=self.clipping)
+
 
 def to_dict(config: TrainConfig) -> dict[str, Any]:
-    """The configuration as JSON-able values; the space goes by its name and sizes, what depends on it or on the method
-    is said."""
+    """The configuration, resolved, as JSON-able values; the space goes by its name and sizes."""
+    config = config.resolved()
     values = {f.name: getattr(config, f.name) for f in fields(config)}
     values["space"] = {"name": config.space.name, **config.space.sizes()}
-    values["options"] = dataclasses.asdict(config.options.resolved(config.space))
-    values["clip"] = config.clipping
+    values["options"] = dataclasses.asdict(config.options)
     values["augment"] = dataclasses.asdict(config.augment)
     values["init"] = None if config.init is None else str(config.init)
     return values
 
 
 def from_dict(values: dict[str, Any]) -> TrainConfig:
-    """The inverse of `to_dict`. What an entry of an earlier version lacks is what that version did.
+    """The inverse of `to_dict`, resolved. What an entry of an earlier version lacks is what that version did.
 
     Raises:
         UserError: for a name that this version does not know.

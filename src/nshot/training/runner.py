@@ -45,6 +45,7 @@ class Run:
         checkpoint_every: steps between checkpoints.
         completed: see `claim`.
         facts: see `claim`.
+        opening: a line that is said where the run begins.
     """
 
     folder: Path
@@ -55,6 +56,7 @@ class Run:
     checkpoint_every: int
     completed: Completed = lambda stored: stored
     facts: dict[str, Any] | None = None
+    opening: str = ""
 
 
 def execute(run: Run, make: Callable[[], Job], finish: Callable[[Job], None], say: Say = print) -> None:
@@ -81,6 +83,8 @@ def execute(run: Run, make: Callable[[], Job], finish: Callable[[Job], None], sa
         start = _restore(run.folder, job, losses, say)
         if resumed:
             say(f"resuming {run.folder} at step {start} of {job.total_steps}")
+        elif run.opening:
+            say(run.opening)
         log = Log(run.folder, start)
         with Progress(run.kind, job.total_steps, start, unit=job.batch_size) as progress:
             for step, loss in job.steps(start):

@@ -107,10 +107,8 @@ def train(
         )
 
     facts = decay_facts(strategy)
-    if facts:
-        say(told(facts))
     every = config.log_every, config.checkpoint_every
-    run = Run(folder, "supernet", to_dict(config), WEIGHTS, *every, completed, facts)
+    run = Run(folder, "supernet", to_dict(config), WEIGHTS, *every, completed, facts, told(facts) if facts else "")
     execute(run, make, lambda job: save_weights(folder / WEIGHTS, job.module), say)
     return folder
 

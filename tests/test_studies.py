@@ -17,7 +17,7 @@ from nshot.benchmarks.table import EMBEDDED
 from nshot.studies.base import SCALES, Measured, Row, Setting, Study, studies
 from nshot.studies.collect import Known, collect, markdown, searched
 from nshot.studies.runner import Job, jobs_of, run_jobs
-from nshot.studies.searched import limited, retrained, training_minutes
+from nshot.studies.searched import limited, retrained
 from nshot.training.config import TrainConfig
 
 SMOKE = SCALES["smoke"]
@@ -137,14 +137,6 @@ def test_the_benchmark_says_what_a_found_subnet_truly_reaches(tmp_path: Path) ->
         figures = searched(tmp_path, job, None)
         assert figures == {"in the benchmark, test (%)": true, "retrained, test (%)": 50.0, "subnet": subnet}
         assert next(iter(figures)) == "in the benchmark, test (%)"  # the column that is drawn beside the paper's
-
-
-def test_minutes_of_training_are_those_of_all_parts(tmp_path: Path) -> None:
-    for part, rates in (("part-0", (320.0, 640.0)), ("part-1", (64.0, 64.0))):
-        (tmp_path / part).mkdir()
-        lines = [{"step": 10 * (i + 1), "images_per_second": rate} for i, rate in enumerate(rates)]
-        (tmp_path / part / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert training_minutes(tmp_path, 64) == pytest.approx((2 + 1 + 10 + 10) / 60)
 
 
 def test_what_is_done_is_not_done_again(folder: Path) -> None:

@@ -164,7 +164,7 @@ def _check_ranking(job: Job, root: str | Path | None) -> None:
     config = job.config
     benchmark = read_benchmark(job.scale.benchmark, config.space, root)
     if job.scale.subnets is not None:
-        listed = subnets_from_file(job.scale.subnets, config.space, data_root(root))
+        listed = subnets_from_file(job.scale.subnets, config.space, data_root(root), benchmark.numbered)
         benchmark.truth(f"{config.dataset}_test", listed)
 
 

@@ -27,7 +27,7 @@ METHODS = {
     "ours-rest": ("SPOS + CaLR + MS, idle weights rest", [*OURS, "--idle", "rest"]),
 }
 LISTS = {
-    "list327": ["--subnets", "nasbench201/rank-list.json", "--images", "10000"],
+    "list327": ["--subnets", "released:nasbench201/rank-list.json", "--images", "10000"],
     "random1000": ["--sample", "1000", "--images", "4096"],
 }
 SPLIT = "nasbench201/cifar10-split.json"

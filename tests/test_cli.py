@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from safetensors.torch import load_file
@@ -19,6 +20,7 @@ import nshot.benchmarks.build
 import nshot.cli
 from helpers import nshot_, refuse
 from nshot.benchmarks.build import BuildConfig
+from nshot.benchmarks.table import write_benchmark
 
 COMMANDS = [
     "quickstart",
@@ -211,7 +213,7 @@ def test_an_interrupt_says_how_to_continue(monkeypatch: pytest.MonkeyPatch) -> N
         (["--bogus"], "'--bogus': choose one of"),
         (["rank"], "RUN: a folder that nshot train made"),
         (["search", "--sample", "3"], "RUN: a folder that nshot train made"),
-        (["retrain"], "SUBNET: its notation, its index, or a search.json"),
+        (["retrain"], "SUBNET: its notation, released:N, or a search.json"),
         (["train", "spos", "--preset"], "--preset needs a value"),
         (["benchmark", "nonsense"], "'nonsense': choose one of build, import"),
         (["benchmark", "import"], "FILE: an official"),
@@ -281,7 +283,9 @@ def test_an_unknown_strategy_is_refused(tmp_path: Path) -> None:
 
 RETRAIN = [
     (["bogus"], "'bogus' is no nasbench201 subnet"),
-    (["15625"], "subnet index 15625: nasbench201 has 0 to 15624"),
+    (["released:15625"], "subnet index 15625: nasbench201 has 0 to 15624"),
+    (["12"], "'12': a number needs its order; write released:12"),
+    (["nats:12"], "'nats:12': only a table that nshot benchmark import made knows the official order"),
     (["no.json"], "no.json is no search result"),
     ([ARCH, "--epochs", "0"], "epochs 0"),
     ([ARCH, "--batch-size", "100000"], "batch_size 100000: must be from 1 to the 1198"),
@@ -322,6 +326,31 @@ def test_an_import_of_nothing_is_refused(tmp_path: Path) -> None:
     said = refuse("benchmark", "import", tmp_path / "no.pth", "--out", tmp_path / "t.parquet")
     assert f"{tmp_path / 'no.pth'} not found" in said
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("named", ["nats:{list}", "released:{list}"])
+def test_numbers_of_a_list_are_read_in_the_order_that_is_said(named: str, run: Path, tmp_path: Path) -> None:
+    space = nshot.space("nasbench201", channels=4, cells=1, resolution=8)
+    official = [(3, 3, 3, 3, 3, 3), (0, 0, 0, 0, 0, 1), (0, 0, 0, 0, 0, 0)]
+    accuracies = {"digits_test": np.array([90.0, 20.0, 10.0])}
+    write_benchmark(tmp_path / "table.parquet", space, official, accuracies, {}, order="nats")
+    (tmp_path / "list.json").write_text("[1, 0]")
+    order = named.format(list=tmp_path / "list.json")
+    args = ["--benchmark", tmp_path / "table.parquet", "--subnets", order, "--name", "listed", "--device", "cpu"]
+    assert nshot_("rank", run, *args)[0] == 0
+    ranked = pq.read_table(run / "listed.parquet").to_pydict()
+    expected = [official[1], official[0]] if named.startswith("nats") else [(0, 0, 0, 0, 0, 1), (0, 0, 0, 0, 0, 0)]
+    assert ranked["arch"] == [space.format(subnet) for subnet in expected]
+    args[3] = tmp_path / "list.json"
+    assert "list.json: '1': a number needs its order" in refuse("rank", run, *args)
+    assert "'nats:1': only a table" in refuse("search", run, "--subnets", f"nats:{tmp_path / 'list.json'}")
+
+
+@pytest.mark.parametrize("text", ["12", "nats:12"])
+def test_a_picture_of_a_number_without_its_order_is_refused(text: str, tmp_path: Path) -> None:
+    assert f"'{text}': " in refuse("draw", text, "--out", tmp_path / "out.svg")
+    assert not list(tmp_path.iterdir())
+    assert nshot_("draw", "released:12", "--out", tmp_path / "out.svg")[0] == 0
 
 
 RANK_AND_SEARCH = [

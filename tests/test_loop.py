@@ -256,7 +256,7 @@ def test_adamw_separates_both_moments(idle: Idle) -> None:
     plan = spos(ms="2<-0")
     recipe = {"lr": 0.01, "weight_decay": 0.05}
     model, twin = new_supernet(), new_supernet()
-    optimizer = SeparatedMomentum(adamw(model.parameters(), idle=idle, clip=CLIP, **recipe), 5)
+    optimizer = SeparatedMomentum(adamw(model, idle=idle, clip=CLIP, **recipe), 5)
     for _ in train_steps(model, optimizer, plan, batches, start=0, total_steps=STEPS, lr=LR):
         pass
     optimizers = [torch.optim.AdamW(twin.parameters(), **recipe) for _ in range(5)]

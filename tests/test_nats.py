@@ -154,6 +154,7 @@ def test_imports_means_over_seeds(tmp_path, form):
     for column in EXPECTED:
         np.testing.assert_allclose(table.columns[column], means(content, column), rtol=1e-6)
     assert table.metadata == {"space": {"name": "nasbench201"}, "imported": path.name}
+    assert {i: space.format(subnet) for i, subnet in table.numbered["nats"].items()} == dict(enumerate(ARCHS))
     assert [p.name for p in out.parent.iterdir()] == ["table.parquet"]
 
 
@@ -163,6 +164,31 @@ def test_order_is_by_index_not_by_storage(tmp_path):
     out = import_official(write(tmp_path, "pth", content), tmp_path / "t.parquet")
     table = read_benchmark(str(out), NASBench201())
     np.testing.assert_allclose(table.columns["cifar100_test"], means(content, "cifar100_test"), rtol=1e-6)
+
+
+def test_numbers_stay_the_official_ones_whatever_becomes_of_the_rows(tmp_path):
+    """Sorted and filtered by other tools, each row keeps its number."""
+    import pyarrow.parquet as pq
+
+    out = import_official(write(tmp_path, "pth", official("pth")), tmp_path / "t.parquet")
+    pq.write_table(pq.read_table(out).sort_by("arch").slice(1, 3), out)
+    space = NASBench201()
+    kept = sorted(ARCHS)[1:4]
+    found = read_benchmark(str(out), space).numbered["nats"]
+    assert found == {ARCHS.index(arch): space.parse(arch) for arch in kept}
+    assert list(found) != sorted(found)
+
+
+@pytest.mark.parametrize("numbers", [[0, 1, 2, 3, 3], [0, 1, 2, 3, None], [0.0, 1.0, 2.0, 3.0, 4.0]])
+def test_numbers_that_cannot_be_are_refused(tmp_path, numbers):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    out = import_official(write(tmp_path, "pth", official("pth")), tmp_path / "t.parquet")
+    table = pq.read_table(out)
+    pq.write_table(table.set_column(table.column_names.index("nats"), "nats", pa.array(numbers)), out)
+    with pytest.raises(UserError, match="no distinct whole numbers in column 'nats': import it again"):
+        read_benchmark(str(out), NASBench201())
 
 
 def test_params_are_of_the_space(tmp_path):

@@ -90,12 +90,15 @@ def by_hand(
     weights, decay = network.parameters(), recipe.weight_decay
     optimizer: torch.optim.Optimizer
     if recipe.optimizer == "adamw":
-        optimizer = torch.optim.AdamW(weights, weight_decay=decay)
+        plain = [weight for weight in weights if weight.dim() > 1]  # convolutions and the classifier, without bias
+        flat = [weight for weight in network.parameters() if weight.dim() == 1]
+        optimizer = torch.optim.AdamW([{"params": plain, "weight_decay": decay}, {"params": flat, "weight_decay": 0.0}])
     else:
         optimizer = torch.optim.SGD(weights, 1.0, recipe.momentum, weight_decay=decay, nesterov=recipe.nesterov)
     states = []
     for step, rate in enumerate(rates):
-        optimizer.param_groups[0]["lr"] = rate
+        for group in optimizer.param_groups:
+            group["lr"] = rate
         optimizer.zero_grad()
         loss(network, *batches(step)).backward()
         if recipe.clip is not None:

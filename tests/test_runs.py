@@ -142,7 +142,7 @@ def test_only_the_two_newest_checkpoints_are_kept_and_torch_reads_them(whole) ->
     paths = checkpoint.checkpoints(whole)
     assert [checkpoint.step_of(path) for path in paths] == [70, 60]
     state = torch.load(paths[0], weights_only=True)
-    assert set(state) == {"model", "optimizer", "losses"}
+    assert set(state) == {"model", "optimizer", "losses", "seconds"}
     assert not list(whole.glob("*.partial"))
 
 

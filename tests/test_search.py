@@ -174,11 +174,42 @@ NOTATION = "|none~0|+|skip_connect~0|nor_conv_1x1~1|+|nor_conv_3x3~0|avg_pool_3x
 
 def test_subnets_from_file(tmp_path):
     path = tmp_path / "list.json"
-    path.write_text(json.dumps([0, 15624, NOTATION, [3, 3, 3, 3, 3, 3], "7", 5**5]))
-    assert subnets_from_file(path, SPACE, tmp_path) == [
+    entries = [0, 15624, NOTATION, [3, 3, 3, 3, 3, 3], "7", 5**5]
+    expected = [
         (0, 0, 0, 0, 0, 0), (4, 4, 4, 4, 4, 4), (0, 1, 2, 3, 4, 0), (3, 3, 3, 3, 3, 3), (0, 0, 0, 0, 1, 2),
         (1, 0, 0, 0, 0, 0),
     ]  # fmt: skip
+    path.write_text(json.dumps(entries))
+    assert subnets_from_file(f"released:{path}", SPACE, tmp_path) == expected
+    assert subnets_from_file(Path("released:list.json"), SPACE, tmp_path) == expected  # one under the root
+    path.write_text(json.dumps([f"released:{e}" if str(e).isdigit() else e for e in entries]))
+    for name in (str(path), f"released:{path}", f"nats:{path}"):  # an entry's own order counts
+        assert subnets_from_file(name, SPACE, tmp_path) == expected
+
+
+@pytest.mark.parametrize("entries", [[12], [NOTATION, "12"], ["nats:12"], [[0] * 6, 12]])
+def test_numbers_without_an_order_are_refused(entries, tmp_path):
+    path = tmp_path / "list.json"
+    path.write_text(json.dumps(entries))
+    name = f"nats:{path}" if entries == [[0] * 6, 12] else path
+    with pytest.raises(UserError) as refusal:
+        subnets_from_file(name, SPACE, tmp_path)
+    official = "nats" in f"{name}{entries}"
+    assert ("'nats:12': only a table" if official else "'12': a number needs its order") in str(refusal.value)
+    assert str(refusal.value).startswith(f"subnet list {path}: ")
+
+
+def test_the_official_order_is_the_tables(tmp_path):
+    path = tmp_path / "list.json"
+    path.write_text(json.dumps([1, "nats:0", "released:1", NOTATION]))
+    orders = {"nats": {0: (4,) * 6, 1: (2,) * 6, 9: (1,) * 6}}
+    expected = [(2,) * 6, (4,) * 6, (0, 0, 0, 0, 0, 1), (0, 1, 2, 3, 4, 0)]
+    assert subnets_from_file(f"nats:{path}", SPACE, tmp_path, orders) == expected
+    with pytest.raises(UserError, match="'1': a number needs its order"):
+        subnets_from_file(path, SPACE, tmp_path, orders)
+    path.write_text("[2]")
+    with pytest.raises(UserError, match="'nats:2': the benchmark numbers 3 subnets, from 0 to 9"):
+        subnets_from_file(f"nats:{path}", SPACE, tmp_path, orders)
 
 
 @pytest.mark.parametrize(
@@ -192,6 +223,7 @@ def test_subnets_from_file(tmp_path):
         (b'{"subnets": [1]}', "list.json must be a JSON list"),
         (b"7", "list.json must be a JSON list"),
         (b"[15625]", "15625"),
+        (b'["released:15625"]', "0 to 15624"),
         (b"[-1]", "'-1'"),
         (b"[1.5]", "'1.5'"),
         (b"[null]", "'None'"),
@@ -201,7 +233,7 @@ def test_subnets_from_file(tmp_path):
         (b"[[0, 0, 0, 0, 0, 5]]", "option 5 of decision '3<-2'"),
         (b"[[0, 0, 0, 0, 0, -1]]", "option -1"),
         (b'[[0, 0, 0, 0, 0, "3"]]', "option 3"),
-        (b"[0, [[0], 0, 0, 0, 0, 0]]", "decision '1<-0'"),
+        (b"[[0, 0, 0, 0, 0, 0], [[0], 0, 0, 0, 0, 0]]", "decision '1<-0'"),
         (b"[[0, 0, 0, 0, 0, true]]", "option True"),
     ],
 )
@@ -217,7 +249,7 @@ def test_bad_list_is_refused(content, message, tmp_path):
 
 def test_list_of_a_restricted_space_holds_its_own_subnets(tmp_path):
     path = tmp_path / "list.json"
-    path.write_text("[0]")
+    path.write_text('["released:0"]')
     with pytest.raises(UserError, match="option 0 of decision '1<-0' is none of 3"):
         subnets_from_file(path, SPACE.restrict("1<-0", "nor_conv_3x3"), tmp_path)
 

@@ -40,20 +40,29 @@ def paths_of(space: Space, count: int) -> list[tuple[int, ...]]:
     return [space.sample(rng) for _ in range(count)]
 
 
-def torch_sgd(weights: list[Tensor]) -> torch.optim.Optimizer:
-    return torch.optim.SGD(weights, lr=LR, momentum=0.9, weight_decay=DECAY, nesterov=True)
+def torch_sgd(network: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.SGD(network.parameters(), lr=LR, momentum=0.9, weight_decay=DECAY, nesterov=True)
 
 
-def torch_adamw(weights: list[Tensor]) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(weights, lr=LR, weight_decay=DECAY)
+def torch_adamw(network: nn.Module) -> torch.optim.Optimizer:
+    """Norms, biases, token and positions are not decayed."""
+    apart = ("norm", "bias", "token", "position")
+    groups: dict[bool, list[Tensor]] = {True: [], False: []}
+    for name, p in network.named_parameters():
+        groups[any(word in name for word in apart)].append(p)
+    return torch.optim.AdamW([{"params": groups[True], "weight_decay": 0.0}, {"params": groups[False]}], LR,
+                             weight_decay=DECAY)  # fmt: skip
 
 
-OURS: dict[str, Callable[[list[Tensor]], Any]] = {
-    "sgd": lambda w: sgd(w, idle="rest", clip=None, fast=False, lr=LR, momentum=0.9, weight_decay=DECAY, nesterov=True),
-    "fused": lambda w: sgd(
-        w, idle="rest", clip=None, fast=True, lr=LR, momentum=0.9, weight_decay=DECAY, nesterov=True
-    ),
-    "adamw": lambda w: adamw(w, idle="rest", clip=None, lr=LR, weight_decay=DECAY),
+def ours_sgd(fast: bool) -> Callable[[nn.Module], Any]:
+    shared: dict[str, Any] = {"lr": LR, "momentum": 0.9, "weight_decay": DECAY, "nesterov": True}
+    return lambda m: sgd(m.parameters(), idle="rest", clip=None, fast=fast, **shared)
+
+
+OURS: dict[str, Callable[[nn.Module], Any]] = {
+    "sgd": ours_sgd(fast=False),
+    "fused": ours_sgd(fast=True),
+    "adamw": lambda m: adamw(m, idle="rest", clip=None, lr=LR, weight_decay=DECAY),
 }
 
 
@@ -67,7 +76,7 @@ def dense_step(weights: dict[str, Tensor], states: State, network: nn.Module, ma
     with torch.no_grad():
         for name, p in network.named_parameters():
             p.copy_(weights[name][inside[name]])
-    optimizer = make(list(network.parameters()))
+    optimizer = make(network)
     for name, p in network.named_parameters():
         for key, value in states.get(name, {}).items():
             optimizer.state[p][key] = value[inside[name]].clone() if value.dim() else value.clone()
@@ -102,7 +111,7 @@ def test_equals_dense_networks_of_the_slices(space: Space, name: str, clusters: 
     for step, path in enumerate(paths):
         dense = torch_adamw if name == "adamw" else torch_sgd
         dense_step(expected, states[path[1] % clusters], space.network(path), dense, step)
-    optimizer = OURS[name](list(supernet.parameters()))
+    optimizer = OURS[name](supernet)
     rest_slices(optimizer, supernet)
     steps = train_steps(
         supernet,
@@ -124,7 +133,7 @@ def test_what_several_paths_use_is_live(space: Space) -> None:
     layers = [d.name for d in space.decisions[2:]]
     wide = (2, 0, *[0 for _ in layers])
     narrow = (0, 0, *[1 for _ in layers])
-    optimizer = OURS["sgd"](list(supernet.parameters()))
+    optimizer = OURS["sgd"](supernet)
     rest_slices(optimizer, supernet)
     before = {key: p.detach().clone() for key, p in supernet.named_parameters()}
     with torch.no_grad():

@@ -337,7 +337,7 @@ def test_all_3x3_network(nb201: NASBench201) -> None:
 def test_all_notations_and_indices(nb201: NASBench201) -> None:
     for index, subnet in enumerate(all_subnets()):
         assert nb201.parse(nb201.format(subnet)) == subnet
-        assert nb201.at(index) == nb201.parse(str(index)) == subnet
+        assert nb201.at(index) == nb201.parse(f"released:{index}") == subnet
         assert nb201.index(subnet) == index
 
 
@@ -468,10 +468,20 @@ def test_impossible_sizes(sizes: dict[str, int], message: str) -> None:
         nshot.space("nasbench201", **sizes)
 
 
+ODD = ["", "released:", "released:-1", "released:+1", "released:1.0", "released:1e3", "released:0x1", "released: 1",
+       "released:" + "9" * 5000, ":1", "released:released:1", "١", "-1", "1.5", "None"]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("15625", "15625.*0 to 15624"),
+        ("released:15625", "15625.*0 to 15624"),
+        ("1", "'1': a number needs its order; write released:1 "),
+        (" 0007 ", "'7': a number needs its order; write released:7 "),
+        ("nats:1", r"'nats:1': only a table that nshot benchmark import made .* api\.arch\(1\)"),
+        ("official:1", "unknown order 'official' of 'official:1': write released:1, or the notation"),
+        ("Released:1", "unknown order 'Released'"),
+        *((text, "is no nasbench201 subnet") for text in ODD),
         ("|none~0|+|none~0|none~1|", "is no nasbench201 subnet"),
         ("|none~0|+|none~1|none~0|+|none~0|none~1|none~2|", "is no nasbench201 subnet"),
         ("|conv_5x5~0|+|none~0|none~1|+|none~0|none~1|none~2|", "unknown operation 'conv_5x5'.*nor_conv_3x3"),
@@ -484,7 +494,7 @@ def test_bad_arch_strings(nb201: NASBench201, text: str, message: str) -> None:
 
 def test_subnet_outside_a_restricted_space(nb201: NASBench201) -> None:
     restricted = nb201.restrict("1<-0", "nor_conv_3x3")
-    for text in ("0", "|none~0|+|none~0|none~1|+|none~0|none~1|none~2|"):
+    for text in ("released:0", "|none~0|+|none~0|none~1|+|none~0|none~1|none~2|"):
         with pytest.raises(UserError, match="option 0 of decision '1<-0'"):
             restricted.parse(text)
 

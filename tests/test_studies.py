@@ -14,10 +14,11 @@ import nshot
 from helpers import nshot_, refuse
 from nshot import UserError
 from nshot.benchmarks.table import EMBEDDED
+from nshot.studies import runner
 from nshot.studies.base import SCALES, Measured, Row, Setting, Study, studies
 from nshot.studies.collect import Known, collect, markdown, searched
-from nshot.studies.runner import Job, jobs_of, run_jobs
-from nshot.studies.searched import limited, retrained, training_minutes
+from nshot.studies.runner import PROTOCOL, Job, is_done, jobs_of, run_jobs
+from nshot.studies.searched import limited, retrained
 from nshot.training.config import TrainConfig
 
 SMOKE = SCALES["smoke"]
@@ -139,14 +140,6 @@ def test_the_benchmark_says_what_a_found_subnet_truly_reaches(tmp_path: Path) ->
         assert next(iter(figures)) == "in the benchmark, test (%)"  # the column that is drawn beside the paper's
 
 
-def test_minutes_of_training_are_those_of_all_parts(tmp_path: Path) -> None:
-    for part, rates in (("part-0", (320.0, 640.0)), ("part-1", (64.0, 64.0))):
-        (tmp_path / part).mkdir()
-        lines = [{"step": 10 * (i + 1), "images_per_second": rate} for i, rate in enumerate(rates)]
-        (tmp_path / part / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert training_minutes(tmp_path, 64) == pytest.approx((2 + 1 + 10 + 10) / 60)
-
-
 def test_what_is_done_is_not_done_again(folder: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in (folder / "runs").rglob("*")}
     status, out, _ = command(folder)
@@ -160,7 +153,7 @@ def test_a_killed_study_continues(folder: Path, tmp_path: Path) -> None:
     name = "table-k"
     assert command(tmp_path, name=name)[0] == 0
     text = (tmp_path / "out" / f"{name}-smoke.json").read_text()
-    victim = next((tmp_path / "runs" / "smoke").glob("spos-*/sample40-256.json"))
+    victim = next((tmp_path / "runs" / "smoke").glob("spos-*/sample40-256-*.json"))
     victim.unlink()
     shutil.rmtree(tmp_path / "out")
     status, out, _ = command(tmp_path, name=name)
@@ -204,6 +197,52 @@ def test_figures_of_another_configuration_are_not_taken_over(folder: Path) -> No
     assert len(jobs_of([studies["table-k"]], other, 1, {"table-k": before.figures})) == 11
 
 
+SCALED = {
+    "candidates": 5, "images": 200, "retrain_epochs": 2, "benchmark": "other.parquet", "sample": 50,
+    "subnets": Path("released:list.json"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("change", SCALED)
+def test_figures_of_another_scale_are_not_taken_over(change: str, folder: Path) -> None:
+    """Neither what a run's folder has nor what a table has."""
+    other = replace(SMOKE, **{change: SCALED[change]})
+    ranked = change not in ("candidates", "retrain_epochs")  # those make no ranking another
+    for name in ("table-a", "table-b", "table-h", "table-k") if ranked else ("table-a", "table-b", "table-h"):
+        known = Known.of(studies[name], SMOKE, folder / "out").figures
+        before = jobs_of([studies[name]], SMOKE, 1)
+        assert {job.name for job in before.values()} == set(known)
+        jobs = jobs_of([studies[name]], other, 1, {name: known})
+        assert len(jobs) == len(before)
+        assert not any(is_done(folder / "runs" / "smoke" / job.folder, job) for job in jobs.values())
+
+
+def test_lists_of_one_name_in_two_places_make_two_rankings() -> None:
+    lists = [Path(f"released:{place}/list.json") for place in "ab"] + [Path("nats:a/list.json")]
+    jobs = [Job.of(Setting("spos"), replace(SMOKE, subnets=each), 0) for each in lists]
+    assert len({job.result for job in jobs}) == 3
+    assert len({job.folder for job in jobs}) == 1  # of one training
+
+
+def test_figures_of_another_protocol_are_not_taken_over(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def names() -> list[str]:
+        return sorted({name for job in jobs_of(ALL, SMOKE, 1).values() for name in (job.folder, job.supernet)})
+
+    before = names()
+    monkeypatch.setattr(runner, "PROTOCOL", PROTOCOL + 1)
+    assert len(names()) == len(before)
+    assert not set(names()) & set(before)
+    shutil.copytree(folder / "out", tmp_path / "out")
+    shutil.copytree(folder / "runs", tmp_path / "runs")
+    status, out, _ = command(tmp_path, "--collect", name="table-k")
+    assert status == 0
+    assert f"table-k: 11 runs in {tmp_path / 'out'} are of other settings or an earlier version, and left out" in out
+    rows = json.loads((tmp_path / "out" / "table-k-smoke.json").read_text())["rows"]
+    assert all(row["seeds"] == {} and row["missing seeds"] == [0] for row in rows)
+
+
 def test_first_seeds_come_first() -> None:
     seeds = [job.config.seed for job in jobs_of(ALL, SMOKE, 3).values()]
     assert seeds == sorted(seeds)
@@ -244,7 +283,8 @@ def test_a_supernet_that_diverges_is_trained_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", sorted({*nshot.list_spaces()} - {"nasbench201"}))
 def test_a_run_is_named_by_what_differs_from_the_defaults_of_its_space(name: str) -> None:
     """So that its figures are found by a version whose space has one more size."""
-    digest = hashlib.sha256(f'{{"space": {{"name": "{name}"}}}}'.encode()).hexdigest()
+    said = f'{{"protocol": {PROTOCOL}, "space": {{"name": "{name}"}}}}'
+    digest = hashlib.sha256(said.encode()).hexdigest()
     job = Job(TrainConfig(space=nshot.space(name)), SMOKE)
     assert job.folder == f"spos-{digest[:12]}"
     other = replace(job, config=replace(job.config, space=nshot.space(name, resolution=64)))

@@ -80,7 +80,8 @@ def rank(args: list[str]) -> None:
         benchmark: str
         """digits (embedded), nasbench201 (under the data root), or a parquet file."""
         subnets: Path | None = None
-        """JSON list of the subnets to rank (indices or notation): a path, or one under the data root."""
+        """JSON list of the subnets to rank: a path, or one under the data root. Numbers in it need their order:
+        released:PATH, or nats:PATH where the benchmark was imported."""
         sample: int | None = None
         """Without --subnets: how many random subnets of the benchmark, 0 for all; default: 1,000."""
         column: str | None = None
@@ -125,7 +126,8 @@ def search(args: list[str]) -> None:
     class Search(Where):
         how: How = field(default_factory=How)
         subnets: Path | None = None
-        """Instead: a JSON list of subnets (a path, or one under the data root); those within the limits are scored."""
+        """Instead: a JSON list of subnets (a path, or one under the data root; released:PATH where it has numbers);
+        those within the limits are scored."""
         max_params: str | None = None
         """Most parameters of the stand-alone network, such as 1.2M."""
         min_params: str | None = None
@@ -169,7 +171,7 @@ def retrain(args: list[str]) -> None:
     from nshot.training.recipes import RECIPES, recipe
     from nshot.training.retrain import RetrainConfig, read_choice, retrain_best
 
-    choice = positional(args, "retrain", "SUBNET: its notation, its index, or a search.json")
+    choice = positional(args, "retrain", "SUBNET: its notation, released:N, or a search.json")
     default, archs = read_choice(choice)
     name = take(args, "--recipe") or "cifar"
     default = dataclasses.replace(take_space(args, default), recipe=recipe(name))
@@ -181,8 +183,9 @@ def retrain(args: list[str]) -> None:
         config: RetrainConfig = field(default_factory=lambda: default)
 
     what = (
-        "Retrain a subnet from scratch on all training images and test it. SUBNET: notation, index or search.json. "
-        f"The defaults are those of the recipe {name}; options override it. Recipes (--recipe): {', '.join(RECIPES)}."
+        "Retrain a subnet from scratch on all training images and test it. SUBNET: its notation, released:N or a "
+        f"search.json. The defaults are those of the recipe {name}; options override it. Recipes (--recipe): "
+        f"{', '.join(RECIPES)}."
     )
     command = parse(Retrain, args, "retrain SUBNET", what)
     config = command.config

@@ -33,7 +33,7 @@ def draw(args: list[str]) -> None:
     from nshot.report.draw import draw, read_drawn
     from nshot.spaces import Space, list_spaces, space
 
-    choice = positional(args, "draw", "SUBNET: its notation, its index, a search.json, or a folder with one")
+    choice = positional(args, "draw", "SUBNET: its notation, released:N, a search.json, or a folder with one")
     named = take(args, "--space")
     default, arch = read_drawn(choice, space(named or "nasbench201"))
     if named not in (None, default.name):
@@ -46,7 +46,7 @@ def draw(args: list[str]) -> None:
         space: Space = field(default_factory=lambda: default)
 
     what = (
-        "Draw a subnet. SUBNET: notation, index, search.json (the best), or a folder that nshot search or retrain "
+        "Draw a subnet. SUBNET: notation, released:N, search.json (the best), or a folder that nshot search or retrain "
         f"wrote to. Spaces (--space): {', '.join(list_spaces())}."
     )
     command = parse(Draw, args, "draw SUBNET", what)

@@ -59,7 +59,7 @@ def _hand_over(base: TrainConfig, ranking: Ranking, out: Path) -> None:
     place = int((ranking.true > ranking.true[best]).sum()) + 1
     print(f"\n[3/3] retraining the subnet that it puts first; its true rank is {place} of {len(ranking.subnets)}")
     recipe = Recipe(epochs=40, batch_size=64, lr=0.1)
-    config = RetrainConfig(space=base.space, recipe=recipe, dataset=base.dataset)
+    config = RetrainConfig(space=base.space, recipe=recipe, dataset=base.dataset, seed=base.seed)
     data = load(base.dataset, resolution=base.space.resolution)
     result = retrain(config, ranking.subnets[best], data, out / "retrained", device="cpu", say=_quiet)
     print(f"{result['arch']}\n{result['params']:,} parameters, test accuracy {result['test_accuracy']:.1f} %")

@@ -61,7 +61,8 @@ def import_official(path: str | Path, out: str | Path, *, space: Space | None = 
         space: of which sizes the ``params`` column is; default: NAS-Bench-201's own, for 10 classes.
 
     Returns:
-        The table: every architecture in the official order, and the accuracies of `COLUMNS` in percent.
+        The table: every architecture in the official order, its number there (``nats``), and the accuracies of
+        `COLUMNS` in percent.
 
     Raises:
         UserError: for a file that is missing, broken, incomplete, of another space, or asks for code to be run; and
@@ -84,7 +85,7 @@ def import_official(path: str | Path, out: str | Path, *, space: Space | None = 
     metadata = {"space": {"name": space.name}, "imported": source.resolve().name}
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        write_benchmark(target, space, subnets, columns, metadata)
+        write_benchmark(target, space, subnets, columns, metadata, order="nats")
     except OSError as error:
         raise UserError(f"out {target} cannot be written ({error}): name another file") from None
     return target
@@ -118,8 +119,7 @@ def _architectures(source: Path) -> Iterator[tuple[str, Any, str]]:
 
 
 def _parse(arch: Any, space: Space, where: str) -> Subnet:
-    # ``parse`` also takes an index, in nshot's order of subnets; the official order is another.
-    if not isinstance(arch, str) or arch.strip().isdecimal():
+    if not isinstance(arch, str) or "|" not in arch:  # numbers are no notation, whatever their order
         raise UserError(f"{where}: {arch!r} is no {space.name} subnet: name a topology (tss) file")
     try:
         return space.parse(arch)

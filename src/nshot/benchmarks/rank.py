@@ -96,7 +96,7 @@ def rank_run(
     Args:
         run: the run folder.
         benchmark: name or file, see `read_benchmark`.
-        subnets: a JSON list of subnets, a path or one under the data root.
+        subnets: a JSON list of subnets, see `subnets_from_file`.
         sample: without ``subnets``, how many random ones of the benchmark, by default 1,000; 0 or more than it has:
             all.
         column: of true accuracies; default ``<dataset>_test``.
@@ -124,7 +124,7 @@ def rank_run(
     column = column or f"{config.dataset}_test"
     table = read_benchmark(benchmark, config.space, root)
     if subnets is not None:
-        chosen = subnets_from_file(subnets, config.space, data_root(root))
+        chosen = subnets_from_file(subnets, config.space, data_root(root), table.numbered)
     else:
         chosen = table.subnets
         if 0 < sample < len(chosen):

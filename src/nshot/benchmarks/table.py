@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from nshot.data.sources import data_root
 from nshot.errors import UserError
 from nshot.files import write_parquet
 from nshot.spaces import Space, Subnet
+from nshot.spaces.lists import ORDERS
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -25,13 +26,15 @@ class Benchmark:
     """True accuracies of subnets of one space.
 
     ``columns`` maps each ``<dataset>_<part>`` to accuracies in percent, in the order of ``subnets``. ``metadata`` is
-    what the table says of itself (space, recipe, seeds), empty for tables that nshot did not write.
+    what the table says of itself (space, recipe, seeds), empty for tables that nshot did not write. ``numbered`` has
+    for each order that it has a column of (``nats``) the subnet of each number.
     """
 
     name: str
     subnets: list[Subnet]
     columns: dict[str, np.ndarray]
     metadata: dict[str, Any]
+    numbered: dict[str, dict[int, Subnet]] = field(default_factory=dict)
 
     def truth(self, column: str, subnets: Sequence[Subnet]) -> np.ndarray:
         """True accuracies of these subnets. Raises UserError for an unknown column, or subnets that are not listed."""
@@ -88,7 +91,8 @@ def read_benchmark(name: str, space: Space, root: str | Path | None = None) -> B
     except UserError as error:
         raise UserError(f"benchmark {path} is not of space {space.name}: {error}") from None
     _check_rows(path, space, subnets)
-    return Benchmark(name, subnets, {c: _accuracies(path, c, table.column(c)) for c in names}, metadata)
+    numbered = {c: _numbers(path, c, table.column(c), subnets) for c in ORDERS if c in table.column_names}
+    return Benchmark(name, subnets, {c: _accuracies(path, c, table.column(c)) for c in names}, metadata, numbered)
 
 
 def _check_rows(path: Path, space: Space, subnets: list[Subnet]) -> None:
@@ -111,16 +115,32 @@ def _accuracies(path: Path, name: str, column: "pa.ChunkedArray") -> np.ndarray:
     return values
 
 
+def _numbers(path: Path, name: str, column: "pa.ChunkedArray", subnets: list[Subnet]) -> dict[int, Subnet]:
+    found = dict(zip(column.to_pylist(), subnets, strict=True))
+    if len(found) < len(subnets) or not all(isinstance(number, int) for number in found):
+        raise UserError(f"benchmark {path} has no distinct whole numbers in column {name!r}: import it again")
+    return found
+
+
 def write_benchmark(
-    path: Path, space: Space, subnets: Sequence[Subnet], columns: dict[str, np.ndarray], metadata: dict[str, Any]
+    path: Path,
+    space: Space,
+    subnets: Sequence[Subnet],
+    columns: dict[str, np.ndarray],
+    metadata: dict[str, Any],
+    order: str | None = None,
 ) -> None:
-    """Writes the table atomically: ``arch``, ``params`` (of the stand-alone network) and the accuracies, in float32."""
+    """Writes the table atomically: ``arch``, ``params`` (of the stand-alone network) and the accuracies, in float32.
+
+    ``order`` names one of `ORDERS` in which the subnets are; their numbers, from 0, are then a column of that name.
+    """
     import pyarrow as pa
 
     table = pa.table(
         {
             "arch": [space.format(subnet) for subnet in subnets],
             "params": [space.network_params(subnet) for subnet in subnets],
+            **({order: range(len(subnets))} if order else {}),
             **{name: values.astype(np.float32) for name, values in columns.items()},
         }
     )

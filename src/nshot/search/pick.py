@@ -101,7 +101,7 @@ def search_run(
         run: the run folder.
         limits: what the network that is handed over may cost.
         how: who proposes subnets.
-        subnets: instead, a JSON list, all of which are scored that keep to the limits.
+        subnets: instead, a JSON list (see `subnets_from_file`), all of which are scored that keep to the limits.
         by: the score; ties of one are broken by the other.
         images: so many validation images, a stratified sample; default all.
         calibration: as `score_run` has it.

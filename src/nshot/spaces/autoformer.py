@@ -249,6 +249,10 @@ class Backbone(nn.Module):
         self.classifier = ElasticLinear(shape.width, space.num_classes)
         initialise(self)
 
+    def no_weight_decay(self) -> set[str]:
+        """What AdamW does not decay besides norms and biases, as Chen et al. name it: class token and positions."""
+        return {n for n, _ in self.named_parameters() if n.endswith(("token", "position", "vertical", "horizontal"))}
+
     def run(self, x: Tensor, shape: Shape) -> Tensor:
         w, conv = shape.width, self.embedding
         assert conv.bias is not None

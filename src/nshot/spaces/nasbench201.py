@@ -1,5 +1,6 @@
 """The NAS-Bench-201 space: one cell of six edges and five operations, repeated (Dong and Yang, ICLR 2020)."""
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -139,30 +140,49 @@ class NASBench201(Space):
         return "+".join(nodes)
 
     def parse(self, text: str) -> Subnet:
-        """A subnet from the field's notation, or from its index in the benchmark (0 to 15624)."""
-        if text.strip().isdecimal():
-            return self.check(self.at(int(text)))
+        """A subnet from the field's notation, or from ``released:N``, its number as `index` has it."""
+        if number := re.fullmatch(r"(?:(\w+):)?([0-9]{1,9})", text.strip()):
+            return self.check(self._numbered(number[1], int(number[2])))
         nodes = [node.strip("|").split("|") for node in text.strip().split("+")]
         edges = [entry.rpartition("~") for node in nodes for entry in node]
         right_shape = [len(node) for node in nodes] == list(range(1, NODES))
         if not right_shape or [source for _, _, source in edges] != [str(source) for _, source in EDGES]:
             raise UserError(
-                f"{text!r} is no nasbench201 subnet: expected |op~0|+|op~0|op~1|+|op~0|op~1|op~2|, or an index"
+                f"{text!r} is no nasbench201 subnet: expected |op~0|+|op~0|op~1|+|op~0|op~1|op~2|, or released:N"
             )
         for op, _, _ in edges:
             if op not in OPS:
                 raise UserError(f"unknown operation {op!r} in {text!r}: choose of {', '.join(OPS)}")
         return self.check(tuple(OPS.index(op) for op, _, _ in edges))
 
+    def _numbered(self, order: str | None, number: int) -> Subnet:
+        if order == "released":
+            return self.at(number)
+        if order == "nats":
+            raise UserError(
+                f"'nats:{number}': only a table that nshot benchmark import made knows the official order, for lists "
+                f"that are ranked against it; write the notation, which the official api.arch({number}) gives"
+            )
+        if order is None:
+            raise UserError(
+                f"'{number}': a number needs its order; write released:{number} (of all numbers of a list: "
+                "released:FILE) for that of the paper's code, which is not the official benchmark's, or the notation "
+                "|op~0|+|op~0|op~1|+|op~0|op~1|op~2|"
+            )
+        raise UserError(f"unknown order {order!r} of '{order}:{number}': write released:{number}, or the notation")
+
     def index(self, subnet: Subnet) -> int:
-        """Position in the benchmark, 0 to 15624: base 5, the first edge most significant."""
+        """Number in the released code's order, 0 to 15624: base 5, the first edge most significant.
+
+        In the official benchmark's files (NAS-Bench-201, NATS-Bench) a number names another architecture.
+        """
         index = 0
         for op in subnet:
             index = index * len(OPS) + op
         return index
 
     def at(self, index: int) -> Subnet:
-        """The subnet at that position. Raises UserError outside 0 to 15624."""
+        """The inverse of `index`. Raises UserError outside 0 to 15624."""
         if not 0 <= index < len(OPS) ** len(EDGES):
             raise UserError(f"subnet index {index}: nasbench201 has 0 to {len(OPS) ** len(EDGES) - 1}")
         return tuple(index // len(OPS) ** place % len(OPS) for place in reversed(range(len(EDGES))))

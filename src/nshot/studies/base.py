@@ -18,7 +18,7 @@ class Scale:
     preset: str
     benchmark: str
     subnets: Path | None = None
-    """List of the subnets that are ranked, under the data root."""
+    """List of the subnets that are ranked, under the data root, with the order of its numbers before it."""
     sample: int | None = None
     """Without a list: so many random subnets of the benchmark."""
     images: int | None = None
@@ -31,7 +31,7 @@ class Scale:
     """Epochs for which a search's winner is trained alone."""
 
 
-RANK_LIST, SPLIT = Path("nasbench201/rank-list.json"), "nasbench201/cifar10-split.json"
+RANK_LIST, SPLIT = Path("released:nasbench201/rank-list.json"), "nasbench201/cifar10-split.json"
 CIFAR = {"split": SPLIT}
 SMOKE = {"epochs": 1, "batch_size": 64}
 SCALES = {

@@ -67,7 +67,10 @@ MEASURES: dict[str, Measure] = {"tau": tau, "bias": bias, "own": own, "searched"
 
 @dataclass(frozen=True)
 class Known:
-    """What a result that was written before has: a table goes on where its runs are gone, as on another machine."""
+    """What a result that was written before has: a table goes on where its runs are gone, as on another machine.
+
+    Figures of other settings, another scale or another protocol have another name, and are not taken.
+    """
 
     figures: dict[str, dict[str, float]] = field(default_factory=dict)
     """By the name of the run that they are of."""

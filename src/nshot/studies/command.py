@@ -66,5 +66,8 @@ def run_study(
         )
     for each in chosen:
         result = collect(each, at, seeds, runs / at.preset, root, before[each.name])
+        taken = {name for row in result["rows"] for name in row["runs"].values()}
+        if other := before[each.name].figures.keys() - taken:
+            say(f"{each.name}: {len(other)} runs in {out} are of other settings or an earlier version, and left out")
         say(f"\n{markdown(result)}")
         say(f"written: {', '.join(map(str, write(result, out)))}")

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Container, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,10 @@ from .base import Measured, Scale, Setting, Study
 
 Say = Callable[[str], None]
 FAILED = "failed.json"
+# Part of every run's name. It rises where the same configuration comes to other figures, so that none of before counts
+# as one of now. 2: scores on class-balanced mixtures, C(α) of the space that is stood for, a classifier with its bias,
+# AdamW that spares norms and biases.
+PROTOCOL = 2
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,8 @@ class Job:
         """The run's name: two studies that need the same run find it by this."""
         if self.measured is None:
             return self.supernet
-        return _name(self.measured.function.__name__, self.config, arguments=self.measured.arguments)
+        more = {"arguments": self.measured.arguments, "scale": _described(self.scale)}
+        return _name(self.measured.function.__name__, self.config, **more)
 
     @property
     def supernet(self) -> str:
@@ -57,11 +62,12 @@ class Job:
 
     @property
     def result(self) -> str:
-        """Names the ranking (list and images are part of it), or what was measured."""
+        """Names the ranking, by the list, the images, and all of the scale that determines it; or what was measured."""
         if self.measured is not None:
             return "measured"
         which = self.scale.subnets.stem if self.scale.subnets else f"sample{self.scale.sample}"
-        return f"{which}-{self.scale.images or 'all'}"
+        ranked = {key: _described(self.scale).get(key) for key in ("benchmark", "subnets", "sample", "images")}
+        return f"{which}-{self.scale.images or 'all'}-{_digest(ranked)[:8]}"
 
 
 def _name(kind: str, config: TrainConfig, **more: Any) -> str:
@@ -71,7 +77,18 @@ def _name(kind: str, config: TrainConfig, **more: Any) -> str:
     values = _unlike(to_dict(config), defaults | {"space": own | {"name": defaults["space"]["name"]}}) | more
     for key in ("log_every", "checkpoint_every"):  # they do not change what is trained
         values.pop(key, None)
-    return f"{kind}-{hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]}"
+    return f"{kind}-{_digest(values | {'protocol': PROTOCOL})[:12]}"
+
+
+def _described(scale: Scale) -> dict[str, Any]:
+    """What of a scale is as by default is left out, and what the run's configuration has."""
+    values = {f.name: getattr(scale, f.name) for f in fields(Scale) if f.name != "overrides"}
+    values["subnets"] = scale.subnets and str(scale.subnets)
+    return _unlike(values, {f.name: f.default for f in fields(Scale)})
+
+
+def _digest(values: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def _unlike(values: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
@@ -164,7 +181,7 @@ def _check_ranking(job: Job, root: str | Path | None) -> None:
     config = job.config
     benchmark = read_benchmark(job.scale.benchmark, config.space, root)
     if job.scale.subnets is not None:
-        listed = subnets_from_file(job.scale.subnets, config.space, data_root(root))
+        listed = subnets_from_file(job.scale.subnets, config.space, data_root(root), benchmark.numbered)
         benchmark.truth(f"{config.dataset}_test", listed)
 
 

@@ -16,7 +16,7 @@ from nshot.spaces import Subnet
 from nshot.training.config import TrainConfig, preset
 from nshot.training.recipes import Recipe, recipe
 from nshot.training.retrain import RetrainConfig, retrain, retrain_best
-from nshot.training.run import load_run, read_log
+from nshot.training.run import load_run, read_log, trained_seconds
 from nshot.training.score import score_run
 from nshot.training.train import train
 
@@ -53,7 +53,7 @@ def searched(
     """Tables A and H: the best of random subnets, retrained with this schedule; of several supernets, the best of each
     is retrained and the best of those kept (section D).
 
-    The search's minutes are those of one thread that trains and scores: of training by the rates in its logs, so also
+    The search's minutes are those of one thread that trains and scores: of training by the seconds in its logs, so also
     where it was killed and continued; of scoring as they pass.
     """
     train(config, data, run, device="cpu", say=quiet)
@@ -78,14 +78,8 @@ def searched(
 
 
 def training_minutes(run: Path, batch_size: int) -> float:
-    """How long a run, or all its parts, trained, by the images a second of its logs."""
-    seconds = 0.0
-    for log in run.rglob("log.jsonl"):
-        before = 0
-        for line in read_log(log):
-            seconds += (line["step"] - before) * batch_size / line["images_per_second"]
-            before = line["step"]
-    return seconds / 60
+    """How long a run, or all its parts, trained, by its logs."""
+    return sum(trained_seconds(read_log(log), batch_size) for log in run.rglob("log.jsonl")) / 60
 
 
 def limited(

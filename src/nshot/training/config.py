@@ -12,7 +12,7 @@ from nshot.errors import UserError, check_choices, check_positive, check_share, 
 from nshot.spaces import Space, Supernet, space, spaces
 from nshot.strategies import Options, strategies
 
-from .optimizers import Idle, OptimizerName, check_momentum
+from .optimizers import Decayed, Idle, OptimizerName, as_stored, check_optimizer
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,8 @@ class TrainConfig:
     """Epochs in which the learning rate rises linearly, on top of its schedule."""
     momentum: float = 0.9
     weight_decay: float = 5e-4
+    decayed: Decayed = "matrices"
+    """What AdamW decays: matrices and kernels, not norms, biases, class token and positions, or all. SGD decays all."""
     nesterov: bool = True
     drop_path: float = 0.0
     """Rate of drop-path in training, for spaces whose supernet has it."""
@@ -76,7 +78,7 @@ class TrainConfig:
         check_whole(0, warmup=self.warmup)
         if self.warmup > self.epochs:
             raise UserError(f"warmup {self.warmup}: must not exceed the {self.epochs} epochs")
-        check_momentum(self.optimizer, self.momentum, self.nesterov)
+        check_optimizer(self.optimizer, self.momentum, self.nesterov, self.decayed)
         if not self.bias and "bias" not in self.space.earlier:
             raise UserError(f"bias False: the classifier of space {self.space.name} has one, which C(α) counts")
 
@@ -120,7 +122,7 @@ def from_dict(values: dict[str, Any]) -> TrainConfig:
         "init": None if values.get("init") is None else Path(values["init"]),
         "augment": Augment(**values.get("augment", {})),
     }
-    return TrainConfig(**{**values, **read})
+    return TrainConfig(**{**as_stored(values), **read})
 
 
 def _completed_options(values: dict[str, Any]) -> dict[str, Any]:
@@ -134,7 +136,7 @@ def _completed_options(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def completed(stored: dict[str, Any]) -> dict[str, Any]:
-    """What `to_dict` wrote in an earlier version, with what has become an option since as that version did it."""
+    """What `to_dict` wrote in an earlier version, with what has become an option since, as that version did it."""
     return to_dict(from_dict(stored))
 
 

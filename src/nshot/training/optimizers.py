@@ -3,11 +3,14 @@
 What is not in torch's own is what the released code and the paper differ in: weights off the path (``idle``).
 ``drift``: their gradient is zero, so momentum and weight decay still move them, as in the released code. ``rest``:
 they keep still, and so do the slices off the path of weights that subnets share in part (`rest_slices`).
+
+SGD decays all weights, as the released code. AdamW, the optimizer of transformers' recipes, decays what they decay
+(``decayed``): matrices and kernels, not norms, biases, class tokens and positions, as timm, DeiT and AutoFormer.
 """
 
 import ctypes
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -20,24 +23,46 @@ from nshot.spaces import Supernet
 
 OptimizerName = Literal["sgd", "adamw"]
 Idle = Literal["drift", "rest"]
+Decayed = Literal["matrices", "all"]
 AnyOptimizer = TypeVar("AnyOptimizer", bound=Optimizer)
 
 
-def check_momentum(name: OptimizerName, momentum: float, nesterov: bool) -> None:
-    """Raises UserError for a momentum that the optimizer has not, or one that Nesterov's cannot be of."""
+def check_optimizer(name: OptimizerName, momentum: float, nesterov: bool, decayed: Decayed) -> None:
+    """Raises UserError for an option that the optimizer has not, or a momentum that Nesterov's cannot be of."""
     if name != "sgd" and momentum != 0.9:
         raise UserError(f"momentum {momentum} has no effect with --optimizer {name}")
+    if name != "sgd" and not nesterov:
+        raise UserError(f"nesterov {nesterov} has no effect with --optimizer {name}: leave it out, or say --nesterov")
+    if name == "sgd" and decayed != "matrices":
+        raise UserError(f"decayed {decayed} has no effect with --optimizer {name}, which decays all weights")
     if name == "sgd" and nesterov and momentum == 0:
         raise UserError("momentum 0 with nesterov: add --no-nesterov")
 
 
+def as_stored(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A stored configuration's values, with those of the optimizer that an earlier version did not know or heed.
+
+    There AdamW decayed all weights, and took a ``nesterov`` that did nothing.
+    """
+    if values.get("optimizer") != "adamw":
+        return dict(values)
+    return {"decayed": "all", **values, "nesterov": True}
+
+
 def sgd_or_adamw(
-    name: OptimizerName, parameters: Iterable[Tensor], *, fast: bool, momentum: float, nesterov: bool, **shared: Any
+    name: OptimizerName,
+    module: nn.Module,
+    *,
+    fast: bool,
+    momentum: float,
+    nesterov: bool,
+    decayed: Decayed,
+    **shared: Any,
 ) -> Optimizer:
-    """`sgd` or `adamw` of these weights; ``shared`` are the options of both: idle, clip, lr, weight_decay."""
+    """`sgd` or `adamw` of a module's weights; ``shared`` are the options of both: idle, clip, lr, weight_decay."""
     if name == "adamw":
-        return adamw(parameters, **shared)
-    return sgd(parameters, fast=fast, momentum=momentum, nesterov=nesterov, **shared)
+        return adamw(module, decayed=decayed, **shared)
+    return sgd(module.parameters(), fast=fast, momentum=momentum, nesterov=nesterov, **shared)
 
 
 def sgd(parameters: Iterable[Tensor], *, idle: Idle, clip: float | None, fast: bool, **options: Any) -> SGD:
@@ -56,10 +81,31 @@ def sgd(parameters: Iterable[Tensor], *, idle: Idle, clip: float | None, fast: b
     return _prepared(SGD(weights, **options), weights, idle, clip)
 
 
-def adamw(parameters: Iterable[Tensor], *, idle: Idle, clip: float | None, lr: float, weight_decay: float) -> AdamW:
-    """torch's AdamW, with clipping and idle weights as `sgd` has them."""
-    weights = list(parameters)
-    return _prepared(AdamW(weights, lr=lr, weight_decay=weight_decay), weights, idle, clip)
+def adamw(
+    module: nn.Module, *, idle: Idle, clip: float | None, lr: float, weight_decay: float, decayed: Decayed = "matrices"
+) -> AdamW:
+    """torch's AdamW of a module's weights, with clipping and idle weights as `sgd` has them.
+
+    ``decayed``: ``matrices``, all but `undecayed` (a parameter group of their own, the second), or ``all``.
+    """
+    weights: list[Tensor] = list(module.parameters())
+    exempt = undecayed(module) if decayed == "matrices" else set()
+    groups = [[w for w in weights if (w in exempt) == apart] for apart in (False, True)]
+    rates = (weight_decay, 0.0)
+    described = [{"params": group, "weight_decay": r} for group, r in zip(groups, rates, strict=True) if group]
+    return _prepared(AdamW(described, lr=lr, weight_decay=weight_decay), weights, idle, clip)
+
+
+def undecayed(module: nn.Module) -> set[Tensor]:
+    """The weights that transformers' recipes do not decay: of at most one dimension (norms, biases), those whose name
+    ends in ``bias``, and those that the module, or one inside, names by a method ``no_weight_decay()``, as timm's do.
+    """
+    named = dict(module.named_parameters(remove_duplicate=False))
+    exempt = {name for name, weight in named.items() if weight.dim() <= 1 or name.rpartition(".")[2] == "bias"}
+    for prefix, inside in module.named_modules():
+        if callable(names := getattr(inside, "no_weight_decay", None)):
+            exempt |= {f"{prefix}.{name}" if prefix else name for name in names()}
+    return {weight for name, weight in named.items() if name in exempt}
 
 
 def _prepared(optimizer: AnyOptimizer, weights: list[Tensor], idle: Idle, clip: float | None) -> AnyOptimizer:

@@ -10,11 +10,15 @@ from rich.progress import Progress as RichProgress
 class Progress:
     """Counts work of ``total`` pieces, ``unit`` images each; use as a context manager.
 
-    ``rate`` is in images a second since this process began.
+    ``rate`` is in images a second since this process began; ``seconds`` are those of this process after ``before``,
+    which it is told of the processes that it continues.
     """
 
-    def __init__(self, title: str, total: int, start: int = 0, unit: int = 1, noun: str = "images") -> None:
+    def __init__(
+        self, title: str, total: int, start: int = 0, unit: int = 1, noun: str = "images", before: float = 0.0
+    ) -> None:
         self.noun = noun
+        self._before = before
         self.unit = unit
         self.done = 0
         self._began = time.monotonic()
@@ -31,6 +35,10 @@ class Progress:
     @property
     def rate(self) -> float:
         return self.done * self.unit / max(time.monotonic() - self._began, 1e-9)
+
+    @property
+    def seconds(self) -> float:
+        return self._before + time.monotonic() - self._began
 
     def advance(self, pieces: int = 1) -> None:
         self.done += pieces

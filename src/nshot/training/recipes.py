@@ -13,7 +13,7 @@ from nshot.errors import UserError, check_choices, check_positive, check_share, 
 from nshot.spaces import Space, Subnet
 
 from .config import space_from_dict
-from .optimizers import OptimizerName, check_momentum, sgd_or_adamw
+from .optimizers import Decayed, OptimizerName, as_stored, check_optimizer, sgd_or_adamw
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,8 @@ class Recipe:
     """Epochs in which the learning rate rises linearly, on top of its schedule."""
     momentum: float = 0.9
     weight_decay: float = 5e-4
+    decayed: Decayed = "matrices"
+    """What AdamW decays: matrices and kernels, not norms, biases, class token and positions, or all. SGD decays all."""
     nesterov: bool = True
     clip: float | None = None
     """Largest norm of the gradient; None does not clip."""
@@ -58,7 +60,7 @@ class Recipe:
             check_positive(clip=self.clip)
         if self.warmup > self.epochs:
             raise UserError(f"warmup {self.warmup}: must not exceed the {self.epochs} epochs")
-        check_momentum(self.optimizer, self.momentum, self.nesterov)
+        check_optimizer(self.optimizer, self.momentum, self.nesterov, self.decayed)
 
     @property
     def base_lr(self) -> float:
@@ -81,13 +83,14 @@ class Recipe:
         """The recipe's optimizer of a network, with one momentum."""
         base = sgd_or_adamw(
             self.optimizer,
-            network.parameters(),
+            network,
             idle="rest",
             clip=self.clip,
             fast=True,
             lr=self.base_lr,
             momentum=self.momentum,
             weight_decay=self.weight_decay,
+            decayed=self.decayed,
             nesterov=self.nesterov,
         )
         return SeparatedMomentum(base, clusters=1)
@@ -144,8 +147,8 @@ def recipe(name: str) -> Recipe:
 
 def completed(stored: dict[str, Any]) -> dict[str, Any]:
     """A stored configuration with a recipe and a space that an earlier version wrote, with what has become an option of
-    them since, at its default: what that version did."""
-    values = stored.get("recipe", {})
+    them since, as that version did it."""
+    values = as_stored(stored.get("recipe", {}))
     augment = asdict(Augment()) | values.get("augment", {})
     space = space_from_dict(stored["space"])
     return {

@@ -15,7 +15,7 @@ from nshot.files import write_atomically
 
 from . import checkpoint, distributed
 from .progress import Progress
-from .run import Completed, Log, claim, locked
+from .run import Completed, Log, claim, locked, trained_seconds
 
 Say = Callable[[str], None]
 
@@ -65,6 +65,9 @@ def execute(run: Run, make: Callable[[], Job], finish: Callable[[Job], None], sa
     ``finish`` must write ``run.result``. A finished run is left alone, and so is a folder that holds another run. Of
     several processes that train together the first alone writes.
 
+    The log's ``seconds`` are those of training up to a line, of all processes that the run took; steps that a crash had
+    done again count once.
+
     Raises:
         UserError: for a folder that is another run or that another process writes, and a loss that is not finite.
     """
@@ -80,23 +83,26 @@ def execute(run: Run, make: Callable[[], Job], finish: Callable[[Job], None], sa
         distributed.wait()  # the others may look into the folder now
         job = make()
         losses = torch.zeros(run.log_every, device=job.device)  # read off the device only when logged
-        start = _restore(run.folder, job, losses, say)
+        start, seconds = _restore(run.folder, job, losses, say)
         if resumed:
             say(f"resuming {run.folder} at step {start} of {job.total_steps}")
         elif run.opening:
             say(run.opening)
         log = Log(run.folder, start)
-        with Progress(run.kind, job.total_steps, start, unit=job.batch_size) as progress:
+        if seconds is None:  # a checkpoint of an earlier version
+            seconds = trained_seconds(log.kept, job.batch_size)
+        with Progress(run.kind, job.total_steps, start, unit=job.batch_size, before=seconds) as progress:
             for step, loss in job.steps(start):
                 done, slot = step + 1, step % run.log_every
                 losses[slot] = loss
                 progress.advance()
                 if slot == run.log_every - 1 or done == job.total_steps:
                     mean = _finite(float(losses[: slot + 1].double().mean()), done, run.folder)
-                    log.write(done, loss=mean, lr=job.optimizer.param_groups[0]["lr"], images_per_second=progress.rate)
+                    speed = {"images_per_second": progress.rate, "seconds": progress.seconds}
+                    log.write(done, loss=mean, lr=job.optimizer.param_groups[0]["lr"], **speed)
                     progress.show(loss=mean)
                 if done % run.checkpoint_every == 0:
-                    _save(run.folder, done, job, losses)
+                    _save(run.folder, done, job, losses, progress.seconds)
         log.close()
         finish(job)
         distributed.wait()
@@ -108,14 +114,14 @@ def _follow(run: Run, make: Callable[[], Job]) -> None:
     if (run.folder / run.result).exists():
         return
     job = make()
-    start = _restore(run.folder, job, torch.zeros(run.log_every, device=job.device), lambda line: None)
+    start, _ = _restore(run.folder, job, torch.zeros(run.log_every, device=job.device), lambda line: None)
     for _ in job.steps(start):
         pass
     distributed.wait()
 
 
-def _restore(folder: Path, job: Job, losses: Tensor, say: Say) -> int:
-    """Loads the newest intact checkpoint, if any, and returns the step to go on with."""
+def _restore(folder: Path, job: Job, losses: Tensor, say: Say) -> tuple[int, float | None]:
+    """Loads the newest intact checkpoint, if any: the step to go on with, and the seconds of training behind it."""
     start, state, corrupt = checkpoint.load_newest(folder)
     for name in corrupt:
         say(f"checkpoint {name} is corrupt: falling back to the older one")
@@ -123,11 +129,12 @@ def _restore(folder: Path, job: Job, losses: Tensor, say: Say) -> int:
         job.module.load_state_dict(state["model"])
         job.optimizer.load_state_dict(state["optimizer"])
         losses.copy_(state["losses"])
-    return start
+    return start, 0.0 if state is None else state.get("seconds")
 
 
-def _save(folder: Path, step: int, job: Job, losses: Tensor) -> None:
+def _save(folder: Path, step: int, job: Job, losses: Tensor, seconds: float) -> None:
     state = {"model": job.module.state_dict(), "optimizer": job.optimizer.state_dict(), "losses": losses}
+    state["seconds"] = seconds
     checkpoint.save(folder, step, state)
 
 

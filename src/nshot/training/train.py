@@ -168,13 +168,14 @@ def make_optimizer(config: TrainConfig, supernet: Supernet) -> Optimizer:
     """The configuration's optimizer, with one momentum."""
     optimizer = sgd_or_adamw(
         config.optimizer,
-        supernet.parameters(),
+        supernet,
         idle=config.idle,
         clip=config.clipping,
         fast=config.fast == "on",
         lr=config.lr,
         momentum=config.momentum,
         weight_decay=config.weight_decay,
+        decayed=config.decayed,
         nesterov=config.nesterov,
     )
     if config.idle == "rest":

@@ -1,0 +1,272 @@
+"""What AdamW decays: against torch's with two groups made by hand, and timm's own split; runs of earlier versions."""
+
+import copy
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+import nshot
+from helpers import SMALL, nshot_, refuse
+from nshot import SeparatedMomentum, UserError
+from nshot.data.sources import Dataset, load
+from nshot.nn.auxiliary import WithAuxiliary
+from nshot.spaces import Space
+from nshot.training import checkpoint
+from nshot.training.config import TrainConfig, completed, from_dict, preset, to_dict
+from nshot.training.optimizers import adamw, undecayed
+from nshot.training.recipes import Recipe
+from nshot.training.recipes import completed as recipe_completed
+from nshot.training.retrain import RetrainConfig, retrain
+from nshot.training.train import make_optimizer, train
+
+LR, DECAY = 0.05, 0.1
+APART = ("norm", "bias", "token", "position")  # words in the names of AutoFormer's weights that are not decayed
+
+
+@pytest.fixture(scope="module")
+def space() -> Space:
+    return nshot.space("autoformer", **SMALL["autoformer"])
+
+
+@pytest.fixture(scope="module")
+def digits() -> Dataset:
+    return load("digits", resolution=8)
+
+
+def config_of(space: Space, **options: Any) -> TrainConfig:
+    base = preset("smoke", "spos", "autoformer")
+    return dataclasses.replace(base, space=space, epochs=1, weight_decay=DECAY, **options)
+
+
+def by_hand(module: nn.Module, decayed: str) -> torch.optim.AdamW:
+    if decayed == "all":
+        return torch.optim.AdamW(module.parameters(), lr=LR, weight_decay=DECAY)
+    groups: dict[bool, list[Tensor]] = {True: [], False: []}
+    for name, weight in module.named_parameters():
+        groups[any(word in name for word in APART)].append(weight)
+    none = {"params": groups[True], "weight_decay": 0.0}
+    return torch.optim.AdamW([none, {"params": groups[False]}], lr=LR, weight_decay=DECAY)
+
+
+def names(module: nn.Module, weights: Any) -> set[str]:
+    chosen = {id(weight) for weight in weights}
+    return {name for name, weight in module.named_parameters() if id(weight) in chosen}
+
+
+@pytest.mark.parametrize("decayed", ["matrices", "all"])
+@pytest.mark.parametrize("idle", ["drift", "rest"])
+@pytest.mark.parametrize("kind", ["supernet", "network"])
+def test_steps_are_those_of_torchs_with_two_groups(kind: str, idle: Any, decayed: Any, space: Space) -> None:
+    subnet = next(space.subnets())
+    torch.manual_seed(0)
+    module: nn.Module = space.supernet() if kind == "supernet" else space.network(subnet)
+    twin: nn.Module = space.supernet() if kind == "supernet" else space.network(subnet)
+    twin.load_state_dict(module.state_dict())
+    ours = adamw(module, idle=idle, clip=0.5, lr=LR, weight_decay=DECAY, decayed=decayed)
+    theirs = by_hand(twin, decayed)
+    for step in range(4):
+        x = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(step))
+        given = (x, subnet) if kind == "supernet" else (x,)
+        for each, optimizer in ((module, ours), (twin, theirs)):
+            optimizer.zero_grad()
+            F.cross_entropy(each(*given), torch.tensor([0, 1, 2, 3])).backward()
+        for weight in twin.parameters():
+            if idle == "drift" and weight.grad is None:
+                weight.grad = torch.zeros_like(weight)
+        nn.utils.clip_grad_norm_(twin.parameters(), 0.5)  # of all weights together, whatever their group
+        ours.step()
+        theirs.step()
+    for name, weight in module.named_parameters():
+        assert weight.equal(twin.get_parameter(name)), name
+
+
+def test_an_idle_norm_drifts_without_decay(space: Space) -> None:
+    supernet = space.supernet()
+    optimizer = make_optimizer(config_of(space, idle="drift"), supernet)
+    deepest = supernet.get_parameter("layers.2.norm1.weight")  # beyond the depth of the first subnet
+    matrix = supernet.get_parameter("layers.2.expand.weight")
+    before = matrix.detach().clone()
+    F.cross_entropy(supernet(torch.randn(2, 3, 8, 8), next(space.subnets())), torch.tensor([0, 1])).backward()
+    optimizer.step()
+    assert deepest.eq(1).all()
+    lr = optimizer.param_groups[0]["lr"]
+    torch.testing.assert_close(matrix.detach(), before * (1 - lr * DECAY))
+
+
+@pytest.mark.parametrize("kind", ["supernet", "network", "extracted"])
+def test_what_is_not_decayed_is_what_timm_would_not_decay(kind: str, space: Space) -> None:
+    timm = pytest.importorskip("timm.optim", reason="the extra timm is not installed")
+    supernet = space.supernet()
+    subnet = next(space.subnets())
+    module: Any = {
+        "supernet": supernet,
+        "network": space.network(subnet),
+        "extracted": nshot.extract(supernet, subnet),
+    }[kind]
+    groups = timm.param_groups_weight_decay(module, DECAY, no_weight_decay_list=module.no_weight_decay())
+    (theirs,) = (group["params"] for group in groups if group["weight_decay"] == 0)
+    assert names(module, undecayed(module)) == names(module, theirs)
+    assert {"token", "position", "norm.bias", "layers.0.attention.key_position.vertical"} <= names(module, theirs)
+
+
+@pytest.mark.parametrize("name", nshot.list_spaces())
+def test_every_space_decays_its_matrices_and_nothing_of_one_dimension(name: str) -> None:
+    space = nshot.space(name, **SMALL[name])
+    rng = np.random.default_rng(0)
+    for module in (space.supernet(), space.network(space.sample(rng))):
+        exempt = undecayed(module)
+        for key, weight in module.named_parameters():
+            apart = weight.dim() < 2 or any(word in key for word in APART)
+            assert (weight in exempt) == apart, key
+
+
+def test_modules_inside_name_theirs() -> None:
+    """A wrapper, as an auxiliary head's or one of a user's own, does not hide what the network in it says."""
+
+    class Own(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.query = nn.Parameter(torch.ones(1, 2, 3))
+            self.tied = self.query
+            self.matrix = nn.Linear(3, 3)
+
+        def no_weight_decay(self) -> set[str]:
+            return {"tied", "not there"}
+
+    inside = Own()
+    for module in (inside, nn.Sequential(nn.Identity(), inside)):
+        assert {id(weight) for weight in undecayed(module)} == {id(inside.query), id(inside.matrix.bias)}
+    darts = nshot.space("darts", **SMALL["darts"])
+    network = darts.network(next(darts.subnets()))
+    wrapped = darts.with_auxiliary(network)
+    assert isinstance(wrapped, WithAuxiliary)
+    assert undecayed(network) <= undecayed(wrapped)
+
+
+def test_the_groups_of_a_cluster_survive_a_round_trip(space: Space) -> None:
+    """Two groups under separated moments: loaded into another optimizer, both go on bit for bit."""
+    config = config_of(space)
+    torch.manual_seed(0)
+    supernet = space.supernet()
+    rng = np.random.default_rng(0)
+    paths = [space.sample(rng) for _ in range(8)]
+
+    def steps(module: nn.Module, optimizer: SeparatedMomentum, which: range) -> None:
+        for step in which:
+            x = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(step))
+            F.cross_entropy(module(x, paths[step]), torch.tensor([0, 1, 2, 3])).backward()
+            for group in optimizer.param_groups:
+                group["lr"] = LR / (step + 1)
+            optimizer.step(cluster=paths[step][0])
+            optimizer.zero_grad()
+
+    optimizer = SeparatedMomentum(make_optimizer(config, supernet), 3)
+    steps(supernet, optimizer, range(4))
+    twin = space.supernet()
+    twin.load_state_dict(supernet.state_dict())
+    other = SeparatedMomentum(make_optimizer(config, twin), 3)
+    other.load_state_dict(copy.deepcopy(optimizer.state_dict()))  # torch shares tensors of the same kind
+    assert [group["weight_decay"] for group in other.param_groups] == [DECAY, 0.0]
+    steps(supernet, optimizer, range(4, 8))
+    steps(twin, other, range(4, 8))
+    for name, weight in supernet.named_parameters():
+        assert weight.equal(twin.get_parameter(name)), name
+
+
+# runs of earlier versions, which decayed all and did not write so
+
+
+def forget(folder: Path, *keys: str) -> None:
+    path = folder / "config.json"
+    stored = json.loads(path.read_text())
+    values = stored["config"].get("recipe", stored["config"])
+    for key in keys:
+        del values[key]
+    path.write_text(json.dumps(stored))
+
+
+def unfinished(run: Path, result: str) -> None:
+    """As if it had been killed after its older checkpoint."""
+    (run / result).unlink()
+    newest, _ = checkpoint.checkpoints(run)
+    newest.unlink()
+
+
+def test_a_supernet_of_an_earlier_version_goes_on_as_it_was(space: Space, digits: Dataset, tmp_path: Path) -> None:
+    config = config_of(space, decayed="all", checkpoint_every=3)
+    whole = train(config, digits, tmp_path / "whole", device="cpu", say=lambda line: None)
+    old = shutil.copytree(whole, tmp_path / "old")
+    forget(old, "decayed")
+    unfinished(old, "supernet.safetensors")
+    with pytest.raises(UserError, match="decayed: all, not matrices"):
+        train(dataclasses.replace(config, decayed="matrices"), digits, old, device="cpu")
+    train(config, digits, old, device="cpu", say=lambda line: None)
+    weights, others = (load_file(run / "supernet.safetensors") for run in (whole, old))
+    assert all(weights[key].equal(others[key]) for key in weights)
+
+
+def test_a_supernet_by_sgd_of_an_earlier_version_goes_on(digits: Dataset, tmp_path: Path) -> None:
+    config = dataclasses.replace(preset("smoke"), epochs=1)
+    run = train(config, digits, tmp_path / "run", device="cpu", say=lambda line: None)
+    forget(run, "decayed")
+    said: list[str] = []
+    train(config, digits, run, device="cpu", say=said.append)
+    assert said == [f"{run} is finished already: nothing to do"]
+
+
+def test_a_retraining_of_an_earlier_version_goes_on_as_it_was(space: Space, digits: Dataset, tmp_path: Path) -> None:
+    recipe = Recipe(epochs=1, batch_size=64, optimizer="adamw", lr=1e-3, weight_decay=DECAY, decayed="all")
+    config = RetrainConfig(space, recipe, "digits", checkpoint_every=5)
+    subnet = next(space.subnets())
+    whole = retrain(config, subnet, digits, tmp_path / "whole", device="cpu", say=lambda line: None)
+    old = shutil.copytree(tmp_path / "whole", tmp_path / "old")
+    forget(old, "decayed")
+    unfinished(old, "result.json")
+    (old / "network.safetensors").unlink()
+    other = dataclasses.replace(config, recipe=dataclasses.replace(recipe, decayed="matrices"))
+    with pytest.raises(UserError, match=r"recipe\.decayed: all, not matrices"):
+        retrain(other, subnet, digits, old, device="cpu")
+    assert retrain(config, subnet, digits, old, device="cpu", say=lambda line: None) == whole
+    weights, others = (load_file(tmp_path / name / "network.safetensors") for name in ("whole", "old"))
+    assert all(weights[key].equal(others[key]) for key in weights)
+
+
+def test_a_nesterov_that_did_nothing_is_forgotten() -> None:
+    adam = dataclasses.replace(preset("smoke", "spos", "autoformer"), decayed="all")
+    stored = {**to_dict(adam), "nesterov": False}
+    del stored["decayed"]
+    assert from_dict(stored) == adam
+    assert completed(stored) == to_dict(adam)
+    recipe = Recipe(optimizer="adamw", decayed="all")
+    values = {**dataclasses.asdict(recipe), "nesterov": False}
+    del values["decayed"]
+    config = {"space": {"name": "nasbench201"}, "recipe": values}
+    assert recipe_completed(config)["recipe"] == dataclasses.asdict(recipe)
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (["--decayed", "all"], "decayed all has no effect with --optimizer sgd, which decays all weights"),
+        (["--optimizer", "adamw", "--no-nesterov"], "nesterov False has no effect with --optimizer adamw: leave it"),
+        (["--optimizer", "adamw", "--decayed", "norms"], "norms"),
+    ],
+)
+def test_an_option_without_effect_is_refused(flags: list[str], expected: str, tmp_path: Path) -> None:
+    assert expected in refuse("train", "spos", "--preset", "smoke", "--out", tmp_path / "out", *flags)
+    assert expected in refuse("retrain", "none", "--dataset", "digits", "--out", tmp_path / "out", *flags)
+    assert not (tmp_path / "out").exists()
+
+
+def test_help_says_what_is_decayed() -> None:
+    for command in (["train"], ["retrain"]):
+        assert "--decayed {matrices,all}" in nshot_(*command, "--help")[1]

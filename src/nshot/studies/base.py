@@ -23,6 +23,8 @@ class Scale:
     """Without a list: so many random subnets of the benchmark."""
     images: int | None = None
     """How many validation images rank; None: all."""
+    also: tuple[int, int] | None = None
+    """A second ranking: of so many random subnets of the benchmark, on so many images."""
     overrides: dict[str, Any] = field(default_factory=dict)
     """Values of the configuration at this scale."""
     candidates: int = 1000
@@ -36,10 +38,13 @@ CIFAR = {"split": SPLIT}
 SMOKE = {"epochs": 1, "batch_size": 64}
 SCALES = {
     "paper": Scale("paper", "nasbench201", RANK_LIST, overrides=CIFAR),
-    "deep": Scale("deep", "nasbench201", RANK_LIST, None, 10_000, CIFAR, candidates=100, retrain_epochs=10),
-    "long": Scale("long", "nasbench201", RANK_LIST, None, 10_000, CIFAR, candidates=100, retrain_epochs=10),
-    "proxy": Scale("proxy", "nasbench201", RANK_LIST, None, 10_000, CIFAR, candidates=100, retrain_epochs=10),
-    "smoke": Scale("smoke", "digits", None, 40, 256, SMOKE, candidates=4, retrain_epochs=1),
+    **{
+        name: Scale(
+            name, "nasbench201", RANK_LIST, None, 10_000, (1000, 4096), CIFAR, candidates=100, retrain_epochs=10
+        )
+        for name in ("deep", "long", "proxy")
+    },
+    "smoke": Scale("smoke", "digits", None, 40, 256, (60, 128), SMOKE, candidates=4, retrain_epochs=1),
 }
 
 
@@ -90,6 +95,8 @@ class Row:
     setting: Setting
     paper: tuple[float, ...] = ()
     """Empty where the paper has no such row: a control of ours."""
+    against: tuple[str, ...] = ()
+    """Labels of the rows from which its difference is of interest."""
 
 
 @dataclass(frozen=True)

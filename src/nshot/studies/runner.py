@@ -66,8 +66,13 @@ class Job:
         if self.measured is not None:
             return "measured"
         which = self.scale.subnets.stem if self.scale.subnets else f"sample{self.scale.sample}"
-        ranked = {key: _described(self.scale).get(key) for key in ("benchmark", "subnets", "sample", "images")}
+        ranked = {key: _described(self.scale).get(key) for key in ("benchmark", "subnets", "sample", "images", "also")}
         return f"{which}-{self.scale.images or 'all'}-{_digest(ranked)[:8]}"
+
+    @property
+    def second(self) -> str:
+        """Names the second ranking, where the scale has one."""
+        return f"{self.result}-also"
 
 
 def _name(kind: str, config: TrainConfig, **more: Any) -> str:
@@ -212,17 +217,12 @@ def _run_one(data: Dataset, job: Job, run: Path, folder: Path, root: str | Path 
             write_json(folder / f"{job.result}.json", figures)
             return f"{folder.name} is measured"
         train(job.config, data, folder, device="cpu", say=lambda line: None)
-        ranking, _ = rank_run(
-            folder,
-            scale.benchmark,
-            subnets=scale.subnets,
-            sample=scale.sample,
-            images=scale.images,
-            name=job.result,
-            root=root,
-            device="cpu",
-            data=data,
-        )
+        where: dict[str, Any] = {"root": root, "device": "cpu", "data": data}
+        if scale.also is not None:
+            sample, images = scale.also
+            rank_run(folder, scale.benchmark, sample=sample, images=images, name=job.second, **where)
+        which: dict[str, Any] = {"subnets": scale.subnets, "sample": scale.sample, "images": scale.images}
+        ranking, _ = rank_run(folder, scale.benchmark, **which, name=job.result, **where)
     except UserError as error:
         if isinstance(error, DivergedError):  # training it again would diverge again
             write_json(folder / FAILED, {"error": str(error)})

@@ -53,6 +53,10 @@ class Space(ABC):
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
     """By preset: ``sizes`` of the space, ``epochs`` by method, ``augment``, and ``config``: other values of a run's
     configuration."""
+    paper_sizes: ClassVar[tuple[str, ...]] = ()
+    """Sizes of which the paper's, the class's defaults, count where a preset's smaller ones stand for them."""
+    supernet_sizes: ClassVar[tuple[str, ...]] = ()
+    """Sizes of the supernet alone, which stand-alone networks do not depend on."""
 
     resolution: int = 32
     """Height and width of the images."""
@@ -236,6 +240,15 @@ class Space(ABC):
     def with_classes(self: S, num_classes: int | None) -> S:
         """The space for as many classes; for None the space itself."""
         return self if num_classes is None else replace(self, num_classes=num_classes)
+
+    @property
+    def represented(self) -> "Space":
+        """The space that this one stands for: with the paper's sizes where its own are a preset's, else itself."""
+        paper: dict[str, Any] = {f.name: f.default for f in fields(self) if f.name in self.paper_sizes}
+        own = {name: getattr(self, name) for name in paper}
+        sizes = [given.get("sizes", {}) for given in self.presets.values()]
+        stands = own in [{name: given.get(name, paper[name]) for name in paper} for given in sizes]
+        return replace(self, **paper) if stands else self
 
     def sizes(self) -> dict[str, Any]:
         """All fields, what it was restricted to included: JSON-able, for a run's configuration."""

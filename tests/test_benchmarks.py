@@ -140,11 +140,15 @@ SIZES = [  # what the table says, the run's sizes, what is wrong
     (OFFICIAL, {"cells": 2}, "networks of cells 5, the run's are of cells 2: name one"),
     (FULL, {"cells": 1, "resolution": 16}, None),
     (FULL, OWN, "networks of channels 16, cells 5, the run's are of channels 8, cells 2: name one"),
-    (FULL | {"resolution": 64}, {"cells": 1}, "of resolution 64, the run's are of resolution 32, which stand for"),
+    (FULL | {"resolution": 64}, {"cells": 1}, "of resolution 64, the run's are of resolution 32: name one"),
     (SMOKE, {"channels": 4, "cells": 1, "resolution": 8}, None),
     (SMOKE, {"channels": 4, "cells": 1, "resolution": 8, "num_classes": 3}, None),
-    (SMOKE, {"channels": 4, "cells": 1, "resolution": 16}, "of resolution 8, the run's are of resolution 16"),
-    (SMOKE, {"cells": 1, "resolution": 8}, "of channels 4, the run's are of channels 16, which stand for channels 16"),
+    (SMOKE, {"channels": 4, "cells": 1, "resolution": 16}, "of resolution 8, the run's are of resolution 16: name one"),
+    (
+        SMOKE,
+        {"cells": 1, "resolution": 8},
+        "of channels 4, cells 1, the run's .* channels 16, cells 1, which .* channels 16, cells 5",
+    ),
     (SMOKE, {}, "networks of channels 4, cells 1, the run's are of channels 16, cells 5: name one"),
     (FULL | OWN, OWN, None),
     (

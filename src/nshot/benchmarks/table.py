@@ -118,9 +118,10 @@ def _check_sizes(path: Path, stated: dict[str, Any], space: Space) -> None:
     fits = networks(table) in (networks(own), networks(stands_for))
     if fits and stated.get("resolution", own["resolution"]) in pixels:
         return
-    differing = [name for name in table if table[name] != own.get(name) and name not in apart]
+    differing = [name for name in networks(table) if not table[name] == own.get(name) == stands_for.get(name)]
     names = ["resolution"] if fits else differing
-    proxy = "" if own == stands_for else f", which stand for {_listed(stands_for, names)}"
+    also = _listed(stands_for, names)
+    proxy = "" if also == _listed(own, names) else f", which stand for {also}"
     raise UserError(
         f"benchmark {path} is of networks of {_listed(table, names)}, the run's are of {_listed(own, names)}{proxy}: "
         "name one of the run's sizes (nshot benchmark build makes it), or write this one without its metadata to take "

@@ -110,6 +110,8 @@ BROKEN = {
     "a number missing": (lambda path: with_column(path, "toy_test", [1.0, None, 3.0]), "lacks 1 accuracies.*toy_test"),
     "not a number": (lambda path: with_column(path, "toy_test", [1.0, 2.0, float("nan")]), "lacks 1 accuracies"),
     "words for numbers": (lambda path: with_column(path, "toy_test", ["a", "b", "c"]), "no numbers in column"),
+    "a space without name": (lambda path: rewritten(pq.read_table(path), path, b'{"space": {}}'), "broken metadata"),
+    "a space that is none": (lambda path: rewritten(pq.read_table(path), path, b'{"space": 3}'), "broken metadata"),
     "broken metadata": (lambda path: rewritten(pq.read_table(path), path, b'{"space"'), "benchmark"),
 }
 
@@ -121,6 +123,81 @@ def test_broken_table_is_refused(table, spoil, message):
         read_benchmark(str(table), SPACE)
     assert "toy.parquet" in str(refusal.value)
     assert "\n" not in str(refusal.value)
+
+
+# of which sizes a table is
+
+OFFICIAL, FULL = {"name": "nasbench201"}, {"name": "nasbench201", "channels": 16, "cells": 5, "resolution": 32}
+SMOKE = {"name": "nasbench201", "channels": 4, "cells": 1, "resolution": 8}
+OWN = {"channels": 8, "cells": 2}
+SIZES = [  # what the table says, the run's sizes, what is wrong
+    (OFFICIAL, {}, None),
+    (OFFICIAL, {"resolution": 16}, None),
+    (OFFICIAL, {"cells": 1, "resolution": 16}, None),  # proxy
+    (OFFICIAL, {"channels": 4, "cells": 1, "resolution": 8}, None),  # smoke
+    (OFFICIAL, {"num_classes": 100}, None),
+    (OFFICIAL, OWN, "networks of channels 16, cells 5, the run's are of channels 8, cells 2: name one"),
+    (OFFICIAL, {"cells": 2}, "networks of cells 5, the run's are of cells 2: name one"),
+    (FULL, {"cells": 1, "resolution": 16}, None),
+    (FULL, OWN, "networks of channels 16, cells 5, the run's are of channels 8, cells 2: name one"),
+    (FULL | {"resolution": 64}, {"cells": 1}, "of resolution 64, the run's are of resolution 32: name one"),
+    (SMOKE, {"channels": 4, "cells": 1, "resolution": 8}, None),
+    (SMOKE, {"channels": 4, "cells": 1, "resolution": 8, "num_classes": 3}, None),
+    (SMOKE, {"channels": 4, "cells": 1, "resolution": 16}, "of resolution 8, the run's are of resolution 16: name one"),
+    (
+        SMOKE,
+        {"cells": 1, "resolution": 8},
+        "of channels 4, cells 1, the run's .* channels 16, cells 1, which .* channels 16, cells 5",
+    ),
+    (SMOKE, {}, "networks of channels 4, cells 1, the run's are of channels 16, cells 5: name one"),
+    (FULL | OWN, OWN, None),
+    (
+        FULL | OWN,
+        {"cells": 1},
+        "of channels 8, cells 2, the run's are of channels 16, cells 1, which stand for .* cells 5",
+    ),
+    (FULL | {"depth": 3}, {}, "networks of depth 3, the run's are of depth None"),  # of a later version
+]
+
+
+@pytest.mark.parametrize(("stated", "sizes", "wrong"), SIZES)
+@pytest.mark.parametrize("restricted", [False, True])
+def test_a_table_of_other_sizes_is_refused(stated, sizes, wrong, restricted, tmp_path):
+    run = space("nasbench201", **sizes)
+    if restricted:  # as a part of FSNAS
+        run = run.restrict("3<-2", "nor_conv_3x3", "none", "nor_conv_1x1")
+    path = tmp_path / "toy.parquet"
+    write_benchmark(path, SPACE, SUBNETS, COLUMNS, {"space": stated})
+    if wrong is None:
+        assert read_benchmark(str(path), run).subnets == SUBNETS
+    else:
+        with pytest.raises(UserError, match=wrong) as refusal:
+            read_benchmark(str(path), run)
+        assert "\n" not in str(refusal.value)
+        rewritten(pq.read_table(path), path)  # the way out that is named
+        assert read_benchmark(str(path), run).subnets == SUBNETS
+
+
+def test_sizes_of_the_supernet_alone_make_no_other_table(tmp_path):
+    """Whether a supernet's batch norms run is no matter of the networks; strides, a list in JSON, are."""
+    small = {"width": 0.25, "resolution": 32, "strides": (2, 1, 2, 1, 1, 2, 1)}
+    of = space("mobilenet", **small, norm="running")
+    path = tmp_path / "toy.parquet"
+    subnet = next(of.subnets())
+    described = {"space": {"name": "mobilenet", **of.sizes()}}
+    write_benchmark(path, of, [subnet], {"toy_test": np.array([1.0])}, described)
+    assert read_benchmark(str(path), space("mobilenet", **small)).subnets == [subnet]
+    with pytest.raises(UserError, match=r"of networks of strides \[2, 1, 2, 1, 1, 2, 1\], the run's are of strides \["):
+        read_benchmark(str(path), space("mobilenet", width=0.25, resolution=32))
+
+
+def test_what_a_space_stands_for():
+    assert space("nasbench201", cells=1, resolution=16).represented == space("nasbench201", resolution=16)
+    assert space("darts", channels=4, cells=3, resolution=8).represented == space("darts", resolution=8)
+    part = space("nasbench201", channels=4, cells=1).restrict("1<-0", "none")
+    assert part.represented == space("nasbench201").restrict("1<-0", "none")
+    for own in (space("nasbench201", channels=4), space("autoformer", depths=(3, 4)), space("mobilenet", width=0.25)):
+        assert own.represented == own
 
 
 def test_table_without_metadata_is_read(table):

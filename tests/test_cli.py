@@ -129,6 +129,15 @@ def test_train_writes_a_run_folder(run: Path, trained: tuple[Path, str]) -> None
     assert f"nshot rank {run} --benchmark digits" in trained[1]
 
 
+def test_what_train_names_next_can_be_run(tmp_path: Path) -> None:
+    """The embedded benchmark is of 8 pixels: no truth for others."""
+    status, out, _ = nshot_("train", *SMOKE, "--resolution", "16", "--out", tmp_path / "run")
+    assert (status, "--benchmark" in out) == (0, False)
+    assert f"nshot search {tmp_path / 'run'}" in out
+    said = refuse("rank", tmp_path / "run", "--benchmark", "digits", "--device", "cpu")
+    assert "is of networks of resolution 8, the run's are of resolution 16: name one of the run's sizes" in said
+
+
 def test_train_again_has_nothing_to_do(run: Path) -> None:
     status, out, _ = nshot_("train", *SMOKE, "--out", run)
     assert status == 0

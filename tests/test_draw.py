@@ -229,18 +229,18 @@ def test_draw_reads_what_search_and_retrain_wrote(tmp_path: Path) -> None:
     assert (tmp_path / "drawn.svg").read_bytes() == expected["result"]
 
 
-def test_draw_takes_an_index_and_sizes(tmp_path: Path) -> None:
+def test_draw_takes_a_number_and_sizes(tmp_path: Path) -> None:
     space = nshot.space("nasbench201", channels=4)
     out = tmp_path / "a.svg"
-    assert nshot_("draw", "15000", "--channels", "4", "--out", out)[0] == 0
+    assert nshot_("draw", "released:15000", "--channels", "4", "--out", out)[0] == 0
     assert out.read_bytes() == draw(space, space.at(15000), tmp_path / "b.svg").read_bytes()
 
 
 def test_what_cannot_be_drawn(tmp_path: Path) -> None:
     out = tmp_path / "a.svg"
     assert "SUBNET: its notation" in refuse("draw")
-    assert "ends in .svg or .png" in refuse("draw", "7", "--out", tmp_path / "a.pdf")
-    assert "0 to 15624" in refuse("draw", "15625", "--out", out)
+    assert "ends in .svg or .png" in refuse("draw", "released:7", "--out", tmp_path / "a.pdf")
+    assert "0 to 15624" in refuse("draw", "released:15625", "--out", out)
     assert "is no darts subnet" in refuse("draw", "7", "--space", "darts", "--out", out)
     assert "unknown space 'mars'" in refuse("draw", "7", "--space", "mars", "--out", out)
     assert "has no search.json or result.json" in refuse("draw", tmp_path, "--out", out)
@@ -252,7 +252,7 @@ def test_what_cannot_be_drawn(tmp_path: Path) -> None:
     assert "'nothing' is no mobilenet subnet" in refuse("draw", tmp_path, "--out", out)
     assert "leave out --space" in refuse("draw", tmp_path, "--space", "darts", "--out", out)
     (tmp_path / "file").write_text("")
-    assert "choose another file" in refuse("draw", "7", "--out", tmp_path / "file" / "a.svg")
+    assert "choose another file" in refuse("draw", "released:7", "--out", tmp_path / "file" / "a.svg")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "search.json"]
     with pytest.raises(UserError, match="6 decisions"):
         draw(nshot.space("nasbench201"), (0,), out)

@@ -32,6 +32,7 @@ def quickstart(args: list[str]) -> None:
 
 def train(args: list[str]) -> None:
     """train a supernet: nshot train STRATEGY --out RUN [--preset P] [--space S] [options]"""
+    from nshot.benchmarks.table import read_benchmark
     from nshot.data.sources import load
     from nshot.spaces import list_spaces
     from nshot.strategies import list_strategies
@@ -63,8 +64,12 @@ def train(args: list[str]) -> None:
     config = dataclasses.replace(config, space=config.space.with_classes(data.classes))
     train(config, data, command.out, device=command.device, jobs=command.jobs, workers=command.workers)
     listed = {"digits": "digits", "cifar10": "nasbench201", "cifar100": "nasbench201"}  # the benchmark of a data set
-    known = listed.get(config.dataset) if config.space.name == "nasbench201" else None
+    known = listed.get(config.dataset)
     if rank() == 0:
+        try:
+            known = known and read_benchmark(known, config.space, command.data_root).name
+        except UserError:  # of another space or other sizes, or not on this machine
+            known = None
         then = f"rank {command.out} --benchmark {known}" if known else f"search {command.out}"
         print(f"trained: {command.out}; go on with: nshot {then}")
 

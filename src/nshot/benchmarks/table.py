@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,9 +59,14 @@ def benchmark_path(name: str, root: str | Path | None = None) -> Path:
 def read_benchmark(name: str, space: Space, root: str | Path | None = None) -> Benchmark:
     """The benchmark of that name or file, for subnets of ``space``.
 
+    What a table says of its networks must be so of those of the space, or of those that it stands for
+    (`Space.represented`): all sizes but the number of classes, which its columns' data sets say. The resolution may
+    also be the paper's, where the other sizes are. A table that names its space alone, an imported one, is of the
+    paper's sizes, at any resolution; one that says nothing of itself is taken as it is.
+
     Raises:
-        UserError: for a file that is missing, broken, without the columns, of another space, or with rows
-            that cannot be true accuracies (none at all, a subnet twice, a number missing).
+        UserError: for a file that is missing, broken, without the columns, of another space or other sizes, or with
+            rows that cannot be true accuracies (none at all, a subnet twice, a number missing).
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -81,11 +86,14 @@ def read_benchmark(name: str, space: Space, root: str | Path | None = None) -> B
         )
     try:
         metadata = json.loads((table.schema.metadata or {}).get(METADATA, b"{}"))
-        described = metadata.get("space", {}).get("name", space.name)
-    except (ValueError, AttributeError) as error:
+        described = dict(metadata.get("space", {"name": space.name}))
+        of = described.pop("name")
+    except (ValueError, AttributeError, TypeError, KeyError) as error:
         raise UserError(f"benchmark {path} has broken metadata ({error}): build or import it again") from None
-    if described != space.name:
-        raise UserError(f"benchmark {path} is of space {described}, not {space.name}: name one of {space.name}")
+    if of != space.name:
+        raise UserError(f"benchmark {path} is of space {of}, not {space.name}: name one of {space.name}")
+    if "space" in metadata:
+        _check_sizes(path, described, space)
     try:
         subnets = [space.parse(str(arch)) for arch in table.column("arch").to_pylist()]
     except UserError as error:
@@ -93,6 +101,40 @@ def read_benchmark(name: str, space: Space, root: str | Path | None = None) -> B
     _check_rows(path, space, subnets)
     numbered = {c: _numbers(path, c, table.column(c), subnets) for c in ORDERS if c in table.column_names}
     return Benchmark(name, subnets, {c: _accuracies(path, c, table.column(c)) for c in names}, metadata, numbered)
+
+
+def _check_sizes(path: Path, stated: dict[str, Any], space: Space) -> None:
+    """Raises UserError where a table of the sizes ``stated`` is not right for the space, see `read_benchmark`."""
+    paper = _plain({f.name: f.default for f in fields(space) if f.default is not MISSING})
+    apart = {"num_classes", "kept", "resolution", *space.supernet_sizes}
+
+    def networks(sizes: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in sizes.items() if name not in apart}
+
+    table, own, stands_for = (
+        {**paper, **_plain(sizes)} for sizes in (stated, space.sizes(), space.represented.sizes())
+    )
+    pixels = [own["resolution"], *([paper["resolution"]] if networks(table) == networks(paper) else [])]
+    fits = networks(table) in (networks(own), networks(stands_for))
+    if fits and stated.get("resolution", own["resolution"]) in pixels:
+        return
+    differing = [name for name in networks(table) if not table[name] == own.get(name) == stands_for.get(name)]
+    names = ["resolution"] if fits else differing
+    also = _listed(stands_for, names)
+    proxy = "" if also == _listed(own, names) else f", which stand for {also}"
+    raise UserError(
+        f"benchmark {path} is of networks of {_listed(table, names)}, the run's are of {_listed(own, names)}{proxy}: "
+        "name one of the run's sizes (nshot benchmark build makes it), or write this one without its metadata to take "
+        "it all the same"
+    )
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    return json.loads(json.dumps(values))  # as a table's metadata: tuples are lists
+
+
+def _listed(sizes: dict[str, Any], names: list[str]) -> str:
+    return ", ".join(f"{name} {sizes.get(name)}" for name in names)
 
 
 def _check_rows(path: Path, space: Space, subnets: list[Subnet]) -> None:

@@ -58,6 +58,8 @@ class Space(ABC):
     fields' defaults, and take C(α) from there: γ(α) belongs to the space that is studied."""
     earlier: ClassVar[dict[str, Any]] = {}
     """Entries of a run's configuration that runs of earlier versions lack, and what those versions did."""
+    supernet_sizes: ClassVar[tuple[str, ...]] = ()
+    """Sizes of the supernet alone, which stand-alone networks do not depend on."""
 
     resolution: int = 32
     """Height and width of the images."""
@@ -261,6 +263,15 @@ class Space(ABC):
     def with_classes(self: S, num_classes: int | None) -> S:
         """The space for as many classes; for None the space itself."""
         return self if num_classes is None else replace(self, num_classes=num_classes)
+
+    @property
+    def represented(self) -> "Space":
+        """The space that this one stands for: with the paper's sizes where its own are a preset's, else itself."""
+        paper: dict[str, Any] = {f.name: f.default for f in fields(self) if f.name in self.paper_sizes}
+        own = {name: getattr(self, name) for name in paper}
+        sizes = [given.get("sizes", {}) for given in self.presets.values()]
+        stands = own in [{name: given.get(name, paper[name]) for name in paper} for given in sizes]
+        return replace(self, **paper) if stands else self
 
     def sizes(self) -> dict[str, Any]:
         """All fields, what it was restricted to included: JSON-able, for a run's configuration."""

@@ -32,7 +32,7 @@ def subnets_from_file(path: str | Path, space: Space, root: Path, numbered: Numb
         UserError: for a file that is missing or no such list, or an entry that is no subnet of the space.
     """
     order, _, file = str(path).partition(":")
-    if order not in ORDERS:
+    if order not in ORDERS or not file:
         order, file = "", str(path)
     under_root = root / file
     try:

@@ -45,6 +45,7 @@ class MobileNet(Space):
     """
 
     name: ClassVar[str] = "mobilenet"
+    supernet_sizes: ClassVar[tuple[str, ...]] = ("norm",)
     gamma: ClassVar[float] = 3.0
     # Section A of the supplement. At proxy scale CIFAR-10 at 16 px, on one core in minutes: a quarter of the widths,
     # half the layers, and strides that leave pixels to the last stages.

@@ -264,15 +264,6 @@ class Space(ABC):
         """The space for as many classes; for None the space itself."""
         return self if num_classes is None else replace(self, num_classes=num_classes)
 
-    @property
-    def represented(self) -> "Space":
-        """The space that this one stands for: with the paper's sizes where its own are a preset's, else itself."""
-        paper: dict[str, Any] = {f.name: f.default for f in fields(self) if f.name in self.paper_sizes}
-        own = {name: getattr(self, name) for name in paper}
-        sizes = [given.get("sizes", {}) for given in self.presets.values()]
-        stands = own in [{name: given.get(name, paper[name]) for name in paper} for given in sizes]
-        return replace(self, **paper) if stands else self
-
     def sizes(self) -> dict[str, Any]:
         """All fields, what it was restricted to included: JSON-able, for a run's configuration."""
         return {f.name: getattr(self, f.name) for f in fields(self)}

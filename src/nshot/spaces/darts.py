@@ -67,7 +67,6 @@ class DARTS(Space):
     name: ClassVar[str] = "darts"
     paper_sizes: ClassVar[tuple[str, ...]] = ("channels", "cells")
     # Section B.2, after Li and Talwalkar (UAI 2019): 50 epochs, batch 64, the search split.
-    paper_sizes: ClassVar[tuple[str, ...]] = ("channels", "cells")
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "paper": {
             "epochs": {"spos": 50, "fairnas": 50, "fsnas": 50},

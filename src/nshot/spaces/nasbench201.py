@@ -41,7 +41,6 @@ class NASBench201(Space):
     """15,625 subnets: an operation for each of the edges 1<-0, 2<-0, 2<-1, 3<-0, 3<-1, 3<-2 of one cell."""
 
     name: ClassVar[str] = "nasbench201"
-    paper_sizes: ClassVar[tuple[str, ...]] = ("channels", "cells")
     # Section A of the supplement. At proxy scale all methods train equally many paths: a FairNAS step has five, FSNAS
     # has five supernets.
     presets: ClassVar[dict[str, dict[str, Any]]] = {

@@ -51,7 +51,7 @@ class Supernet(nn.Module, ABC):
         raise UserError(f"graphs on: the supernet of space {self.space.name} has no CUDA graphs")
 
     def canonical(self, subnet: Subnet) -> Subnet:
-        """One representative of the subnets that compute the same with this supernet's weights."""
+        """The leanest of the subnets that compute the same with this supernet's weights, to rounding."""
         return self.space.canonical(subnet)
 
     def live(self, subnet: Subnet) -> dict[str, tuple[int, ...]]:

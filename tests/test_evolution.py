@@ -10,6 +10,7 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -160,6 +161,7 @@ def test_limits_are_kept_and_nothing_is_evaluated_twice(given: tuple[Space, Limi
     assert set(counting.calls.values()) == {1}
     for subnet in found:
         assert subnet in space
+        assert subnet == space.canonical(subnet)
         assert space.flops(subnet) <= (limits.max_flops or space.flops_range[1])
     for subnet in found[:: len(found) // 3 + 1]:  # instantiated
         weights = weights_of(space, subnet)
@@ -263,8 +265,10 @@ def test_from_the_command_line(method: str, run: Path) -> None:
     assert f"generation 6 of 6: best {found['best']['accuracy']:.2f} %, loss {found['best']['loss']:.3f}" in out
     assert ("front" in found) == (method == "nsga2")
     space = nshot.space("nasbench201", **SMALL["nasbench201"])
-    for rows in (found["top"], found.get("front", [])):  # no network twice, by whichever of its names
-        assert len({space.canonical(tuple(row["subnet"])) for row in rows}) == len(rows)
+    scored = [{"subnet": space.parse(row["arch"])} for row in pq.read_table(run / "search.parquet").to_pylist()]
+    for rows in (found["top"], found.get("front", []), scored):  # no network twice, and none that could be leaner
+        subnets = [tuple(row["subnet"]) for row in rows]
+        assert [space.canonical(subnet) for subnet in subnets] == list(dict.fromkeys(subnets))
 
 
 def search_until_killed(run: Path, method: str, generation: int) -> None:
@@ -319,7 +323,7 @@ def test_a_search_killed_at_a_random_generation_ends_with_the_same_archive(
 
 
 def test_exhaustive_from_the_command_line(run: Path) -> None:
-    """All networks without a convolution, no two of them one function; its best is what random finds of as many."""
+    """All networks without a convolution, no two of them one function; random finds the same of as many draws."""
     space = nshot.space("nasbench201", **SMALL["nasbench201"])
     fitting = [subnet for subnet in space.subnets() if space.network_params(subnet) <= 4_894]
     flags = ["--max-params", "4894", "--images", "20", "--device", "cpu"]
@@ -329,7 +333,9 @@ def test_exhaustive_from_the_command_line(run: Path) -> None:
     assert found["candidates"] == len(archived(run))
     assert nshot_("search", run, "--method", "random", "--sample", str(space.size), *flags)[0] == 0
     drawn = json.loads((run / "search.json").read_text())
-    assert drawn["candidates"] == len(fitting)
+    assert drawn["candidates"] == found["candidates"] == len(archived(run))
+    for row in (*found["top"], *drawn["top"]):
+        assert space.canonical(tuple(row["subnet"])) == tuple(row["subnet"])
     assert (drawn["best"]["accuracy"], drawn["best"]["loss"]) == (found["best"]["accuracy"], found["best"]["loss"])
     assert "sample 5 has no effect without --method random" in refuse(
         "search", run, "--method", "exhaustive", "--sample", "5"

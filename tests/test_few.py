@@ -151,6 +151,9 @@ def test_the_best_of_each_part_is_retrained_and_the_best_of_those_kept(run: Path
     found = json.loads((copy / "search.json").read_text())
     assert sorted(row["subnet"][4] for row in found["parts"]) == [0, 1, 2, 3, 4]
     assert found["parts"][0] == found["best"]
+    _, few = load_run(copy)
+    for row in (*found["parts"], *found["top"]):  # the leanest that its part has
+        assert few.canonical(tuple(row["subnet"])) == tuple(row["subnet"])
     out = tmp_path / "best"
     flags = ["--epochs", "1", "--batch-size", "64", "--device", "cpu"]
     status, said, err = nshot_("retrain", copy / "search.json", "--out", out, *flags)

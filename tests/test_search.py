@@ -3,12 +3,14 @@
 import dataclasses
 import json
 import math
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+from scipy.optimize import brentq
 
 from nshot import UserError, space
 from nshot.data.batches import Normalise, heldout_batches
@@ -27,6 +29,7 @@ SPACE = space("nasbench201", channels=4, cells=1, resolution=8)
 ALL = list(SPACE.subnets())
 PARAMS = np.array([SPACE.network_params(subnet) for subnet in ALL])
 FLOPS = np.array([SPACE.flops(subnet) for subnet in ALL])
+LEAN = np.array([SPACE.canonical(subnet) == subnet for subnet in ALL])
 
 
 def counted(subnet) -> int:
@@ -90,21 +93,22 @@ def allowed_by(limits: Limits) -> np.ndarray:
 
 @st.composite
 def satisfiable(draw) -> Limits:
-    """Limits that at least one subnet in fifty keeps to."""
+    """Limits that at least one subnet in fifty keeps to, itself the leanest of its form."""
     limits = Limits(
         max_params=draw(st.none() | st.integers(int(PARAMS.min()), 30_000)),
         max_flops=draw(st.none() | st.integers(int(FLOPS.min()), 300_000)),
         min_params=draw(st.none() | st.integers(1, int(PARAMS.max()))),
     )
-    assume(allowed_by(limits).mean() > 0.02)
+    assume((allowed_by(limits) & LEAN).mean() > 0.02)
     return limits
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
 @given(satisfiable(), st.integers(1, 40), st.integers(0, 2**32))
 def test_random_subnets_keep_to_the_limits(limits, count, seed):
+    """The leanest member of each form, and of these all that are within."""
     subnets = random_subnets(SPACE, count, limits, seed)
-    allowed = {subnet for subnet, ok in zip(ALL, allowed_by(limits), strict=True) if ok}
+    allowed = {s for s, ok in zip(ALL, allowed_by(limits), strict=True) if ok and SPACE.canonical(s) == s}
     assert set(subnets) <= allowed
     assert len(set(subnets)) == len(subnets) == min(count, len(allowed))
     assert random_subnets(SPACE, count, limits, seed) == subnets
@@ -114,11 +118,22 @@ def test_random_subnets_keep_to_the_limits(limits, count, seed):
 
 
 def test_random_subnets_differ_by_seed_and_cover_the_space():
+    """Forms come up by how many members they have: subnets are drawn uniformly."""
     first, second = (set(random_subnets(SPACE, 500, seed=seed)) for seed in (0, 1))
-    assert len(first & second) < 100  # 16 are expected
-    counts = np.array([np.bincount(options, minlength=5) for options in zip(*first, strict=True)])
-    assert counts.shape == (6, 5)
-    assert (np.abs(counts - 100) < 45).all()  # five standard deviations of a uniform draw
+    members = Counter(map(SPACE.canonical, ALL))
+    sizes = np.array(list(members.values()))
+
+    def chances(share: float) -> np.ndarray:
+        """That a form is among the first so many of all subnets."""
+        return 1 - (1 - share) ** sizes
+
+    share = brentq(lambda share: chances(share).sum() - 500, 0, 1)
+    both = (chances(share) ** 2).sum()
+    assert abs(len(first & second) - both) < 5 * math.sqrt(both)
+    for low, high in ((1, 1), (2, 3), (4, 16), (17, 5000)):
+        expected = chances(share)[(low <= sizes) & (sizes <= high)].sum()
+        found = [sum(low <= members[subnet] <= high for subnet in drawn) for drawn in (first, second)]
+        assert all(abs(count - expected) < 5 * math.sqrt(expected) for count in found)
 
 
 def test_random_subnets_are_all_that_a_small_space_has():
@@ -126,7 +141,10 @@ def test_random_subnets_are_all_that_a_small_space_has():
     for edge in ("2<-0", "2<-1", "3<-0"):
         small = small.restrict(edge, "skip_connect")
     subnets = random_subnets(small, 1000)
-    assert sorted(subnets) == [(a, 1, 1, 1, b, c) for a in (0, 3) for b in range(5) for c in range(5)]
+    every = [(a, 1, 1, 1, b, c) for a in (0, 3) for b in range(5) for c in range(5)]
+    # Without edge 1<-0 node 1 is empty, so that edge 3<-1 says nothing; a convolution that nothing reads is left out.
+    lean = [(a, *rest, b, c) for a, *rest, b, c in every if (a or not b) and not (a and b == c == 0)]
+    assert sorted(subnets) == lean
     assert subnets != sorted(subnets)
 
 
@@ -165,6 +183,47 @@ def test_within_keeps_order_and_repeats():
     assert within(SPACE, [other, large], Limits()) == [other, large]
     at_the_bound = Limits(max_params=counted(large), min_params=counted(large))
     assert within(SPACE, [small, large], at_the_bound) == [large]
+
+
+@pytest.mark.parametrize(
+    ("limits", "computed"),
+    [
+        (Limits(), []),
+        (Limits(max_params=5), ["params"]),
+        (Limits(min_params=5), ["params"]),
+        (Limits(max_flops=6), ["flops"]),
+        (Limits(max_flops=6, min_params=5), ["params", "flops"]),
+        (Limits(max_params=4, max_flops=6), ["params"]),
+        (Limits(max_latency=7, latency=lambda subnet: 7), []),
+    ],
+    ids=str,
+)
+def test_only_limited_costs_are_computed(limits, computed):
+    told = []
+
+    class Priced:
+        def network_params(self, subnet):
+            told.append("params")
+            return 5
+
+        def flops(self, subnet):
+            told.append("flops")
+            return 6
+
+    assert limits.allow(Priced(), (0,)) == (limits.max_params != 4)
+    assert told == computed
+
+
+def test_a_subnet_is_limited_by_what_is_handed_over(run, tmp_path):
+    """Convolutions that nothing reads are left out, and so are not counted."""
+    dead, lean = (3, 0, 0, 1, 0, 0), (0, 0, 0, 1, 0, 0)
+    (tmp_path / "list.json").write_text(json.dumps([dead]))
+    most = counted(lean)
+    assert counted(dead) > most
+    found = search_run(run, Limits(max_params=most), subnets=tmp_path / "list.json", images=32, device="cpu")
+    assert (found["best"]["subnet"], found["best"]["params"]) == (list(lean), most)
+    with pytest.raises(UserError, match="no subnet keeps to min params"):
+        search_run(run, Limits(min_params=most + 1), subnets=tmp_path / "list.json", images=32, device="cpu")
 
 
 # lists
@@ -277,13 +336,17 @@ def scored(run) -> tuple[list, np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("limits", [Limits(), Limits(max_params=15_000, max_flops=100_000, min_params=6_000)], ids=str)
 @pytest.mark.parametrize("by", ["accuracy", "loss"])
 def test_search_finds_the_best_of_a_list(by, limits, run, scored, tmp_path):
+    """Each as the leanest of its form, once: that is what limits say and what is handed over."""
     subnets, accuracy, loss = scored
     path = tmp_path / "list.json"
     path.write_text(json.dumps(subnets))
     found = search_run(run, limits, subnets=path, by=by, device="cpu")
-    ok = [i for i, subnet in enumerate(subnets) if allowed_by(limits)[ALL.index(subnet)]]
+    named = {SPACE.canonical(subnet): i for i, subnet in enumerate(subnets)}
+    assert len(named) < len(subnets)
+    subnets = [SPACE.canonical(subnet) for subnet in subnets]
+    ok = [i for i in named.values() if allowed_by(limits)[ALL.index(subnets[i])]]
     assert found["candidates"] == len(ok) > 10
-    assert (len(ok) == len(subnets)) == (limits == Limits())
+    assert (len(ok) == len(named)) == (limits == Limits())
     order = sorted(ok, key=lambda i: (-accuracy[i], loss[i]) if by == "accuracy" else (loss[i], -accuracy[i]))
     score, values = ("accuracy", accuracy) if by == "accuracy" else ("loss", loss)
     assert [row[score] for row in found["top"]] == pytest.approx([values[i] for i in order[:10]], rel=1e-4)

@@ -114,27 +114,33 @@ def _columns(config: BuildConfig, done: dict[tuple[int, int], dict[str, Any]]) -
 
 
 def distinct_subnets(space: Space, count: int, seed: int = 0) -> list[Subnet]:
-    """Random subnets of distinct canonical forms, in that form where the space has it.
+    """Random subnets of distinct canonical forms, each the leanest of its form.
 
     Raises:
         UserError: where there are too few.
     """
-    if space.size <= ENUMERABLE and count > (most := len({space.canonical(subnet) for subnet in space.subnets()})):
+    most = _forms(space)
+    if most is not None and count > most:
         raise UserError(f"subnets {count}: space {space.name} of these sizes has {most} distinct ones")
     rng = generator(seed, "benchmark subnets")
-    found: dict[Subnet, Subnet] = {}
+    found: dict[Subnet, None] = {}
     for _ in range(100 * count):
-        subnet = space.sample(rng)
-        form = space.canonical(subnet)
-        found.setdefault(form, form if form in space else subnet)
+        found.setdefault(space.canonical(space.sample(rng)))
         if len(found) == count:
-            return list(found.values())
+            return list(found)
     raise UserError(f"subnets {count}: only {len(found)} distinct ones were found in space {space.name}")
 
 
+def _forms(space: Space) -> int | None:
+    """How many distinct subnets a space has; None where it is too large to count."""
+    return len(set(map(space.canonical, space.subnets()))) if space.size <= ENUMERABLE else None
+
+
 def _to_dict(config: BuildConfig) -> dict[str, Any]:
-    values = dataclasses.asdict(config)
-    return {**values, "space": {"name": config.space.name, **config.space.sizes()}}
+    """The configuration, JSON-able; with the forms, for where a version knows more of them equal it draws others."""
+    forms = _forms(config.space)
+    values = {**dataclasses.asdict(config), "space": {"name": config.space.name, **config.space.sizes()}}
+    return values if forms is None else {**values, "forms": forms}
 
 
 def _train_one(space: Space, recipe: Recipe, data: Dataset, index: int, subnet: Subnet, seed: int) -> dict[str, Any]:

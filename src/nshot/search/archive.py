@@ -20,7 +20,7 @@ class Archive:
 
     Args:
         evaluate: figures of subnets in canonical form.
-        canonical: subnets of one form are evaluated once.
+        canonical: the supernet's; subnets of one form are evaluated once, as its leanest member.
         store: a file that keeps the figures; what it holds is not evaluated again.
     """
 

@@ -51,11 +51,11 @@ def evolve(
     seed: int = 0,
     after: Callable[[int, Subnet, float], None] = lambda generation, best, value: None,
 ) -> list[Subnet]:
-    """Evolves subnets within the limits, none of one canonical form twice.
+    """Evolves subnets within the limits: of each canonical form the leanest member, once.
 
     Args:
         space: where.
-        archive: evaluates.
+        archive: evaluates, and knows the forms.
         score: figures (S, 2) to numbers, the larger the better.
         limits: kept by rejection.
         evolution: sizes.
@@ -70,16 +70,17 @@ def evolve(
     """
     sizes, limits = evolution or Evolution(), limits or Limits()
     rng = generator(seed, "evolution")
-    visited: set[Subnet] = set()  # canonical forms
+    visited: set[Subnet] = set()
 
-    def new(subnet: Subnet) -> bool:
+    def new(subnet: Subnet) -> Subnet | None:
+        """The leanest equal of a child; None where that one is known or outside the limits."""
         form = archive.canonical(subnet)
-        if form in visited or not limits.allow(space, subnet):
-            return False
+        if form in visited or not limits.allow(space, form):
+            return None
         visited.add(form)
-        return True
+        return form
 
-    fresh = iter(random_subnets(space, sizes.population * sizes.generations * 4, limits, seed))
+    fresh = iter(random_subnets(space, sizes.population * sizes.generations * 4, limits, seed, archive.canonical))
     parents: list[Subnet] = []
     values: dict[Subnet, float] = {}
     for generation in range(sizes.generations):
@@ -88,8 +89,8 @@ def evolve(
             children += _bred(sizes.crossovers, new, partial(_cross, rng, parents))
             children += _bred(sizes.mutations, new, partial(_mutate, rng, space, parents, sizes.probability))
         while len(children) < sizes.population and (subnet := next(fresh, None)) is not None:
-            if new(subnet):
-                children.append(subnet)
+            if (form := new(subnet)) is not None:
+                children.append(form)
         if not children:
             break  # the limits leave no more subnets
         values |= dict(zip(children, score(archive(children)).tolist(), strict=True))
@@ -98,14 +99,13 @@ def evolve(
     return list(values)
 
 
-def _bred(count: int, new: Callable[[Subnet], bool], draw: Callable[[], Subnet]) -> list[Subnet]:
+def _bred(count: int, new: Callable[[Subnet], Subnet | None], draw: Callable[[], Subnet]) -> list[Subnet]:
     """Up to ``count`` new children."""
     found: list[Subnet] = []
     for _ in range(TRIES * count):
         if len(found) == count:
             break
-        child = draw()
-        if new(child):
+        if (child := new(draw())) is not None:
             found.append(child)
     return found
 

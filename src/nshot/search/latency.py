@@ -149,8 +149,7 @@ def fitted(
     samples = 3 * sum(options) if samples is None else samples
     if samples < unknowns:
         raise UserError(f"samples {samples}: the table of space {space.name} has {unknowns} unknowns, take more")
-    drawn = {space.canonical(subnet): subnet for subnet in random_subnets(space, 4 * (samples + CHECKS), seed=seed)}
-    forms = list(drawn)
+    forms = random_subnets(space, 4 * (samples + CHECKS), seed=seed)
     chosen, others = forms[:samples], (forms[samples:] or forms)[:CHECKS]
     total = ROUNDS * (len(chosen) + 2 * len(others))
     with Progress("latency", total, noun="networks") as progress:
@@ -159,7 +158,7 @@ def fitted(
             found = np.full(len(part), np.inf)
             for _ in range(ROUNDS):
                 for i, form in enumerate(part):
-                    found[i] = min(found[i], by(space, drawn[form], setting))
+                    found[i] = min(found[i], by(space, form, setting))
                     progress.advance()
                     progress.show(ms=found[i])
             return found
@@ -176,7 +175,7 @@ def fitted(
         "measured_ms": {},
     }
     latency = Latency(space, table)
-    predicted = np.array([latency(drawn[form]) for form in others])
+    predicted = np.array([latency(form) for form in others])
     return {**table, "check": {"other": len(forms) > samples, **_compared(predicted, once, again)}}
 
 

@@ -69,13 +69,18 @@ class Limits:
         return {**{name: getattr(self, name) for name in names}, **latency}
 
     def allow(self, space: Space, subnet: Subnet) -> bool:
-        params, flops = space.network_params(subnet), space.flops(subnet)
-        return (
-            (self.max_params is None or params <= self.max_params)
-            and (self.min_params is None or params >= self.min_params)
-            and (self.max_flops is None or flops <= self.max_flops)
-            and (self.max_latency is None or self.predicted(subnet) <= self.max_latency)
+        """Whether the subnet's network keeps to them; a cost that is not limited is not computed."""
+        costs: tuple[tuple[float | None, Callable[[Subnet], float], float | None], ...] = (
+            (self.min_params, space.network_params, self.max_params),
+            (None, space.flops, self.max_flops),
+            (None, self.predicted, self.max_latency),
         )
+        for least, cost, most in costs:
+            if least is not None or most is not None:
+                value = cost(subnet)
+                if (least is not None and value < least) or (most is not None and value > most):
+                    return False
+        return True
 
     def predicted(self, subnet: Subnet) -> float:
         """Milliseconds of a subnet, by ``latency``."""

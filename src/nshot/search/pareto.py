@@ -63,11 +63,11 @@ def nsga2(
     seed: int = 0,
     after: Callable[[int, list[Subnet]], None] = lambda generation, evaluated: None,
 ) -> list[Subnet]:
-    """Searches subnets within the limits for the best compromises.
+    """Searches subnets within the limits for the best compromises: of each canonical form the leanest member.
 
     Args:
         space: where.
-        archive: evaluates, none twice.
+        archive: evaluates, none twice, and knows the forms.
         objectives: two or more of ``OBJECTIVES``.
         limits: a child outside them gives way to a random subnet inside; they tell the latency where it is wanted.
         population: subnets of a generation.
@@ -91,7 +91,7 @@ def nsga2(
     check_whole(1, generations=generations)
     limits = limits or FREE
     rng = generator(seed, "nsga2")
-    first = random_subnets(space, population, limits, seed)
+    first = random_subnets(space, population, limits, seed, archive.canonical)
     algorithm = NSGA2(
         pop_size=len(first),
         sampling=np.array(first),
@@ -105,8 +105,8 @@ def nsga2(
     seen: dict[Subnet, None] = {}
     while algorithm.has_next():
         infills = algorithm.ask()
-        subnets = [tuple(int(option) for option in row) for row in infills.get("X")]
-        subnets = [subnet if limits.allow(space, subnet) else _inside(space, limits, rng, first) for subnet in subnets]
+        subnets = [archive.canonical(tuple(row)) for row in infills.get("X").astype(int).tolist()]
+        subnets = [s if limits.allow(space, s) else _inside(space, archive, limits, rng, first) for s in subnets]
         infills.set("X", np.array(subnets))
         infills.set("F", objective_values(space, subnets, archive(subnets), objectives, limits))
         for individual in infills:
@@ -117,10 +117,10 @@ def nsga2(
     return list(seen)
 
 
-def _inside(space: Space, limits: Limits, rng: np.random.Generator, known: list[Subnet]) -> Subnet:
+def _inside(space: Space, archive: Archive, limits: Limits, rng: np.random.Generator, known: list[Subnet]) -> Subnet:
     """A random subnet within the limits; one that is known where they leave hardly any."""
     for _ in range(TRIES):
-        subnet = space.sample(rng)
+        subnet = archive.canonical(space.sample(rng))
         if limits.allow(space, subnet):
             return subnet
     return known[int(rng.integers(len(known)))]

@@ -101,7 +101,8 @@ def search_run(
         run: the run folder.
         limits: what the network that is handed over may cost.
         how: who proposes subnets.
-        subnets: instead, a JSON list (see `subnets_from_file`), all of which are scored that keep to the limits.
+        subnets: instead, a JSON list (see `subnets_from_file`). Each counts as the leanest subnet that computes the
+            same, once; all of these are scored that keep to the limits.
         by: the score; ties of one are broken by the other.
         images: so many validation images, a stratified sample; default all.
         calibration: as `score_run` has it.
@@ -125,9 +126,10 @@ def search_run(
     timed = limits.max_latency is not None or "latency" in (objectives or ())
     latency = latency_of(run, config.space, say=say) if timed else None
     limits = limits.by(latency)
-    listed = None if subnets is None else subnets_from_file(subnets, config.space, data_root(root))
-    if listed is not None:
-        listed = within(config.space, listed, limits)
+    listed = None
+    if subnets is not None:
+        named = subnets_from_file(subnets, config.space, data_root(root))
+        listed = within(config.space, list(dict.fromkeys(map(supernet.canonical, named))), limits)
     evaluate, count, identity = evaluator(
         run, config, supernet, images=images, calibration=calibration, root=root, device=device
     )
@@ -141,7 +143,7 @@ def _proposed(
     space: Space, archive: Archive, limits: Limits, how: How, by: Score, say: Callable[[str], None]
 ) -> list[Subnet]:
     if how.method == "random":
-        return random_subnets(space, how.sample, limits, how.seed)
+        return random_subnets(space, how.sample, limits, how.seed, archive.canonical)
     if how.method == "exhaustive":
         return all_subnets(space, archive.canonical, limits)
     if how.method == "evolution":
@@ -190,9 +192,8 @@ def pick(
     Args:
         run: a finished run.
         config: its configuration.
-        supernet: what scored. Of subnets of one canonical form, the same network by several names, the first alone is
-            among the best.
-        subnets: the candidates, all within the limits.
+        supernet: what scored.
+        subnets: the candidates, all within the limits: leanest members of canonical forms, none twice.
         figures: theirs, accuracy in percent and loss (S, 2).
         images: on how many images.
         limits: what they kept to, for the record.
@@ -216,10 +217,7 @@ def pick(
         own = {name: column[i] for name, column in scored.items()}
         return {"arch": own.pop("arch"), "subnet": list(subnets[i]), **own}
 
-    forms = [supernet.canonical(subnet) for subnet in subnets]
-    first = {form: i for i, form in reversed(list(enumerate(forms)))}
-    distinct = [i for i in order if first[forms[i]] == i]
-    top = [row(i) for i in distinct[:10]]
+    top = [row(i) for i in order[:10]]
     result = {
         "space": {"name": space.name, **space.sizes()},
         "dataset": config.dataset,
@@ -238,8 +236,7 @@ def pick(
     front_rows: list[dict[str, Any]] = []
     if objectives is not None:
         values = objective_values(space, subnets, figures, objectives, limits)
-        kept = [i for i in front(values) if first[forms[i]] == i]
-        front_rows = [row(i) for i in sorted(kept, key=lambda i: values[i][-1])]
+        front_rows = [row(i) for i in sorted(front(values), key=lambda i: values[i][-1])]
         result |= {"objectives": list(objectives), "front": front_rows}
     if latency is not None:
         result["latency"] = {key: latency.table[key] for key in ("machine", "setting", "check")}

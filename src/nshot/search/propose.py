@@ -1,4 +1,4 @@
-"""Who proposes subnets: a list, a random sample or the whole space; all keep to the limits."""
+"""Who proposes subnets: a random sample or the whole space; the leanest member of each form, within the limits."""
 
 from collections.abc import Callable, Sequence
 
@@ -11,21 +11,29 @@ from .limits import Limits
 
 TRIES = 1000  # draws a wanted subnet before limits count as unsatisfiable
 
+Canonical = Callable[[Subnet], Subnet]
 
-def random_subnets(space: Space, count: int, limits: Limits | None = None, seed: int = 0) -> list[Subnet]:
-    """Up to ``count`` distinct random subnets within the limits, fewer where the space has no more.
+
+def random_subnets(
+    space: Space, count: int, limits: Limits | None = None, seed: int = 0, canonical: Canonical | None = None
+) -> list[Subnet]:
+    """Up to ``count`` random subnets, fewer where the space has no more; none of one canonical form twice.
+
+    Subnets are drawn uniformly; each is given as the leanest member of its form, which keeps to the limits.
+    ``canonical`` is a supernet's (default: the space's).
 
     Raises:
         UserError: where none can be found, with the costs that the space has.
     """
-    limits = limits or Limits()
+    limits, canonical = limits or Limits(), canonical or space.canonical
     rng = generator(seed, "search")
     if space.size <= ENUMERABLE:
-        fitting = within(space, list(space.subnets()), limits)
-        return [fitting[i] for i in rng.permutation(len(fitting))[:count]]
+        subnets = list(space.subnets())
+        forms = dict.fromkeys(canonical(subnets[i]) for i in rng.permutation(len(subnets)))
+        return within(space, list(forms), limits)[:count]
     found: dict[Subnet, None] = {}
     for draws in range(TRIES * max(1, count)):
-        subnet = space.sample(rng)
+        subnet = canonical(space.sample(rng))
         if limits.allow(space, subnet):
             found.setdefault(subnet)
         if len(found) == min(count, space.size) or (draws >= TRIES and draws > 50 * len(found) + 20 * count):
@@ -35,8 +43,8 @@ def random_subnets(space: Space, count: int, limits: Limits | None = None, seed:
     return list(found)
 
 
-def all_subnets(space: Space, canonical: Callable[[Subnet], Subnet], limits: Limits | None = None) -> list[Subnet]:
-    """Every subnet within the limits, the first of each canonical form.
+def all_subnets(space: Space, canonical: Canonical, limits: Limits | None = None) -> list[Subnet]:
+    """The leanest member of every canonical form that keeps to the limits.
 
     Raises:
         UserError: where the space is too large to enumerate, or no subnet keeps to the limits.
@@ -46,10 +54,7 @@ def all_subnets(space: Space, canonical: Callable[[Subnet], Subnet], limits: Lim
             f"method exhaustive: space {space.name} has {space.size:,} subnets, at most {ENUMERABLE:,} are enumerated: "
             "use random, evolution or nsga2"
         )
-    first: dict[Subnet, Subnet] = {}
-    for subnet in within(space, list(space.subnets()), limits or Limits()):
-        first.setdefault(canonical(subnet), subnet)
-    return list(first.values())
+    return within(space, list(dict.fromkeys(map(canonical, space.subnets()))), limits or Limits())
 
 
 def within(space: Space, subnets: Sequence[Subnet], limits: Limits) -> list[Subnet]:
@@ -62,7 +67,7 @@ def within(space: Space, subnets: Sequence[Subnet], limits: Limits) -> list[Subn
 
 def unsatisfiable(space: Space, limits: Limits) -> UserError:
     """The error that says what the limits were and what the space has."""
-    some = list(space.subnets()) if space.size <= ENUMERABLE else random_subnets(space, 1000)
+    some = random_subnets(space, space.size if space.size <= ENUMERABLE else 1000)
     params = [space.network_params(subnet) for subnet in some]
     flops = [space.flops(subnet) for subnet in some]
     times = "" if limits.latency is None else _range([limits.latency(subnet) for subnet in some])

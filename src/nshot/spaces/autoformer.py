@@ -204,9 +204,12 @@ class AutoFormer(Space):
         return self.check((*subnet, *(d.allowed[0] for d in self.decisions[len(subnet) :])))
 
     def canonical(self, subnet: Subnet) -> Subnet:
-        """The first option for all layers beyond the depth."""
+        """The first option that the space has left for all layers beyond the depth.
+
+        Ratios so close that they give a layer as many hidden units are not seen: they cost the same.
+        """
         end = 2 + 2 * self.depths[subnet[1]]
-        return (*subnet[:end], *(0,) * (len(subnet) - end))
+        return (*subnet[:end], *(decision.allowed[0] for decision in self.decisions[end:]))
 
     def drawing(self, subnet: Subnet) -> Drawing:
         """The chain of transformer layers that are run."""

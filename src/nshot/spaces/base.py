@@ -117,13 +117,21 @@ class Space(ABC):
         return self.check(tuple(map(int, options)))
 
     def canonical(self, subnet: Subnet) -> Subnet:
-        """One representative of subnets that differ only in options which change no output, so compute the same.
+        """The leanest subnet of this space that computes the same with the same supernet's weights.
 
-        Subnets of different forms may still happen to compute the same, where their connections are worth the same.
-
-        For comparing and computing: in a restricted space it may have an option that the space has not.
+        Fewest parameters of the stand-alone network, then fewest FLOPs, then the first in order: what is scored once
+        for all that are equal is also what is handed over. Outputs agree to rounding. By default the subnet itself,
+        which is right where no two subnets are equal.
         """
         return tuple(subnet)
+
+    def twin(self, subnet: Subnet) -> Subnet:
+        """The leanest subnet of this space whose network is the same as this one's when each is trained alone.
+
+        Twins differ in which of a supernet's weights they use, not in what their networks can become. By default
+        `canonical`: a space that says no more may have more twins.
+        """
+        return self.canonical(subnet)
 
     @abstractmethod
     def supernet(self, num_classes: int | None = None) -> "Supernet":

@@ -62,6 +62,8 @@ class DARTS(Space):
     """Each node of each kind of cell decides which pair of earlier values it keeps, and an operation for each.
 
     The default sizes are those of the supernet; the networks that are retrained have ``cells=20, channels=36``.
+    A cell's output is all its nodes: no operation is without effect. Subnets that are equal because one node is a copy
+    of another, by skips, are not seen (`canonical`); they cost the same.
     """
 
     name: ClassVar[str] = "darts"

@@ -35,10 +35,8 @@ class FewShot(Supernet):
             yield from part.forward_many(x, group)
 
     def canonical(self, subnet: Subnet) -> Subnet:
-        """Keeps the options that say which part owns the subnet: other parts have other weights."""
-        closed = [len(d.allowed) == 1 for d in self.owner(subnet).space.decisions]
-        form = self.space.canonical(subnet)
-        return tuple(own if kept else option for own, option, kept in zip(subnet, form, closed, strict=True))
+        """The leanest equal of the part that owns the subnet: other parts have other weights."""
+        return self.owner(subnet).canonical(subnet)
 
     def extract(self, subnet: Subnet) -> nn.Module:
         return self.owner(subnet).extract(subnet)

@@ -41,7 +41,9 @@ class Place:
 class MobileNet(Space):
     """21 layers, unless ``repeats`` says otherwise, of six inverted residual blocks, or skipped.
 
-    The first layer of a stage changes the shape of its input and has no skip.
+    The first layer of a stage changes the shape of its input and has no skip. No two subnets compute the same with one
+    supernet's weights; which of a stage's other layers are skipped makes no difference to a network trained alone, and
+    is not seen (`twin`).
     """
 
     name: ClassVar[str] = "mobilenet"

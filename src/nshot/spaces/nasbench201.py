@@ -1,7 +1,7 @@
 """The NAS-Bench-201 space: one cell of six edges and five operations, repeated (Dong and Yang, ICLR 2020)."""
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import pairwise
@@ -30,6 +30,7 @@ from nshot.nn.cells import (
 from nshot.nn.graphed_cells import GraphedCell
 from nshot.nn.graphs import Capture
 
+from . import forms
 from .base import Space, Subnet, spaces
 from .drawing import Drawing, Edge, Graph, short
 from .supernet import Supernet
@@ -188,7 +189,25 @@ class NASBench201(Space):
         return tuple(index // len(OPS) ** place % len(OPS) for place in reversed(range(len(EDGES))))
 
     def canonical(self, subnet: Subnet) -> Subnet:
-        return live_edges(tuple(subnet))
+        """Exact: two subnets have one form if and only if one supernet's outputs of them are equal."""
+        return self._same(forms.leanest, subnet)
+
+    def twin(self, subnet: Subnet) -> Subnet:
+        """Exact: equal up to a renaming of the edges whose convolutions are used."""
+        return self._same(forms.twins, subnet)
+
+    def _same(self, table: Callable[..., dict[Subnet, Subnet]], subnet: Subnet) -> Subnet:
+        try:
+            return table(*self._options)[tuple(subnet)]
+        except KeyError:
+            self.check(subnet)
+            raise
+
+    @cached_property
+    def _options(self) -> tuple[tuple[Subnet, ...], tuple[int, ...]]:
+        """Of each edge those left, and the parameters that each adds to the network."""
+        costs = tuple(self.network_params((op,)) - self.network_params(()) for op in range(len(OPS)))
+        return tuple(decision.allowed for decision in self.decisions), costs
 
     def drawing(self, subnet: Subnet) -> Drawing:
         """The cell; ``none`` is no edge."""

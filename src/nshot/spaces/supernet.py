@@ -55,7 +55,7 @@ class Supernet(nn.Module, ABC):
         raise UserError(f"bias False: the classifier of space {self.space.name} has one, which C(α) counts")
 
     def canonical(self, subnet: Subnet) -> Subnet:
-        """One representative of the subnets that compute the same with this supernet's weights."""
+        """The leanest of the subnets that compute the same with this supernet's weights, to rounding."""
         return self.space.canonical(subnet)
 
     def live(self, subnet: Subnet) -> dict[str, tuple[int, ...]]:

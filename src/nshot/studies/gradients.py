@@ -29,7 +29,7 @@ DISTANCES = (0, 1, 3, 5)  # A0, A1, A3, A5 of section C.6: how many decisions di
 
 
 def relatives(space: Space, seed: int) -> tuple[Subnet, ...]:
-    """A0, drawn at random, and A0 with 1, 3 and 5 decisions changed; each of them needs all its decisions."""
+    """A0, drawn at random, and A0 with 1, 3 and 5 decisions changed; in each of them all decisions matter."""
     rng = generator(seed, "relatives")
     while True:
         base = space.sample(rng)
@@ -39,8 +39,14 @@ def relatives(space: Space, seed: int) -> tuple[Subnet, ...]:
             for i in rng.permutation(len(base))[:distance]:
                 other[i] = int(rng.choice([option for option in space.decisions[i].allowed if option != base[i]]))
             found.append(tuple(other))
-        if all(space.canonical(subnet) == subnet for subnet in found):
+        if all(_matter(space, subnet) for subnet in found):
             return tuple(found)
+
+
+def _matter(space: Space, subnet: Subnet) -> bool:
+    """Whether each decision that is not at its first option would give another output if it were."""
+    firsts = [(*subnet[:i], d.allowed[0], *subnet[i + 1 :]) for i, d in enumerate(space.decisions)]
+    return all(other == subnet or space.canonical(other) != space.canonical(subnet) for other in firsts)
 
 
 def similarity(config: TrainConfig, data: Dataset, run: Path, folder: Path, scale: Scale) -> dict[str, Any]:

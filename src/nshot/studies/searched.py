@@ -104,6 +104,6 @@ def limited(
 
 def _scored(run: Path, data: Dataset, scale: Scale, limits: Limits) -> tuple[list[Subnet], np.ndarray, np.ndarray]:
     config, supernet = load_run(run)
-    subnets = random_subnets(config.space, scale.candidates, limits, config.seed)
+    subnets = random_subnets(config.space, scale.candidates, limits, config.seed, supernet.canonical)
     scores, _ = score_run(run, config, supernet, subnets, images=scale.images, device="cpu", data=data)
     return subnets, scores.accuracy, scores.mean_loss

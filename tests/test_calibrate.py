@@ -127,7 +127,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def scores_of(run: Path, count: int | None) -> tuple[np.ndarray, Tensor]:
     config, supernet = load_run(run)
     subnets = subnets_of(config.space, 3)
-    return score_run(run, config, supernet, subnets, images=50, calibration=count, device="cpu").loss, supernet
+    scores, described = score_run(run, config, supernet, subnets, images=50, calibration=count, device="cpu")
+    assert described["calibration"] == (2 if count is None else count)
+    return scores.loss, supernet
 
 
 def test_scores_of_a_run(run: Path) -> None:

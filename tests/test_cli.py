@@ -122,10 +122,10 @@ def test_train_writes_a_run_folder(run: Path, trained: tuple[Path, str]) -> None
     assert last["step"] == 599 // 32
     assert 0 < last["loss"] < 10
     assert len(list(run.glob("events.out.tfevents*"))) == 1
-    # The weights of the supernet are all convolutions' and the classifier's: Cmax counts one 3x3 of five operations.
+    # Cmax counts one 3x3 of five operations, and not the classifier's bias.
     space = nshot.space("nasbench201", channels=4, cells=1, resolution=8)
     ones = 6 * (16 + 64 + 256)
-    assert sum(w.numel() for w in load_file(run / "supernet.safetensors").values()) == space.params_range[1] + ones
+    assert sum(w.numel() for w in load_file(run / "supernet.safetensors").values()) == space.params_range[1] + ones + 10
     assert f"nshot rank {run} --benchmark digits" in trained[1]
 
 
@@ -240,7 +240,7 @@ def test_a_command_that_is_none_is_refused(
 
 # (what follows ``train spos --preset smoke``, what the message must say)
 TRAIN = [
-    (["--preset", "bogus"], "preset 'bogus': choose one of paper, proxy, smoke"),
+    (["--preset", "bogus"], "preset 'bogus': choose one of paper, deep, long, proxy, smoke"),
     (["--space", "bogus"], "space 'bogus': choose one of autoformer, darts, mobilenet, nasbench201"),
     (["--dataset", "bogus"], "data set 'bogus': choose one of cifar10, cifar100, digits"),
     (["--schedule", "foo"], "'foo' for argument '--schedule'. Expected one of ('cosine', 'calr'"),

@@ -1,4 +1,4 @@
-"""Rank correlations by brute force, their bootstrap intervals, scores by plain torch, and the ranking of a run."""
+"""Rank correlations by brute force, scores by plain torch, and the ranking of a run."""
 
 import dataclasses
 import itertools
@@ -24,7 +24,6 @@ from nshot.data.sources import load
 from nshot.files import write_json
 from nshot.ranking.evaluate import Scores, evaluate
 from nshot.ranking.metrics import (
-    bootstrap_interval,
     complexity_bias,
     complexity_convergence,
     kendall_tau,
@@ -105,69 +104,6 @@ def hits(subnets: int, images: int, seed: int = 0) -> tuple[np.ndarray, np.ndarr
     difficulty = rng.normal(scale=0.2, size=images)
     chance = truth[:, None] + difficulty + rng.normal(scale=0.05, size=(subnets, 1))
     return rng.random((subnets, images)) < chance, truth
-
-
-def resampled(per_image: np.ndarray, truth: np.ndarray, samples: int = 300) -> np.ndarray:
-    """The same interval, image by image."""
-    rng = np.random.default_rng(99)
-    images = per_image.shape[1]
-    draws = [per_image[:, rng.integers(images, size=images)].mean(axis=1) for _ in range(samples)]
-    return np.quantile([stats.kendalltau(draw, truth).statistic for draw in draws], [0.025, 0.975])
-
-
-def test_the_interval_is_around_tau_and_narrows_with_more_images() -> None:
-    per_image, truth = hits(50, 2000)
-    widths = []
-    for images in (100, 500, 2000):
-        part = per_image[:, :images]
-        low, high = bootstrap_interval(part, truth)
-        assert low < kendall_tau(part.mean(axis=1), truth) < high
-        widths.append(high - low)
-    assert widths[0] > 1.5 * widths[1] > 2.25 * widths[2] > 0
-
-
-@pytest.mark.parametrize("images", [400, 2500])
-def test_the_interval_is_that_of_resampled_images(images: int) -> None:
-    per_image, truth = hits(40, images)
-    assert bootstrap_interval(per_image, truth) == pytest.approx(resampled(per_image, truth), abs=0.02)
-
-
-@pytest.mark.parametrize("images", [2501, 6007])
-def test_blocks_of_many_images_change_little(images: int) -> None:
-    per_image, truth = hits(40, images)
-    assert bootstrap_interval(per_image, truth) == pytest.approx(resampled(per_image, truth, 200), abs=0.02)
-
-
-def test_a_short_last_block_counts_by_its_images() -> None:
-    """2,503 images are 1,251 blocks of two and one of one: however they are drawn, the mean of ones is one."""
-    error = lambda scores, _: float(np.abs(scores - 1).max())  # noqa: E731
-    assert bootstrap_interval(np.ones((2, 2503)), [1, 2], error) == pytest.approx((0, 0), abs=1e-6)
-
-
-def test_the_interval_depends_on_the_seed_alone() -> None:
-    per_image, truth = hits(20, 300)
-
-    def interval(seed: int) -> tuple[float, float]:
-        return bootstrap_interval(per_image, truth, lambda scores, _: float(scores @ truth), seed=seed)
-
-    first = interval(1)
-    np.random.seed(3)  # the global generator has no say
-    assert interval(1) == first
-    assert interval(2) != first
-
-
-def test_a_wider_level_is_a_wider_interval() -> None:
-    per_image, truth = hits(20, 300)
-    (low, high), (lower, higher) = (bootstrap_interval(per_image, truth, level=level) for level in (0.5, 0.99))
-    assert lower < low < high < higher
-
-
-def test_the_interval_takes_any_metric() -> None:
-    per_image, truth = hits(20, 300)
-    low, high = bootstrap_interval(per_image, truth, lambda scores, _: float(np.mean(scores)))
-    error = per_image.mean(axis=0).std() / math.sqrt(300)  # of a mean over 300 images
-    assert (high - low) / 2 == pytest.approx(1.96 * error, rel=0.2)
-    assert (high + low) / 2 == pytest.approx(per_image.mean(), abs=error / 2)
 
 
 # scores
@@ -386,13 +322,6 @@ def test_a_ranking_that_cannot_be_is_an_error_and_writes_nothing(options: dict, 
     with pytest.raises(UserError, match=expected):
         rank(run, **options)
     assert {path.name: path.stat().st_mtime_ns for path in run.iterdir()} == before
-
-
-@pytest.mark.filterwarnings("error")
-def test_an_interval_of_what_has_no_value_is_none():
-    low, high = bootstrap_interval(np.zeros((2, 10)), [1, 2])
-    assert math.isnan(low)
-    assert math.isnan(high)
 
 
 def test_what_json_has_not_becomes_null(tmp_path):

@@ -45,8 +45,10 @@ def _explain(rankings: dict[str, Ranking]) -> None:
         f"Of two subnets, SPOS puts the better one first in {_right(before['tau'])} of cases, with CaLR and MS in "
         f"{_right(after['tau'])}."
     )
-    if before["low"] <= after["tau"] <= before["high"]:
-        print("The difference is within what the choice of held-out images explains; other seeds (--seed) differ too.")
+    if before["low"] <= after["high"] and after["low"] <= before["high"]:
+        print(
+            "The intervals over held-out images overlap; other seeds (--seed) differ too: nshot compare says how much."
+        )
 
 
 def _right(tau: float) -> str:

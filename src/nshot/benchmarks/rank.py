@@ -11,7 +11,8 @@ from nshot.data.sources import Dataset, data_root
 from nshot.errors import UserError
 from nshot.files import write_json, write_parquet
 from nshot.ranking.evaluate import Scores
-from nshot.ranking.metrics import bootstrap_interval, kendall_tau, spearman, top_tau
+from nshot.ranking.intervals import at_infinity
+from nshot.ranking.metrics import kendall_tau, spearman, top_tau
 from nshot.seeding import generator
 from nshot.spaces import Space, Subnet
 from nshot.spaces.lists import subnets_from_file
@@ -27,8 +28,9 @@ SAMPLE = 1000  # random subnets that are ranked where nothing else is said
 class Ranking:
     """Supernet scores beside true accuracies, and how well the ones order the others.
 
-    ``table`` has a row for each score (accuracy, the paper's; loss, negated) with ``tau``, its 95 % interval over
-    images ``low`` and ``high``, ``spearman`` and ``top_tau`` (the best 10 %).
+    ``table`` has a row for each score (accuracy, the paper's; loss, negated) with ``tau``, as the protocol has it;
+    ``tau_inf``, what it would be on infinitely many images, with its 95 % interval ``low`` to ``high`` (``tau`` may
+    lie outside: noise lowers it); ``spearman`` and ``top_tau`` (the best 10 %).
     """
 
     subnets: list[Subnet]
@@ -45,11 +47,12 @@ def compare(space: Space, subnets: Sequence[Subnet], scores: Scores, truth: np.n
     table = {}
     for name, per_image in (("accuracy", scores.correct), ("loss", -scores.loss)):
         score = per_image.mean(axis=1, dtype=np.float64)
-        low, high = bootstrap_interval(per_image, truth, seed=seed)
+        infinite = at_infinity(per_image, truth, seed=seed)
         table[name] = {
             "tau": kendall_tau(score, truth),
-            "low": low,
-            "high": high,
+            "tau_inf": infinite.tau,
+            "low": infinite.low,
+            "high": infinite.high,
             "spearman": spearman(score, truth),
             "top_tau": top_tau(score, truth),
         }

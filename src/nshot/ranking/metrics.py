@@ -1,11 +1,7 @@
 """How well scores order true accuracies. Numbers in, numbers out."""
 
-from collections.abc import Callable
-
 import numpy as np
 from numpy.typing import ArrayLike
-
-from nshot.seeding import generator
 
 
 def kendall_tau(scores: ArrayLike, truth: ArrayLike) -> float:
@@ -30,41 +26,6 @@ def top_tau(scores: ArrayLike, truth: ArrayLike, share: float = 0.1) -> float:
     scores, truth = np.asarray(scores), np.asarray(truth)
     best = np.argsort(-truth, kind="stable")[: max(2, round(share * len(truth)))]
     return kendall_tau(scores[best], truth[best])
-
-
-def bootstrap_interval(
-    per_image: np.ndarray,
-    truth: ArrayLike,
-    metric: Callable[[ArrayLike, ArrayLike], float] = kendall_tau,
-    *,
-    samples: int = 200,
-    level: float = 0.95,
-    seed: int = 0,
-) -> tuple[float, float]:
-    """Interval of a metric over the choice of held-out images: images are drawn anew with replacement.
-
-    Args:
-        per_image: (S, N), a score of every subnet on every image, larger is better.
-        truth: (S,) true accuracies, kept as they are.
-
-    Returns:
-        Lower and upper bound, nan where the metric never has a value. They say how much the finite number of images
-        blurs the metric of *this* supernet; the spread over seeds of training is another matter.
-    """
-    images = per_image.shape[1]
-    # Up to 2,500 blocks of successive images keep the product below small; with more images a block has several.
-    starts = np.arange(0, images, -(-images // 2500))
-    blocks = np.add.reduceat(per_image.astype(np.float32), starts, axis=1)
-    sizes = np.diff(np.append(starts, images)).astype(np.float32)
-    draws = generator(seed, "bootstrap").multinomial(len(starts), np.full(len(starts), 1 / len(starts)), size=samples)
-    weights = draws.T.astype(np.float32)
-    means = (blocks @ weights) / (sizes @ weights)
-    values = [metric(means[:, i], truth) for i in range(samples)]
-    tail = (1 - level) / 2
-    if np.isnan(values).all():
-        return float("nan"), float("nan")
-    low, high = np.nanquantile(values, [tail, 1 - tail])
-    return float(low), float(high)
 
 
 def complexity_bias(scores: ArrayLike, truth: ArrayLike, complexity: ArrayLike) -> float:

@@ -58,8 +58,8 @@ def _panel(panel: "Axes", title: str, ranking: Ranking, truth: str) -> "PathColl
         panel.text(0.02, 0.02, f"▼ {far.sum()} further off", transform=panel.transAxes, va="bottom", fontsize=8)
         panel.set(xlim=(low[0], None), ylim=(low[1], None))
     row = ranking.table["accuracy"]
-    interval = f"95 % over images: {row['low']:.3f} to {row['high']:.3f}"
-    panel.set_title(f"{title}\nKendall's tau {row['tau']:.3f}  ({interval})", fontsize=10)
+    infinite = f"at ∞ images {row['tau_inf']:.3f}, 95 %: {row['low']:.3f} to {row['high']:.3f}"
+    panel.set_title(f"{title}\nKendall's tau {row['tau']:.3f}  ({infinite})", fontsize=10)
     panel.set_xlabel(f"accuracy with supernet weights (%), {ranking.images:,} images")
     panel.set_ylabel(f"true accuracy (%), {truth}")
     panel.spines[["top", "right"]].set_visible(False)

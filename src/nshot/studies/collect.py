@@ -22,12 +22,15 @@ Measure = Callable[[Path, Job, str | Path | None], dict[str, float]]
 
 
 def tau(folder: Path, job: Job, root: str | Path | None) -> dict[str, float]:
-    """Kendall's taus of a ranking, and half the width of their 95 % intervals over images."""
-    metrics = json.loads((folder / f"{job.result}.json").read_text())["metrics"]
+    """Kendall's taus of the rankings; and those at infinitely many images, with half the width of their intervals."""
     found: dict[str, float] = {}
-    for score in ("accuracy", "loss"):
-        row = metrics[score]
-        found |= {f"tau by {score}": row["tau"], f"± images, {score}": (row["high"] - row["low"]) / 2}
+    for name, where in ((job.result, ""), (job.second, "random: ")):
+        if (folder / f"{name}.json").exists():
+            metrics = json.loads((folder / f"{name}.json").read_text())["metrics"]
+            for score in ("accuracy", "loss"):
+                row = metrics[score]
+                found |= {f"{where}tau by {score}": row["tau"], f"{where}∞ images, {score}": row["tau_inf"]}
+                found |= {f"{where}±, {score}": (row["high"] - row["low"]) / 2}
     return found
 
 

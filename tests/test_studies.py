@@ -194,7 +194,7 @@ def test_figures_of_another_configuration_are_not_taken_over(folder: Path) -> No
     before = Known.of(studies["table-k"], SMOKE, folder / "out")
     other = replace(SMOKE, overrides=SMOKE.overrides | {"lr": 0.02})
     assert jobs_of([studies["table-k"]], SMOKE, 1, {"table-k": before.figures}) == {}
-    assert len(jobs_of([studies["table-k"]], other, 1, {"table-k": before.figures})) == 11
+    assert len(jobs_of([studies["table-k"]], other, 1, {"table-k": before.figures})) == 14
 
 
 SCALED = {
@@ -238,7 +238,7 @@ def test_figures_of_another_protocol_are_not_taken_over(
     shutil.copytree(folder / "runs", tmp_path / "runs")
     status, out, _ = command(tmp_path, "--collect", name="table-k")
     assert status == 0
-    assert f"table-k: 11 runs in {tmp_path / 'out'} are of other settings or an earlier version, and left out" in out
+    assert f"table-k: 14 runs in {tmp_path / 'out'} are of other settings or an earlier version, and left out" in out
     rows = json.loads((tmp_path / "out" / "table-k-smoke.json").read_text())["rows"]
     assert all(row["seeds"] == {} and row["missing seeds"] == [0] for row in rows)
 
@@ -306,7 +306,7 @@ def test_mean_and_spread_are_over_seeds() -> None:
         (["table-j", "--jobs", "0"], "jobs 0: must be at least 1"),
         (["table-j", "--jobs", "1000"], "jobs 1000: this machine has"),
         (["table-j", "--seeds", "0"], "seeds 0"),
-        (["table-j", "--preset", "huge"], "preset 'huge': choose one of paper, proxy, smoke"),
+        (["table-j", "--preset", "huge"], "preset 'huge': choose one of paper, deep, long, proxy, smoke"),
         (["table-j", "--preset", "proxy"], "benchmark 'nasbench201' not found at"),
         (["table-j", "--only", "AutoFormer"], "only 'AutoFormer': no row"),
         (["table-j", "--out", "{root}/file/out"], "root/file is a file): choose another"),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from nshot.commands import benchmark, draw, export, latency, report, study
+from nshot.commands import benchmark, compare, draw, export, latency, report, study
 from nshot.errors import UserError
 from nshot.flags import Download, Where, Workers, parse, positional, take, take_space
 
@@ -206,6 +206,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "quickstart": quickstart,
     "train": train,
     "rank": rank,
+    "compare": compare,
     "search": search,
     "latency": latency,
     "retrain": retrain,

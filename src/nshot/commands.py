@@ -69,6 +69,43 @@ def report(args: list[str]) -> None:
     print(f"written: {write_report(run, command.out)}")
 
 
+def compare(args: list[str]) -> None:
+    """whether one method ranks better than another: nshot compare RUNS... -- RUNS... [--ranking NAME]"""
+    from nshot.report.tables import print_comparison
+
+    first = _leading(args)
+    if args and args[0] == "--":
+        args.pop(0)
+    second = _leading(args)
+
+    @dataclass(frozen=True)
+    class Compare:
+        ranking: str = "ranking"
+        """Which ranking of each run, as nshot rank --name has it."""
+        score: Literal["accuracy", "loss"] = "accuracy"
+        """The score whose tau is compared."""
+        unpaired: bool = False
+        """Do not pair runs of one seed."""
+
+    what = (
+        "Compare two groups of ranked runs, each of one method with several seeds: the second's tau minus the first's."
+    )
+    command = parse(Compare, args, "compare RUNS... -- RUNS...", what)
+    from nshot.benchmarks.compare import compare_runs
+
+    paired = not command.unpaired
+    found = compare_runs(first, second, ranking=command.ranking, score=command.score, paired=paired)
+    print_comparison(found, command.score)
+
+
+def _leading(args: list[str]) -> list[Path]:
+    """Removes and returns the arguments before the first flag."""
+    found = []
+    while args and not args[0].startswith("-"):
+        found.append(Path(args.pop(0)))
+    return found
+
+
 def latency(args: list[str]) -> None:
     """measure what a run's subnets take on this machine: nshot latency RUN [--threads N] [--batch N]"""
     from nshot.report.tables import print_latency

@@ -6,7 +6,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from nshot.benchmarks.compare import Comparison
 from nshot.benchmarks.rank import Ranking
+from nshot.ranking.seeds import Mean
 
 
 def print_ranking(rankings: Mapping[str, Ranking], truth: str) -> None:
@@ -22,6 +24,21 @@ def print_ranking(rankings: Mapping[str, Ranking], truth: str) -> None:
             infinite = f"{row['tau_inf']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
             table.add_row(name, score, f"{row['tau']:.3f}", infinite, f"{row['top_tau']:.3f}")
     Console().print(table)
+
+
+def print_comparison(found: Comparison, score: str) -> None:
+    """Both groups' taus by seed, their means, the difference, and whether it is shown."""
+    for side, taus, mean in zip(("first", "second"), (found.first, found.second), found.means, strict=True):
+        seeds = ", ".join(f"seed {seed}: {tau:.3f}" for seed, tau in sorted(taus.items()))
+        print(f"{side}: tau by {score} {_spread(mean)} ({seeds})")
+    gap = found.difference
+    print(f"second minus first: {_spread(gap)}, {gap.how}")
+    verdicts = {True: "shown: the interval does not contain 0", False: "not shown: the interval contains 0"}
+    print(verdicts.get(gap.shown, "not shown: fewer than three seeds, so no interval"))  # type: ignore[arg-type]
+
+
+def _spread(mean: Mean) -> str:
+    return f"{mean.mean:.3f}" + ("" if mean.low is None else f" [{mean.low:.3f}, {mean.high:.3f}]")
 
 
 def print_search(result: dict[str, Any]) -> None:

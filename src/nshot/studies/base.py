@@ -95,8 +95,6 @@ class Row:
     setting: Setting
     paper: tuple[float, ...] = ()
     """Empty where the paper has no such row: a control of ours."""
-    against: tuple[str, ...] = ()
-    """Labels of the rows from which its difference is of interest."""
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from scipy.optimize import brentq
 
 from nshot import UserError, space
 from nshot.data.batches import Normalise, heldout_batches
+from nshot.data.mixture import mixture
 from nshot.data.sources import load
 from nshot.ranking.evaluate import evaluate
 from nshot.search.limits import Limits, quantity
@@ -329,7 +330,7 @@ def scored(run) -> tuple[list, np.ndarray, np.ndarray]:
     _, supernet = load_run(run)
     data = load("digits", resolution=8)
     subnets = [ALL[i] for i in np.random.default_rng(0).choice(len(ALL), 40, replace=False)]
-    scores = evaluate(supernet, subnets, heldout_batches(data.valid, 256, Normalise(data.train)))
+    scores = evaluate(supernet, subnets, heldout_batches(mixture(data.valid), 256, Normalise(data.train)))
     return subnets, 100 * scores.correct.mean(1), scores.loss.mean(1, dtype=float)
 
 

@@ -117,7 +117,7 @@ def collect(
             folder, name = runs / job.folder, str(seed)
             if (folder / FAILED).exists():
                 failed[name] = json.loads((folder / FAILED).read_text())["error"]
-            elif (folder / f"{job.result}.json").exists():
+            elif job.is_in(folder):
                 figures[name], names[name] = MEASURES[study.measure](folder, job, root), job.name
             elif job.name in before.figures:
                 figures[name], names[name] = before.figures[job.name], job.name

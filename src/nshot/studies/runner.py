@@ -74,6 +74,12 @@ class Job:
         """Names the second ranking, where the scale has one."""
         return f"{self.result}-also"
 
+    def is_in(self, folder: Path) -> bool:
+        """Whether the folder holds all its results."""
+        both = self.measured is None and self.scale.also is not None
+        names = [self.result, self.second] if both else [self.result]
+        return all((folder / f"{name}.json").exists() for name in names)
+
 
 def _name(kind: str, config: TrainConfig, **more: Any) -> str:
     # What is as by default is left out, also of the space's sizes: a later version may have more to say.
@@ -196,7 +202,7 @@ def with_classes(job: Job, data: Dataset) -> Job:
 
 def is_done(folder: Path, job: Job) -> bool:
     """Whether the run is ranked, or has failed for good."""
-    return (folder / f"{job.result}.json").exists() or (folder / FAILED).exists()
+    return job.is_in(folder) or (folder / FAILED).exists()
 
 
 def _run_all(data: Dataset, chain: list[Work], root: str | Path | None) -> list[str]:
@@ -218,7 +224,7 @@ def _run_one(data: Dataset, job: Job, run: Path, folder: Path, root: str | Path 
             return f"{folder.name} is measured"
         train(job.config, data, folder, device="cpu", say=lambda line: None)
         where: dict[str, Any] = {"root": root, "device": "cpu", "data": data}
-        if scale.also is not None:
+        if scale.also is not None and not (folder / f"{job.second}.json").exists():
             sample, images = scale.also
             rank_run(folder, scale.benchmark, sample=sample, images=images, name=job.second, **where)
         which: dict[str, Any] = {"subnets": scale.subnets, "sample": scale.sample, "images": scale.images}

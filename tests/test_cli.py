@@ -26,6 +26,7 @@ COMMANDS = [
     "quickstart",
     "train",
     "rank",
+    "compare",
     "search",
     "latency",
     "retrain",
@@ -148,8 +149,9 @@ def test_rank_writes_the_ranking(run: Path, ranked: str) -> None:
     summary = json.loads((run / "ranking.json").read_text())
     assert (summary["subnets"], summary["images"], summary["column"]) == (60, 599, "digits_test")
     for row in summary["metrics"].values():
-        assert -1 <= row["low"] <= row["high"] <= 1
-        assert f"{row['tau']:.3f} [{row['low']:.3f}, {row['high']:.3f}]" in ranked
+        assert -1 <= row["low"] <= row["tau_inf"] <= row["high"] <= 1
+        assert f"{row['tau']:.3f} │ {row['tau_inf']:.3f} [{row['low']:.3f}, {row['high']:.3f}]" in ranked
+    assert summary["score"] == {"version": 2, "images": 599, "batch": 256, "mixture": 0, "calibration": 0}
     assert pq.read_table(run / "ranking.parquet").num_rows == 60
     assert (run / "ranking.png").read_bytes().startswith(b"\x89PNG")
 

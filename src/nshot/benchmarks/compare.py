@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from nshot.errors import UserError
 from nshot.ranking.seeds import Mean, difference, over_seeds
-from nshot.training.config import differences
+from nshot.training.config import completed, differences
 from nshot.training.run import read_config
 
 SPEED = ("log_every", "checkpoint_every")  # entries of a configuration that do not change what is trained
@@ -80,7 +80,9 @@ def _read(run: Path, ranking: str, score: str) -> tuple[int, float, dict[str, An
         archs = pq.read_table(run / f"{ranking}.parquet", columns=["arch"]).column("arch").to_pylist()
         tau = float(found["metrics"][score]["tau"])
     except FileNotFoundError:
-        raise UserError(f"{run} has no ranking {ranking!r}: make one with nshot rank {run} --name {ranking}") from None
+        raise UserError(
+            f"{run} has no ranking {ranking!r}: make one with nshot rank {run} --benchmark B --name {ranking}"
+        ) from None
     except (ValueError, KeyError, TypeError, OSError, pa.ArrowException) as error:
         raise UserError(f"{run}: ranking {ranking!r} cannot be read ({error}): rank the run again") from None
     described = {
@@ -92,7 +94,8 @@ def _read(run: Path, ranking: str, score: str) -> tuple[int, float, dict[str, An
 
 
 def _check_one_method(runs: Sequence[Path]) -> None:
-    known = [{k: v for k, v in read_config(run)["config"].items() if k not in ("seed", *SPEED)} for run in runs]
+    whole = [completed(read_config(run)["config"]) for run in runs]  # of whichever version wrote them
+    known = [{key: value for key, value in config.items() if key not in ("seed", *SPEED)} for config in whole]
     for run, config in zip(runs, known, strict=True):
         if changed := differences(known[0], config):
             raise UserError(

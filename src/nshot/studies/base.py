@@ -95,6 +95,8 @@ class Row:
     setting: Setting
     paper: tuple[float, ...] = ()
     """Empty where the paper has no such row: a control of ours."""
+    against: tuple[str, ...] = ()
+    """Labels of the rows whose difference from this one is told."""
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
-
-import numpy as np
 
 from nshot.benchmarks.table import read_benchmark
 from nshot.errors import UserError
@@ -16,6 +13,7 @@ from nshot.ranking.metrics import complexity_bias, complexity_convergence
 
 from .base import Scale, Study
 from .runner import FAILED, Job
+from .summary import markdown, summarize
 
 DATASETS = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "imagenet16": "ImageNet16-120", "digits": "digits"}
 Measure = Callable[[Path, Job, str | Path | None], dict[str, float]]
@@ -138,44 +136,7 @@ def collect(
         result["cited"] = [{"label": label, "paper": paper} for label, paper in study.cited]
     if study.axes is not None:
         result["axes"] = study.axes
-    return result
-
-
-def markdown(result: dict[str, Any]) -> str:
-    """The table: the paper's figures, ours as mean ± std over seeds; intervals over images in columns of their own."""
-    first: dict[str, Any] = next((f for row in result["rows"] for f in row["seeds"].values()), {})
-    columns = [name for name, value in first.items() if not isinstance(value, list)]
-    lines = [f"### {result['title']}", "", f"Preset {result['preset']}.", ""]
-    lines += [
-        f"| row | paper | {' | '.join([*columns, 'seeds'])} |",
-        f"| --- | --- | {' | '.join('---' for _ in [*columns, 'seeds'])} |",
-    ]
-    for row in result["rows"]:
-        cells = [_spread([figures[column] for figures in row["seeds"].values()]) for column in columns]
-        state = str(len(row["seeds"])) + (f", {len(row['failed'])} failed" if row["failed"] else "")
-        lines.append(f"| {row['label']} | {_paper(row['paper'])} | {' | '.join([*cells, state])} |")
-    for row in result.get("cited", []):
-        lines.append(f"| {row['label']} | {_paper(row['paper'])} | {' | '.join('-' for _ in columns)} | not run here |")
-    if result["note"]:
-        lines += ["", result["note"]]
-    return "\n".join(lines) + "\n"
-
-
-def _spread(values: list[float | None]) -> str:
-    numbers = [value for value in values if value is not None and np.isfinite(value)]
-    if not numbers:
-        return "-"
-    return f"{_number(mean(numbers))} ± {_number(stdev(numbers))}" if len(numbers) > 1 else _number(numbers[0])
-
-
-def _number(value: float) -> str:
-    return f"{value:.3f}" if abs(value) >= 0.01 or value == 0 else f"{value:.2e}"
-
-
-def _paper(figures: tuple[float, ...]) -> str:
-    if not figures:
-        return "-"
-    return f"{figures[0]:.3f} ± {figures[1]:.3f}" if len(figures) == 2 else ", ".join(f"{f:.2f}" for f in figures)
+    return summarize(study, result)
 
 
 def _stem(study: str, preset: str, out: Path) -> Path:

@@ -9,9 +9,10 @@ from nshot.files import check_folder, make_folder
 from nshot.training.config import preset
 
 from .base import scale, studies
-from .collect import Known, collect, markdown, write
+from .collect import Known, collect, write
 from .figure_c import figure_c
 from .runner import jobs_of, run_jobs
+from .summary import markdown
 
 
 def run_study(

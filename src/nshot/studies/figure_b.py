@@ -10,8 +10,12 @@ FIGURE_B = studies.register("figure-b")(
         "Standard deviation of the gradients of a momentum",
         (
             Row("SPOS", Measured("spos", function=spread)),
-            Row("SPOS + MS", Measured("spos", s.MS, function=spread)),
-            Row("SPOS, random clusters (control)", Measured("spos", {"ms": "shuffled"}, function=spread)),
+            Row("SPOS + MS", Measured("spos", s.MS, function=spread), against=("SPOS",)),
+            Row(
+                "SPOS, random clusters (control)",
+                Measured("spos", {"ms": "shuffled"}, function=spread),
+                against=("SPOS + MS",),
+            ),
         ),
         measure="own",
         note="The paper shows curves without numbers; `ranking/gradients.py` has our definition.",

@@ -16,6 +16,7 @@ TABLE_C = studies.register("table-c")(
                 "AutoFormer + ours",
                 Measured("spos", ours(), space=SPACE, function=limited, arguments=LIMITS),
                 (74.8, 76.3, 76.7),
+                ("AutoFormer",),
             ),
         ),
         measure="own",

@@ -36,19 +36,25 @@ def main() -> None:
     parser.add_argument("--samples", type=int, help="measured for each table; default: three times the options")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    print(
-        "| space | fitted to | seconds | ms | error, median | 90 % | two measurements, median | 90 % | tau | of two |"
-    )
-    print("| --- " * 10 + "|")
     results = {}
     for name in args.spaces:
         space = preset("smoke" if args.quick else "proxy", "spos", name).space
         begin = time.perf_counter()
         table = fitted(space, Setting(args.threads, args.batch), samples=args.samples)
         results[name] = {**table, "seconds": round(time.perf_counter() - begin, 1)}
-        print(row(name, results[name]), flush=True)
+        print(f"{name}: {results[name]['seconds']} s", flush=True)
         if args.out:
             write_json(args.out, results)
+    print(markdown(results))
+
+
+def markdown(results: dict[str, dict]) -> str:
+    head = [
+        "space", "fitted to", "seconds", "ms", "error, median", "90 %", "two measurements, median", "90 %", "tau",
+        "tau of two measurements",
+    ]  # fmt: skip
+    rows = [row(name, results[name]) for name in results]
+    return "\n".join([f"| {' | '.join(head)} |", "| --- " * len(head) + "|", *rows])
 
 
 if __name__ == "__main__":

@@ -1,12 +1,15 @@
 """Times the small things that every step and every command pays for; prints a Markdown table.
 
-python benchmarks/small.py
+python benchmarks/small.py [--out docs/results/small.json]
 """
 
+import argparse
+import json
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from statistics import median
 
 import numpy as np
@@ -28,6 +31,9 @@ def milliseconds(call: Callable[[int], object], repeats: int = 300) -> float:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, help="JSON")
+    given = parser.parse_args()
     torch.set_num_threads(1)
     rows = []
     for resolution in (16, 32):
@@ -47,9 +53,15 @@ def main() -> None:
     run = milliseconds(lambda i: subprocess.run(command, check=True, capture_output=True), repeats=10)
     rows.append(("nshot --help, whole process", run, "500 ms"))
 
-    print("| what | median ms | wanted below |\n| --- | --- | --- |")
-    for what, time_ms, wanted in rows:
-        print(f"| {what} | {time_ms:.3f} | {wanted} |")
+    result = [{"what": what, "median_ms": round(time_ms, 4), "wanted": wanted} for what, time_ms, wanted in rows]
+    if given.out:
+        given.out.write_text(json.dumps(result, indent=1) + "\n")
+    print(markdown(result))
+
+
+def markdown(rows: list[dict]) -> str:
+    lines = ["| what | median | wanted below |", "| --- | --- | --- |"]
+    return "\n".join([*lines, *(f"| {row['what']} | {row['median_ms']:.3g} ms | {row['wanted']} |" for row in rows)])
 
 
 if __name__ == "__main__":

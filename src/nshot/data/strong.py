@@ -18,6 +18,16 @@ def _timm(module: str) -> Any:
     return extra(f"timm.data.{module}", "timm", "augmentation")
 
 
+def _randaugment(fill: dict[str, Any]) -> Callable[[Image.Image], Image.Image]:
+    """Two of timm's operations, of magnitude 9 ± 0.5, at most 10. There posterize would keep no bit of a pixel, which
+    is a black image to some versions of Pillow and an error to others: its own magnitude ends before."""
+    policy = _timm("auto_augment").rand_augment_transform("rand-m9-mstd0.5-inc1", fill)
+    for operation in policy.ops:
+        if operation.name.startswith("Posterize"):
+            operation.magnitude_max = 9.999
+    return policy
+
+
 class Strong:
     """Applies an `Augment` to batches that are cropped and flipped already.
 
@@ -47,7 +57,7 @@ class Strong:
         if augment.policy == "autoaugment":
             self._single.append(_timm("auto_augment").auto_augment_transform("original", fill))
         if augment.policy == "randaugment":
-            self._single.append(_timm("auto_augment").rand_augment_transform("rand-m9-mstd0.5-inc1", fill))
+            self._single.append(_randaugment(fill))
         self._erasing = self._mixing = None
         if augment.erasing > 0:
             self._erasing = _timm("random_erasing").RandomErasing

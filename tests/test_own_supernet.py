@@ -21,13 +21,13 @@ WHOLE_JOB = """
 from pathlib import Path
 from own_supernet import Blocks
 from nshot.data.sources import load
+from nshot.handover.export import export
 from nshot.search.limits import Limits
 from nshot.search.pick import How, search_run
 from nshot.spaces import spaces
 from nshot.strategies import Options
 from nshot.training.alone import Recipe
 from nshot.training.config import TrainConfig
-from nshot.training.export import export
 from nshot.training.retrain import RetrainConfig, retrain
 from nshot.training.train import train
 spaces.register("blocks")(Blocks)
@@ -37,7 +37,7 @@ train(TrainConfig(space=space, options=options, dataset="digits", epochs=1), dat
 found = search_run(Path("run"), Limits(max_params=5000), How(sample=20), device="cpu")
 config = RetrainConfig(space=space, recipe=Recipe(epochs=1, batch_size=64, lr=0.01), dataset="digits")
 retrain(config, tuple(found["best"]["subnet"]), data, "best", device="cpu")
-export("best", "torch", "out")
+export("best", "out", "torch")
 """
 
 

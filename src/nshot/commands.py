@@ -11,21 +11,22 @@ from nshot.flags import parse, positional, take, take_space
 
 
 def export(args: list[str]) -> None:
-    """hand a retrained network over: nshot export FOLDER --to torch|safetensors|onnx --out FOLDER"""
+    """hand a retrained network over: nshot export FOLDER --out FOLDER [--to torch safetensors onnx]"""
 
     @dataclass(frozen=True)
     class Export:
         out: Path
-        """Folder to write."""
-        to: Literal["torch", "safetensors", "onnx"] = "torch"
-        """torch: model.py, which needs torch alone, and weights.pt; safetensors: the same with safetensors weights;
-        onnx: a graph for any number of images, checked in onnxruntime."""
+        """Folder to write: a new or an empty one, or one that an earlier export wrote."""
+        to: tuple[Literal["torch", "safetensors", "onnx"], ...] = ()
+        """torch: model.py, which needs torch and Pillow alone, and weights.pt; safetensors: the same with weights as
+        safetensors; onnx: a graph from pixels to probabilities for any number of images, checked in onnxruntime.
+        Default: all, ONNX where its packages are installed."""
 
     folder = positional(args, "export", "FOLDER: what nshot retrain wrote")
     command = parse(Export, args, "export FOLDER", "Hand a retrained network over: it runs without nshot.")
-    from nshot.training.export import export
+    from nshot.handover.export import export
 
-    print(f"written: {', '.join(map(str, export(folder, command.to, command.out)))}")
+    print(f"written: {', '.join(map(str, export(folder, command.out, command.to)))}")
 
 
 def draw(args: list[str]) -> None:

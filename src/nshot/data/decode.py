@@ -124,15 +124,22 @@ def read(data: Path | bytes, resolution: int | None) -> "Image":
 
     Where a resolution is given, one that is larger may come smaller than it is stored, but not below that.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data, formats=FORMATS) as stored:
         side = min(stored.size)
         if resolution is not None:
             stored.draft("RGB", (resolution, resolution))  # JPEG is decoded no larger than it has to be
-        image = _rgb(ImageOps.exif_transpose(stored))
+        image = upright(stored)
     image.info["side"] = side
     return image
+
+
+def upright(image: "Image") -> "Image":
+    """An image that is open already, turned as its camera says, in RGB."""
+    from PIL import ImageOps
+
+    return _rgb(ImageOps.exif_transpose(image))
 
 
 def fit(image: "Image", side: int, crop: float = 1.0) -> "Image":
@@ -143,12 +150,10 @@ def fit(image: "Image", side: int, crop: float = 1.0) -> "Image":
 
 
 def _rgb(image: "Image") -> "Image":
-    from PIL import Image
-
     if image.mode == "F":
         raise ValueError("its pixels are floats")
     if image.mode.startswith("I"):  # 16 bits, which `convert` would clip to 255
-        image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
+        image = image.convert("I").point(lambda value: value / 256).convert("L")
     elif image.mode == "P":
         image = image.convert("RGBA")  # else Pillow warns of palettes with transparency
     return image.convert("RGB")

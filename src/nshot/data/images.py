@@ -39,6 +39,11 @@ class Images:
         """Height and width."""
         return self.pixels.shape[1]
 
+    @property
+    def crop(self) -> float:
+        """The share of the shorter side that is the side of the central square that was kept."""
+        return 1.0
+
     def subset(self, indices: np.ndarray) -> "Images":
         index = torch.from_numpy(np.ascontiguousarray(indices))
         return Images(self.pixels[index], self.labels[index])

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from nshot.data.imagenet import CROP
 from nshot.errors import UserError
 
 from .config import space_from_dict
@@ -14,8 +15,9 @@ NETWORK, RESULT = "network.safetensors", "result.json"
 
 
 def read_result(folder: Path) -> dict[str, Any]:
-    """What a finished retraining wrote."""
-    return json.loads((folder / RESULT).read_text())
+    """What a finished retraining wrote, and what one of an earlier version did not say of itself."""
+    result = json.loads((folder / RESULT).read_text())
+    return {"crop": CROP if result["dataset"] == "imagenet" else 1.0, **result}
 
 
 def read_network(folder: str | Path) -> tuple[nn.Module, dict[str, Any]]:

@@ -71,8 +71,9 @@ def retrain(
     configuration. ``workers`` processes make its batches, the same as without them.
 
     Returns:
-        What result.json holds: the subnet, its costs, how its images are normalised (of pixels from 0 to 255), the
-        names of its ``classes`` where the data set says them, and ``test_accuracy`` in percent.
+        What result.json holds: the subnet, its costs, which share of an image's shorter side is kept (``crop``), how
+        images are normalised (of pixels from 0 to 255), the names of its ``classes`` where the data set says them, and
+        ``test_accuracy`` in percent of ``test_images``.
 
     Raises:
         UserError: for values that do not fit together, and as `execute`.
@@ -101,6 +102,7 @@ def retrain(
         "dataset": config.dataset,
         "params": space.network_params(subnet),
         "flops": space.flops(subnet),
+        "crop": data.test.crop,
         "normalise": {"mean": batches.normalise.mean, "std": batches.normalise.std},
         **({"classes": list(data.names)} if data.names else {}),
     }
@@ -135,7 +137,8 @@ def retrain(
         assert isinstance(job.module, Alone)
         network = job.module.kept
         save_weights(folder / NETWORK, network)
-        write_json(folder / RESULT, {**result, "test_accuracy": accuracy(network, test)})
+        tested = {"test_accuracy": accuracy(network, test), "test_images": len(data.test)}
+        write_json(folder / RESULT, {**result, **tested})
 
     config_dict = {**described, "subnet": result["arch"]}
     run = Run(folder, "retrain", config_dict, RESULT, config.log_every, config.checkpoint_every, completed)

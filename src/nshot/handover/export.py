@@ -1,0 +1,76 @@
+"""Hands a retrained network over: a folder with it as PyTorch source and weights, safetensors and ONNX."""
+
+import io
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal, get_args
+
+import torch
+from safetensors.torch import save
+
+from nshot.errors import UserError
+from nshot.training.networks import read_network
+
+from .classifier import PT, SAFETENSORS, Classifier, completed
+from .folder import check_own, write_folder
+from .onnx import ONNX, PACKAGES, onnx_of
+from .readme import readme
+from .source import source_of
+
+Format = Literal["torch", "safetensors", "onnx"]
+
+
+def export(
+    folder: str | Path, out: str | Path, to: Format | Sequence[Format] = (), *, say: Callable[[str], None] = print
+) -> list[Path]:
+    """Writes a retrained network to a folder that needs nothing of nshot.
+
+    Args:
+        folder: what `nshot.training.retrain.retrain` wrote.
+        out: the folder to write: a new or an empty one, or one that an earlier export wrote.
+        to: which formats; default: all, ONNX where its packages are installed. ``torch``: ``model.py``, which needs
+            torch and Pillow alone, and ``weights.pt``; ``safetensors``: the same with weights as safetensors; ``onnx``:
+            a graph from pixels to probabilities for any number of images, checked against torch in onnxruntime.
+        say: takes lines for the user.
+
+    Returns:
+        The files.
+
+    Raises:
+        UserError: for a folder that holds no network, an unknown format, ONNX without its packages, or a folder to
+            write that holds files of anyone else.
+    """
+    formats = [to] if isinstance(to, str) else list(to)
+    for name in formats:
+        if name not in get_args(Format):
+            raise UserError(f"unknown format {name!r}: choose of {', '.join(get_args(Format))}")
+    network, result = read_network(folder)
+    check_own(Path(out))
+    if not formats:
+        formats = list(get_args(Format))
+        missing = [package for package in PACKAGES if find_spec(package) is None]
+        if missing:
+            formats.remove("onnx")
+            say(f"{ONNX} is left out, for it needs {', '.join(missing)}: pip install 'nshot[onnx]'")
+    classifier = Classifier(network.requires_grad_(False), completed(result))
+    files = _files(classifier, formats)
+    files["README.md"] = readme(classifier.result, list(files)).encode()
+    return write_folder(Path(out), files, {"result": classifier.result})
+
+
+def _files(classifier: Classifier, formats: Sequence[str]) -> dict[str, bytes]:
+    files: dict[str, bytes] = {}
+    stored = PT if "torch" in formats else SAFETENSORS
+    source, weights = source_of(classifier.network, classifier.result, stored)
+    if "torch" in formats or "safetensors" in formats:
+        files["model.py"] = source.encode()
+    if "torch" in formats:
+        buffer = io.BytesIO()
+        torch.save(weights, buffer)
+        files[PT] = buffer.getvalue()
+    if "safetensors" in formats:
+        files[SAFETENSORS] = save({name: w.contiguous() for name, w in weights.items()})
+    if "onnx" in formats:
+        files[ONNX] = onnx_of(classifier)
+    return files

@@ -1,0 +1,185 @@
+"""A network as one Python file that needs torch and Pillow alone: `model.py` of a hand-over folder."""
+
+import copy
+from typing import Any
+
+from torch import Tensor, fx, nn
+
+from nshot.data.decode import fit, read, upright
+from nshot.nn.depthwise import DepthwiseConv
+
+from .embed import source_with_needs
+
+MODEL = '''"""An image classifier that needs torch and Pillow alone.
+
+    classes, probabilities = predict(["photo.jpg", PIL.Image.open("other.png")])
+
+or, step by step:
+
+    network = load()
+    logits = network(preprocess("photo.jpg")[None])
+"""
+
+{imports}
+
+ARCH = {arch!r}
+DATASET = {dataset!r}  # what it was trained on
+CLASSES = {classes!r}  # of the logits, in their order
+SIDE, CROP = {side}, {crop}  # pixels; the share of an image's shorter side that is kept
+MEAN, STD = {mean}, {std}  # a number a channel, of pixels from 0 to 255
+WEIGHTS = {weights!r}
+
+
+def predict(images, network=None, batch=64):
+    """Classes (N names) and their probabilities (N, classes) of images: paths, PIL images, or one of either."""
+    if isinstance(images, (str, bytes, Path, Image.Image)):
+        images = [images]
+    network = load() if network is None else network
+    device = next(network.parameters()).device
+    found = [torch.empty(0, len(CLASSES))]
+    with torch.inference_mode():
+        for start in range(0, len(images), batch):
+            some = torch.stack([preprocess(image) for image in images[start : start + batch]])
+            found.append(network(some.to(device)).softmax(1).cpu())
+    probabilities = torch.cat(found)
+    return [CLASSES[i] for i in probabilities.argmax(1)], probabilities
+
+
+def load(path=None):
+    """The network with its weights, ready to classify; path: of a .pt or .safetensors file, default: beside this."""
+    path = Path(__file__).with_name(WEIGHTS) if path is None else Path(path)
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        weights = load_file(path)
+    else:
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+    network = Network()
+    network.load_state_dict(weights)
+    return network.eval()
+
+
+def preprocess(image):
+    """What the network reads, float (3, SIDE, SIDE), of a path, an encoded image's bytes or a PIL image."""
+    return normalise(square(image)[None])[0]
+
+
+def normalise(pixels):
+    """uint8 (N, H, W, 3), RGB from 0 to 255, to what the network reads: float (N, 3, H, W)."""
+    scale = 1 / torch.tensor(STD, device=pixels.device)
+    shift = -torch.tensor(MEAN, device=pixels.device) * scale
+    return torch.addcmul(shift, pixels.float(), scale).permute(0, 3, 1, 2)
+
+
+def square(image):
+    """uint8 (SIDE, SIDE, 3), RGB from 0 to 255: upright, its central square resized, as in training.
+
+    A JPEG that is given as a path or as bytes is decoded no larger than it has to be, as in training; one that PIL
+    has opened already is resized from its whole size, which may differ a little.
+    """
+    if isinstance(image, Image.Image):
+        image = upright(image)
+    else:
+        image = read(image if isinstance(image, bytes) else Path(image), round(SIDE / CROP))
+    data = bytearray(fit(image, SIDE, CROP).tobytes())
+    return torch.frombuffer(data, dtype=torch.uint8).view(SIDE, SIDE, 3)
+
+
+{reading}
+
+
+class Network(nn.Module):
+    def __init__(self):
+        super().__init__()
+{layers}
+
+{forward}
+'''
+IMPORTED = {"import torch", "from pathlib import Path", "from PIL import Image", "from torch import device, nn"}
+
+
+def source_of(network: nn.Module, result: dict[str, Any], weights_file: str) -> tuple[str, dict[str, Tensor]]:
+    """Source of a module that computes the same from image files on, and its weights by that module's names.
+
+    Args:
+        network: in evaluation mode.
+        result: of its retraining.
+        weights_file: name of the file that the weights go to.
+    """
+    graph, layers, tensors = _traced(network)
+    lines = [f"        self.{_flat(name)} = nn.{_made(layer)}" for name, layer in layers.items()]
+    lines += [
+        f"        self.register_buffer({_flat(name)!r}, torch.empty({tuple(t.shape)}, dtype={t.dtype}))"
+        for name, t in tensors.items()
+    ]
+    for node in graph.nodes:
+        if node.op in ("call_module", "get_attr"):
+            node.target = _flat(node.target)
+    code = graph.python_code("self").src.replace("torch._C._nn.avg_pool2d", "nn.functional.avg_pool2d")
+    imports, reading = source_with_needs(read, upright, fit)
+    text = MODEL.format(
+        imports=_sorted(IMPORTED.union(imports)),
+        arch=result["arch"],
+        dataset=result["dataset"],
+        classes=result["classes"],
+        side=result["space"]["resolution"],
+        crop=result["crop"],
+        weights=weights_file,
+        reading="\n\n\n".join(reading),
+        layers="\n".join(lines),
+        forward="\n".join("    " + line if line else "" for line in code.strip().splitlines()),
+        **result["normalise"],
+    )
+    held = {**network.state_dict(), **tensors}  # some tensors, such as tables of indices, are in no state
+    return text, {flat: held[name].detach() for flat, name in _names(layers, tensors).items()}
+
+
+def weight_names(network: nn.Module) -> dict[str, str]:
+    """By the names that `source_of` gives weights: those that the network has for them."""
+    return _names(*_traced(network)[1:])
+
+
+def _names(layers: dict[str, nn.Module], tensors: dict[str, Tensor]) -> dict[str, str]:
+    inside = {f"{_flat(name)}.{key}": f"{name}.{key}" for name, layer in layers.items() for key in layer.state_dict()}
+    return inside | {_flat(name): name for name in tensors}
+
+
+def _traced(network: nn.Module) -> tuple[fx.Graph, dict[str, nn.Module], dict[str, Tensor]]:
+    """What the network computes, and by their names its layers and the tensors of its own that it computes with."""
+    network = copy.deepcopy(network)  # tracing names constants anew each time, and leaves them on it
+    graph = _Layers().trace(network)
+    layers: dict[str, nn.Module] = {}
+    tensors: dict[str, Tensor] = {}
+    for node in graph.nodes:
+        if node.op == "call_module":
+            layers[node.target] = network.get_submodule(node.target)
+        elif node.op == "get_attr":
+            owner, _, name = node.target.rpartition(".")
+            tensors[node.target] = getattr(network.get_submodule(owner), name)
+    return graph, layers, tensors
+
+
+class _Layers(fx.Tracer):
+    """Traces down to layers of torch's, and to those that only train in another way."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, DepthwiseConv) or super().is_leaf_module(m, module_qualified_name)
+
+
+def _made(layer: nn.Module) -> str:
+    """The call that makes a layer of torch's: what it prints, without what only newer versions know."""
+    made = f"Conv2d({layer.extra_repr()})" if isinstance(layer, DepthwiseConv) else repr(layer)
+    return made.replace(", bias=True", "") if isinstance(layer, nn.BatchNorm2d) else made
+
+
+def _flat(target: Any) -> str:
+    """A name for what lies deep in the network."""
+    return str(target).replace(".", "_").replace("-", "_")
+
+
+def _sorted(imports: set[str]) -> str:
+    """Lines of import, those of the standard library first."""
+    others = sorted(
+        (line for line in imports if line.split()[1].split(".")[0] in ("torch", "PIL", "numpy")), key=str.lower
+    )
+    return "\n".join([*sorted(imports.difference(others)), "", *others])

@@ -30,6 +30,13 @@ def quickstart(args: list[str]) -> None:
     quickstart(command.out, command.seed)
 
 
+def auto(args: list[str]) -> None:
+    """from images to a network that runs elsewhere: nshot auto imagefolder:FOLDER --out FOLDER [--max-params 300k]"""
+    from nshot.auto.command import auto
+
+    auto(args)
+
+
 def train(args: list[str]) -> None:
     """train a supernet: nshot train STRATEGY --out RUN [--preset P] [--space S] [options]"""
     from nshot.benchmarks.table import read_benchmark
@@ -204,6 +211,7 @@ def retrain(args: list[str]) -> None:
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "quickstart": quickstart,
+    "auto": auto,
     "train": train,
     "rank": rank,
     "compare": compare,

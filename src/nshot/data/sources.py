@@ -107,6 +107,15 @@ def is_own(name: str) -> bool:
     return ":" in name
 
 
+def own_folder(name: str, root: Path) -> Path:
+    """Where images of one's own lie that are named so. Raises UserError for a name without a folder."""
+    folder = name.partition(":")[2].removesuffix(NO_FLIP)
+    if not folder:
+        kinds = ", ".join(f"{kind}:FOLDER" for kind in own.names())
+        raise UserError(f"data set {name!r} names no folder: choose one by {kinds}")
+    return root / Path(folder).expanduser()
+
+
 def _source(name: str, root: Path, download: bool, resolution: int | None, say: Say) -> Source:
     kinds = ", ".join(f"{kind}:FOLDER" for kind in own.names())
     if not is_own(name):
@@ -114,14 +123,11 @@ def _source(name: str, root: Path, download: bool, resolution: int | None, say: 
             known = ", ".join(sources.names())
             raise UserError(f"unknown data set {name!r}: choose one of {known}, or images of your own by {kinds}")
         return sources[name](root, download)
-    kind, _, path = name.partition(":")
-    folder = path.removesuffix(NO_FLIP)
-    if not folder:
-        raise UserError(f"data set {name!r} names no folder: choose one by {kinds}")
+    folder = own_folder(name, root)
     if download:
         raise UserError(f"download has no effect on data set {name!r}: its images are those of the folder")
-    source = own[kind](root / Path(folder).expanduser(), resolution, say)
-    return replace(source, mirrors=folder == path)
+    source = own[name.partition(":")[0]](folder, resolution, say)
+    return replace(source, mirrors=not name.endswith(NO_FLIP))
 
 
 def _split(split: str, count: int, root: Path) -> tuple[np.ndarray, np.ndarray]:

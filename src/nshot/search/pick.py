@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from tyro.constructors import PrimitiveConstructorSpec
 
-from nshot.data.sources import data_root
+from nshot.data.sources import Dataset, data_root
 from nshot.errors import UserError, check_choices, check_whole
 from nshot.files import write_json, write_parquet
 from nshot.spaces import FewShot, Space, Subnet, Supernet
@@ -90,6 +90,7 @@ def search_run(
     calibration: int | None = None,
     root: str | Path | None = None,
     device: str = "auto",
+    data: Dataset | None = None,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Searches a finished run's best subnet within the limits.
@@ -108,6 +109,7 @@ def search_run(
         calibration: as `score_run` has it.
         root: data root.
         device: Fabric's accelerator.
+        data: the run's data set, where it is loaded already.
         say: takes lines for the user.
 
     Returns:
@@ -131,7 +133,7 @@ def search_run(
         named = subnets_from_file(subnets, config.space, data_root(root))
         listed = within(config.space, list(dict.fromkeys(map(supernet.canonical, named))), limits)
     evaluate, count, identity = evaluator(
-        run, config, supernet, images=images, calibration=calibration, root=root, device=device
+        run, config, supernet, images=images, calibration=calibration, root=root, device=device, data=data
     )
     archive = Archive(evaluate, supernet.canonical, run / f".search-{identity}.jsonl")
     candidates = listed or _proposed(config.space, archive, limits, how, by, say)

@@ -94,6 +94,7 @@ def evaluator(
     images: int | None = None,
     calibration: int | None = None,
     device: str = "auto",
+    data: Dataset | None = None,
 ) -> tuple[Callable[[list[Subnet]], np.ndarray], int, str]:
     """What evaluates subnets with a run's supernet: accuracy in percent and loss (S, 2).
 
@@ -103,7 +104,7 @@ def evaluator(
     Raises:
         UserError: as `score_run`.
     """
-    given = _heldout(config, supernet, root, images, calibration, device, None, 0)
+    given = _heldout(config, supernet, root, images, calibration, device, data, 0)
     identity = hashlib.sha256(_weights(folder) + json.dumps(given.described).encode()).hexdigest()[:16]
 
     def evaluate_(subnets: list[Subnet]) -> np.ndarray:

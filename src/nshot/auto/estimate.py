@@ -1,0 +1,96 @@
+"""How long a job will take here: a few steps of each kind are run and timed."""
+
+import dataclasses
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from nshot.data.batches import Normalise, heldout_batches
+from nshot.data.images import Pictures
+from nshot.data.mixture import mixture
+from nshot.data.sources import Dataset
+from nshot.ranking.evaluate import evaluate
+from nshot.seeding import generator
+from nshot.training.config import TrainConfig
+from nshot.training.recipes import Recipe
+from nshot.training.retrain import RetrainConfig, retrain
+from nshot.training.run import read_log
+from nshot.training.train import new_supernet, train
+
+STEPS, FIRST = 12, 4  # timed steps, of which the first are warm-up: kernels are compiled, memory is fetched
+SUBNETS = 6
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Seconds that the parts of a job will take."""
+
+    train: float
+    search: float
+    retrain: float
+
+    def __str__(self) -> str:
+        named = {"training": self.train, "search": self.search, "retraining": self.retrain}
+        total = duration(sum(named.values()))
+        return f"{total}: " + ", ".join(f"{name} {duration(seconds)}" for name, seconds in named.items())
+
+
+def estimate(config: TrainConfig, recipe: Recipe, data: Dataset, candidates: int, device: str) -> Estimate:
+    """Times steps of the supernet and of a middling network, and scores, in a folder that is thrown away."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        some = dataclasses.replace(data, train=_few(data, config.batch_size))
+        short = dataclasses.replace(config, epochs=1, log_every=FIRST, checkpoint_every=STEPS)
+        train(short, some, folder / "supernet", device=device, say=_nothing)
+        step = _step(folder / "supernet")
+        one = dataclasses.replace(data, train=_few(data, recipe.batch_size), valid=data.valid.subset(np.arange(0)))
+        once = dataclasses.replace(recipe, epochs=1, warmup=0)
+        alone = RetrainConfig(config.space, once, data.name, log_every=FIRST, checkpoint_every=STEPS)
+        subnet = config.space.sample(generator(0, "estimate"))
+        retrain(alone, subnet, one, folder / "network", device=device, say=_nothing)
+        again = _step(folder / "network")
+    per_epoch = len(data.train) // config.batch_size
+    alone_epoch = (len(data.train) + len(data.valid)) // recipe.batch_size
+    scoring = _scoring(config, data) * min(candidates, config.space.size)
+    return Estimate(step * config.epochs * per_epoch, scoring, again * recipe.epochs * alone_epoch)
+
+
+def _few(data: Dataset, batch: int) -> Pictures:
+    """Training images for the steps, again and again where there are few."""
+    return data.train.subset(np.arange(STEPS * batch) % len(data.train))
+
+
+def _step(run: Path) -> float:
+    """Seconds of a step after the first, by the log."""
+    lines = read_log(run / "log.jsonl")
+    first, last = lines[0], lines[-1]
+    return (last["seconds"] - first["seconds"]) / (last["step"] - first["step"])
+
+
+def _scoring(config: TrainConfig, data: Dataset) -> float:
+    """Seconds of scoring a subnet on all images that rank."""
+    supernet = new_supernet(config)
+    few = mixture(data.valid, min(len(data.valid), 512))
+    batches = heldout_batches(few, min(256, len(few)), Normalise(data.train))
+    rng = generator(0, "estimate scores")
+    subnets = [config.space.sample(rng) for _ in range(SUBNETS)]
+    evaluate(supernet, subnets[:1], batches)
+    began = time.perf_counter()
+    evaluate(supernet, subnets, batches)
+    return (time.perf_counter() - began) / SUBNETS * len(data.valid) / len(few)
+
+
+def duration(seconds: float) -> str:
+    """As a person says it."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def _nothing(line: str) -> None:
+    """What these runs say is of no use."""

@@ -1,0 +1,123 @@
+"""The whole job: train, search, retrain, hand over, report; in one folder, continued where it was killed."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nshot.data.sources import Dataset
+from nshot.files import make_folder
+from nshot.handover.export import export
+from nshot.handover.figures import accuracy_of
+from nshot.report.page import write_report
+from nshot.search.limits import Limits
+from nshot.search.pick import How, search_run
+from nshot.search.propose import random_subnets
+from nshot.training.config import TrainConfig
+from nshot.training.recipes import Recipe
+from nshot.training.retrain import RetrainConfig, read_choice, retrain_best
+from nshot.training.run import load_run
+from nshot.training.score import score_run
+from nshot.training.train import train
+
+from .estimate import estimate
+from .look import Look
+
+Say = Callable[[str], None]
+CHECKED = 20  # random subnets whose scores say whether a supernet has learned anything
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is done with a data set."""
+
+    look: Look
+    train: TrainConfig
+    how: How
+    limits: Limits
+    recipe: Recipe
+
+
+def run_job(
+    job: Job,
+    data: Dataset,
+    out: Path,
+    *,
+    root: str | Path | None = None,
+    device: str = "auto",
+    workers: int = 0,
+    say: Say = print,
+) -> dict[str, Any]:
+    """Runs the phases that are not done yet, and says what each comes to.
+
+    Args:
+        job: what is done.
+        data: the data set, loaded at the resolution of ``job.train.space``.
+        out: gets ``supernet``, ``network`` and ``handover``, each a folder as the single commands write it.
+        root: data root.
+        device: Fabric's accelerator.
+        workers: processes that make batches.
+        say: takes lines for the user.
+
+    Returns:
+        What the retrained network's result.json holds.
+
+    Raises:
+        UserError: as the single commands, and before anything is trained for limits that no subnet keeps to.
+    """
+    supernet, network = out / "supernet", out / "network"
+    config = replace(job.train, space=job.train.space.with_classes(data.classes))
+    if job.limits.max_latency is None:
+        random_subnets(config.space, 1, job.limits, 0, config.space.canonical)  # refused now, not in an hour
+    make_folder(out)
+    if not (supernet / "config.json").exists():
+        say(f"this will take about {estimate(config, job.recipe, data, job.how.sample, device)} (measured here)")
+    say(f"[1/4] training a supernet of {config.space.size:,} subnets: {supernet}")
+    train(config, data, supernet, device=device, workers=workers, say=say)
+    _check_learned(supernet, job, data, device, say)
+    say(f"[2/4] searching its best subnet, {job.limits}")
+    found = search_run(supernet, job.limits, job.how, root=root, device=device, data=data, say=say)
+    best = found["best"]
+    say(f"best: {best['arch']}, {best['params']:,} parameters, {best['accuracy']:.1f} % with the supernet's weights")
+    say(f"[3/4] training it from scratch on all {len(data.train) + len(data.valid):,} images: {network}")
+    default, archs = read_choice(str(supernet / "search.json"))
+    again = RetrainConfig(default.space, job.recipe, config.dataset, seed=config.seed)
+    subnets = [again.space.parse(arch) for arch in archs]
+    result = retrain_best(again, subnets, data, network, device=device, workers=workers, say=say)
+    _tell(result, job.look, say)
+    say(f"[4/4] handing it over: {out / 'handover'}")
+    kept = network / result.get("folder", "")
+    say(f"written: {', '.join(map(str, export(kept, out / 'handover', say=say)))}")
+    say(f"written: {write_report(supernet, out / 'report.html')}")
+    return result
+
+
+def _check_learned(run: Path, job: Job, data: Dataset, device: str, say: Say) -> None:
+    """Says loudly where a supernet does not know more than which class is largest."""
+    config, supernet = load_run(run)
+    subnets = random_subnets(config.space, min(CHECKED, config.space.size), Limits(), 0, supernet.canonical)
+    scores, _ = score_run(run, config, supernet, subnets, device=device, data=data)
+    known = accuracy_of(round(float(np.median(scores.accuracy)) / 100 * len(data.valid)), len(data.valid))
+    if known["low"] <= 100 * job.look.majority:
+        say(
+            f"WARNING: the supernet is right on {known['accuracy']:.0f} % of {known['images']:,} images (the middle of "
+            f"{len(subnets)} random subnets), not shown to be better than saying the largest class always "
+            f"({100 * job.look.majority:.0f} %): what it ranks is noise. Stop here (Ctrl-C), and train longer "
+            "(--epochs) or bring more images"
+        )
+
+
+def _tell(result: dict[str, Any], look: Look, say: Say) -> None:
+    """What the network reaches, with its interval; loudly where that is no better than saying the largest class."""
+    right = accuracy_of(round(result["test_accuracy"] / 100 * look.test), look.test)
+    say(
+        f"{result['params']:,} parameters, {result['test_accuracy']:.1f} % of {look.test:,} test images right "
+        f"({right['low']:.1f} to {right['high']:.1f})"
+    )
+    if right["low"] <= 100 * look.majority:
+        say(
+            f"WARNING: that is not shown to be better than saying the largest class always "
+            f"({100 * look.majority:.1f} %): do not use this network"
+        )

@@ -24,6 +24,7 @@ from nshot.benchmarks.table import write_benchmark
 
 COMMANDS = [
     "quickstart",
+    "auto",
     "train",
     "rank",
     "compare",
@@ -220,7 +221,7 @@ def test_an_interrupt_says_how_to_continue(monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize(
     ("args", "expected"),
     [
-        (["bogus"], "'bogus': choose one of quickstart, train"),
+        (["bogus"], "'bogus': choose one of quickstart, auto, train"),
         (["--bogus"], "'--bogus': choose one of"),
         (["rank"], "RUN: a folder that nshot train made"),
         (["search", "--sample", "3"], "RUN: a folder that nshot train made"),

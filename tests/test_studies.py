@@ -13,7 +13,8 @@ import pytest
 import nshot
 from helpers import nshot_, refuse
 from nshot import UserError
-from nshot.benchmarks.table import EMBEDDED
+from nshot.benchmarks.ceiling import ceiling
+from nshot.benchmarks.table import EMBEDDED, read_benchmark
 from nshot.studies import runner
 from nshot.studies.base import SCALES, Measured, Row, Setting, Study, studies
 from nshot.studies.collect import Known, collect, searched
@@ -79,6 +80,17 @@ def test_one_row_has_one_figure_everywhere(folder: Path) -> None:
         rows = json.loads((folder / "out" / f"{name}-smoke.json").read_text())["rows"]
         figures.append(next(row["seeds"]["0"] for row in rows if row["label"] == label))
     assert figures[0] == figures[1] == figures[2]
+
+
+def test_the_ceiling_of_the_lists_is_that_of_the_benchmark(folder: Path) -> None:
+    job = Job.of(Setting("spos"), SMOKE, 0)
+    table = read_benchmark("digits", job.config.space)
+    result = json.loads((folder / "out" / "table-j-smoke.json").read_text())
+    for name, where in ((job.result, ""), (job.second, "random: ")):
+        listed = pq.read_table(folder / "runs" / "smoke" / job.folder / f"{name}.parquet").column("arch").to_pylist()
+        found = ceiling(job.config.space, table, "digits_test", [job.config.space.parse(arch) for arch in listed])
+        assert found is None or result["ceiling"][f"{where}tau by loss"] == found.tau
+        assert (found is None) == (f"{where}tau by loss" not in result.get("ceiling", {}))
 
 
 def test_figures_of_methods_that_are_not_run_are_cited(folder: Path) -> None:

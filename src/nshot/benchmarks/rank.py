@@ -1,7 +1,7 @@
 """Ranks a run's subnets against a benchmark: how truly does the supernet order them?"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from nshot.spaces.lists import subnets_from_file
 from nshot.training.run import load_run
 from nshot.training.score import score_run
 
+from .ceiling import Ceiling, ceiling
 from .table import read_benchmark
 
 SAMPLE = 1000  # random subnets that are ranked where nothing else is said
@@ -30,7 +31,8 @@ class Ranking:
 
     ``table`` has a row for each score (accuracy, the paper's; loss, negated) with ``tau``, as the protocol has it;
     ``tau_inf``, what it would be on infinitely many images, with its 95 % interval ``low`` to ``high`` (``tau`` may
-    lie outside: noise lowers it); ``spearman`` and ``top_tau`` (the best 10 %).
+    lie outside: noise lowers it); ``spearman`` and ``top_tau`` (the best 10 %). ``ceiling`` is what the noise of the
+    true accuracies leaves to reach, where it is known.
     """
 
     subnets: list[Subnet]
@@ -40,9 +42,17 @@ class Ranking:
     params: np.ndarray
     images: int
     table: dict[str, dict[str, float]]
+    ceiling: Ceiling | None = None
 
 
-def compare(space: Space, subnets: Sequence[Subnet], scores: Scores, truth: np.ndarray, seed: int = 0) -> Ranking:
+def compare(
+    space: Space,
+    subnets: Sequence[Subnet],
+    scores: Scores,
+    truth: np.ndarray,
+    seed: int = 0,
+    ceiling: Ceiling | None = None,
+) -> Ranking:
     """The ranking of these scores against true accuracies (S,)."""
     table = {}
     for name, per_image in (("accuracy", scores.correct), ("loss", -scores.loss)):
@@ -58,7 +68,7 @@ def compare(space: Space, subnets: Sequence[Subnet], scores: Scores, truth: np.n
         }
     params = np.array([space.params(subnet) for subnet in subnets])
     images = scores.correct.shape[1]
-    return Ranking(list(subnets), scores.accuracy, scores.mean_loss, truth, params, images, table)
+    return Ranking(list(subnets), scores.accuracy, scores.mean_loss, truth, params, images, table, ceiling)
 
 
 def write_ranking(folder: Path, name: str, space: Space, ranking: Ranking, described: dict[str, Any]) -> None:
@@ -77,6 +87,7 @@ def write_ranking(folder: Path, name: str, space: Space, ranking: Ranking, descr
     )
     write_parquet(folder / f"{name}.parquet", table)
     summary = {**described, "subnets": len(ranking.subnets), "images": ranking.images, "metrics": ranking.table}
+    summary["ceiling"] = None if ranking.ceiling is None else asdict(ranking.ceiling)
     write_json(folder / f"{name}.json", summary)
 
 
@@ -138,7 +149,7 @@ def rank_run(
     truth = table.truth(column, chosen)
     where: dict[str, Any] = {"root": root, "device": device, "data": data}
     scores, scored = score_run(Path(run), config, supernet, chosen, images=images, calibration=calibration, **where)
-    ranking = compare(config.space, chosen, scores, truth)
+    ranking = compare(config.space, chosen, scores, truth, ceiling=ceiling(config.space, table, column, chosen))
     listed = str(subnets) if subnets else f"sample of {sample}"
     described = {"benchmark": benchmark, "column": column, "list": listed, "score": scored}
     write_ranking(Path(run), name, config.space, ranking, described)

@@ -24,6 +24,9 @@ def print_ranking(rankings: Mapping[str, Ranking], truth: str) -> None:
             infinite = f"{row['tau_inf']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
             table.add_row(name, score, f"{row['tau']:.3f}", infinite, f"{row['top_tau']:.3f}")
     Console().print(table)
+    if first.ceiling is not None:
+        most, count = first.ceiling.tau, first.ceiling.subnets
+        print(f"No ranking reaches 1: {count} have twins, whose true accuracies agree with theirs by {most:.2f}.")
 
 
 def print_comparison(found: Comparison, score: str) -> None:

@@ -32,6 +32,16 @@ def tau(folder: Path, job: Job, root: str | Path | None) -> dict[str, float]:
     return found
 
 
+def ceilings(folder: Path, job: Job) -> dict[str, float]:
+    """The most that the taus of each list can reach, by column, as the rankings of one run have it."""
+    found: dict[str, float] = {}
+    for name, where in ((job.result, ""), (job.second, "random: ")):
+        if (folder / f"{name}.json").exists():
+            known = json.loads((folder / f"{name}.json").read_text()).get("ceiling")
+            found |= {f"{where}tau by {score}": known["tau"] for score in ("accuracy", "loss") if known}
+    return found
+
+
 def bias(folder: Path, job: Job, root: str | Path | None) -> dict[str, float]:
     """CB and C³ against each data set of the benchmark."""
     import pyarrow.parquet as pq
@@ -76,6 +86,8 @@ class Known:
     figures: dict[str, dict[str, float]] = field(default_factory=dict)
     """By the name of the run that they are of."""
     seeds: int = 0
+    ceiling: dict[str, float] = field(default_factory=dict)
+    """As `ceilings` has it."""
 
     @classmethod
     def of(cls, study: Study, scale: Scale, out: Path) -> "Known":
@@ -84,9 +96,11 @@ class Known:
         if not path.exists():
             return cls()
         try:
-            rows = json.loads(path.read_text())["rows"]
+            result = json.loads(path.read_text())
+            rows = result["rows"]
             figures = {row["runs"][seed]: found for row in rows for seed, found in row["seeds"].items()}
-            return cls(figures, max((int(seed) + 1 for row in rows for seed in row["seeds"]), default=0))
+            seeds = max((int(seed) + 1 for row in rows for seed in row["seeds"]), default=0)
+            return cls(figures, seeds, result.get("ceiling", {}))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(
                 f"{path} is no result of this version ({type(error).__name__}: {error}): "
@@ -107,7 +121,7 @@ def collect(
     ``before`` has figures of runs that are not in the folder.
     """
     before = before or Known()
-    rows = []
+    rows, most = [], dict(before.ceiling)
     for row in study.rows:
         figures, names, missing, failed = {}, {}, [], {}
         for seed in range(max(seeds, before.seeds)):
@@ -117,6 +131,7 @@ def collect(
                 failed[name] = json.loads((folder / FAILED).read_text())["error"]
             elif job.is_in(folder):
                 figures[name], names[name] = MEASURES[study.measure](folder, job, root), job.name
+                most |= ceilings(folder, job) if study.measure == "tau" else {}
             elif job.name in before.figures:
                 figures[name], names[name] = before.figures[job.name], job.name
             else:
@@ -131,7 +146,15 @@ def collect(
                 "failed": failed,
             }
         )
-    result = {"study": study.name, "title": study.title, "preset": scale.preset, "note": study.note, "rows": rows}
+    result: dict[str, Any] = {
+        "study": study.name,
+        "title": study.title,
+        "preset": scale.preset,
+        "note": study.note,
+        "rows": rows,
+    }
+    if most:
+        result["ceiling"] = most
     if study.cited:
         result["cited"] = [{"label": label, "paper": paper} for label, paper in study.cited]
     if study.axes is not None:

@@ -38,14 +38,16 @@ def dots(path: Path, result: dict[str, Any]) -> Path:
             panel.errorbar(
                 row["paper"][0], y, xerr=std, fmt="D", color="#e45756", ms=5, capsize=3, label=labels.pop("paper", None)
             )
+    if (most := result.get("ceiling", {}).get(column)) is not None:
+        panel.axvline(most, color="#888888", lw=1, ls="--", label="by which twins' true accuracies agree")
     panel.set_yticks(range(len(rows)), [row["label"] for row in rows], fontsize=8)
     panel.set_ylim(len(rows) - 0.5, -0.5)
     panel.set_xlabel(column)
     panel.set_title(f"{result['title']}\npreset {result['preset']}", fontsize=10)
     panel.grid(axis="x", alpha=0.25)
     panel.spines[["top", "right"]].set_visible(False)
-    if len(labels) < 3:
-        figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+    if panel.get_legend_handles_labels()[0]:
+        figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
     figure.savefig(path)
     return path
 

@@ -76,6 +76,9 @@ def markdown(result: dict[str, Any]) -> str:
     )
     if any(len(row["seeds"]) for row in result["rows"]):
         lines += ["", _legend(names)]
+    if most := result.get("ceiling"):
+        told = ", ".join(f"{value:.2f} ({name})" for name, value in most.items())
+        lines += ["", f"No ranking reaches 1; where networks are the same (twins), true accuracies agree by: {told}."]
     changes = [[row["label"], *_change(change)] for row in result["rows"] for change in row.get("differences", [])]
     if changes:
         lines += ["", *_table(["row", "against", "column", "difference", "95 % interval", ""], changes)]

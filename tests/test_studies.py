@@ -14,10 +14,10 @@ import nshot
 from helpers import nshot_, refuse
 from nshot import UserError
 from nshot.benchmarks.ceiling import ceiling
-from nshot.benchmarks.table import EMBEDDED, read_benchmark
+from nshot.benchmarks.table import read_benchmark
 from nshot.studies import runner
 from nshot.studies.base import SCALES, Measured, Row, Setting, Study, studies
-from nshot.studies.collect import Known, collect, searched
+from nshot.studies.collect import Known, collect
 from nshot.studies.runner import PROTOCOL, Job, is_done, jobs_of, run_jobs
 from nshot.studies.searched import limited, retrained
 from nshot.studies.summary import markdown
@@ -98,11 +98,11 @@ def test_figures_of_methods_that_are_not_run_are_cited(folder: Path) -> None:
     cited = dict(studies["table-a"].cited)
     assert cited["PA&DA"] == (93.33, 0.22)
     for label, (mean, std) in cited.items():
-        assert f"| {label} | {mean:.3f} ± {std:.3f} | - | - | - | - | - | not run here |" in text
+        assert f"| {label} | {mean:.3f} ± {std:.3f} | {' | '.join(11 * '-')} | not run here |" in text
 
 
 def test_few_shot_search_retrains_the_best_of_each_part(folder: Path) -> None:
-    job = Job.of(studies["table-a"].rows[-1].setting, SMOKE, 0)
+    job = Job.of(studies["table-h"].rows[-2].setting, SMOKE, 0)
     run, supernet = (folder / "runs" / "smoke" / name for name in (job.folder, job.supernet))
     found = json.loads((supernet / "search.json").read_text())["parts"]
     summary = json.loads((run / "retrained" / "result.json").read_text())
@@ -138,19 +138,6 @@ def test_a_supernet_is_trained_once_for_its_ranking_and_its_searches(folder: Pat
         inside = {path.name for path in (runs / job.folder).iterdir()}
         assert inside == {"retrained", "measured.json"}  # no training of a supernet
         assert list((runs / job.supernet).rglob("supernet.safetensors"))
-
-
-def test_the_benchmark_says_what_a_found_subnet_truly_reaches(tmp_path: Path) -> None:
-    job = Job.of(studies["table-a"].rows[0].setting, SMOKE, 0)
-    table = pq.read_table(EMBEDDED).to_pydict()
-    listed = list(job.config.space.parse(table["arch"][3]))
-    for subnet, true in ((listed, table["digits_test"][3]), ([4, 4, 4, 4, 4, 4], None)):
-        (tmp_path / "measured.json").write_text(json.dumps({"retrained, test (%)": 50.0, "subnet": subnet}))
-        known = job.config.space.format(tuple(subnet)) in table["arch"]
-        assert known == (true is not None)
-        figures = searched(tmp_path, job, None)
-        assert figures == {"in the benchmark, test (%)": true, "retrained, test (%)": 50.0, "subnet": subnet}
-        assert next(iter(figures)) == "in the benchmark, test (%)"  # the column that is drawn beside the paper's
 
 
 def test_what_is_done_is_not_done_again(folder: Path) -> None:
@@ -221,7 +208,7 @@ def test_figures_of_another_scale_are_not_taken_over(change: str, folder: Path) 
     """Neither what a run's folder has nor what a table has."""
     other = replace(SMOKE, **{change: SCALED[change]})
     ranked = change not in ("candidates", "retrain_epochs")  # those make no ranking another
-    for name in ("table-a", "table-b", "table-h", "table-k") if ranked else ("table-a", "table-b", "table-h"):
+    for name in ("table-b", "table-h", "table-k") if ranked else ("table-b", "table-h"):
         known = Known.of(studies[name], SMOKE, folder / "out").figures
         before = jobs_of([studies[name]], SMOKE, 1)
         assert {job.name for job in before.values()} == set(known)

@@ -25,6 +25,8 @@ class Scale:
     """How many validation images rank; None: all."""
     also: tuple[int, int] | None = None
     """A second ranking: of so many random subnets of the benchmark, on so many images."""
+    whole: tuple[int | None, int] = (None, 2048)
+    """Where the whole space is scored: how many of its canonical forms (None: all), and on how many images."""
     overrides: dict[str, Any] = field(default_factory=dict)
     """Values of the configuration at this scale."""
     candidates: int = 1000
@@ -40,11 +42,19 @@ SCALES = {
     "paper": Scale("paper", "nasbench201", RANK_LIST, overrides=CIFAR),
     **{
         name: Scale(
-            name, "nasbench201", RANK_LIST, None, 10_000, (1000, 4096), CIFAR, candidates=100, retrain_epochs=10
+            name,
+            "nasbench201",
+            RANK_LIST,
+            None,
+            10_000,
+            (1000, 4096),
+            overrides=CIFAR,
+            candidates=100,
+            retrain_epochs=10,
         )
         for name in ("deep", "long", "proxy")
     },
-    "smoke": Scale("smoke", "digits", None, 40, 256, (60, 128), SMOKE, candidates=4, retrain_epochs=1),
+    "smoke": Scale("smoke", "digits", None, 40, 256, (60, 128), (600, 128), SMOKE, candidates=4, retrain_epochs=1),
 }
 
 
@@ -104,8 +114,8 @@ class Study:
     """A table of the paper, made from runs.
 
     ``measure`` says what its columns are: ``tau`` (Kendall's tau by accuracy and by loss), ``bias`` (CB and C³ for
-    each data set of the benchmark), ``own`` (what its rows' functions measured), or ``searched`` (that, after what the
-    benchmark says of the subnet that was found). ``cited`` has the paper's figures of methods that are not run here.
+    each data set of the benchmark), ``own`` (what its rows' functions measured), or ``whole`` (what searches of the
+    whole space answer, by the benchmark). ``cited`` has the paper's figures of methods that are not run here.
     ``axes`` names two columns: the picture then shows one by the other.
     """
 

@@ -14,6 +14,7 @@ from nshot.ranking.metrics import complexity_bias, complexity_convergence
 from .base import Scale, Study
 from .runner import FAILED, Job
 from .summary import markdown, summarize
+from .whole import answers
 
 DATASETS = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "imagenet16": "ImageNet16-120", "digits": "digits"}
 Measure = Callable[[Path, Job, str | Path | None], dict[str, float]]
@@ -64,16 +65,7 @@ def own(folder: Path, job: Job, root: str | Path | None) -> dict[str, float]:
     return json.loads((folder / f"{job.result}.json").read_text())
 
 
-def searched(folder: Path, job: Job, root: str | Path | None) -> dict[str, Any]:
-    """What the row's function measured, after the true accuracy of the subnet it found; None where none is listed."""
-    found: dict[str, Any] = own(folder, job, root)
-    benchmark = read_benchmark(job.scale.benchmark, job.config.space, root)
-    column = benchmark.columns[f"{job.config.dataset}_test"]
-    true = dict(zip(benchmark.subnets, column.tolist(), strict=True)).get(tuple(found["subnet"]))
-    return {"in the benchmark, test (%)": true, **found}
-
-
-MEASURES: dict[str, Measure] = {"tau": tau, "bias": bias, "own": own, "searched": searched}
+MEASURES: dict[str, Measure] = {"tau": tau, "bias": bias, "own": own, "whole": answers}
 
 
 @dataclass(frozen=True)

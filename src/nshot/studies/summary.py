@@ -11,7 +11,7 @@ from nshot.ranking.seeds import LEAST, Mean, difference, over_seeds
 from .base import Study
 
 OF_IMAGES, AT_INFINITY = "±", "∞ images"  # columns: half the width of one supernet's interval, and what it is around
-NOT_COMPARED = (OF_IMAGES, AT_INFINITY, "parameters", "(min)")
+NOT_COMPARED = (OF_IMAGES, AT_INFINITY, "parameters", "(min)", "deviation", "5 %", "50 %")
 Figures = Mapping[str, Any]
 
 

@@ -32,6 +32,7 @@ COMMANDS = [
     "latency",
     "retrain",
     "export",
+    "predict",
     "draw",
     "report",
     "benchmark",

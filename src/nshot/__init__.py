@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .dynamic import ComplexityAwareLR, SeparatedMomentum
     from .errors import UserError
+    from .handover.export import export
+    from .handover.predict import predict
     from .spaces import extract, list_spaces, space
     from .strategies import list_strategies, strategy
 
@@ -17,9 +19,11 @@ _HOMES = {
     "ComplexityAwareLR": "dynamic",
     "SeparatedMomentum": "dynamic",
     "UserError": "errors",
+    "export": "handover.export",
     "extract": "spaces",
     "list_spaces": "spaces",
     "list_strategies": "strategies",
+    "predict": "handover.predict",
     "space": "spaces",
     "strategy": "strategies",
 }
@@ -27,9 +31,11 @@ __all__ = [
     "ComplexityAwareLR",
     "SeparatedMomentum",
     "UserError",
+    "export",
     "extract",
     "list_spaces",
     "list_strategies",
+    "predict",
     "space",
     "strategy",
 ]

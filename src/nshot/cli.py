@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from nshot.commands import benchmark, compare, draw, export, latency, report, study
+from nshot.commands import benchmark, compare, draw, export, latency, predict, report, study
 from nshot.errors import UserError
 from nshot.flags import Download, Where, Workers, parse, positional, take, take_space
 
@@ -209,7 +209,7 @@ def retrain(args: list[str]) -> None:
     print(f"written: {command.out / result.get('folder', '') / 'network.safetensors'} and result.json")
 
 
-COMMANDS: dict[str, Callable[[list[str]], None]] = {
+COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
     "quickstart": quickstart,
     "auto": auto,
     "train": train,
@@ -219,6 +219,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "latency": latency,
     "retrain": retrain,
     "export": export,
+    "predict": predict,
     "draw": draw,
     "report": report,
     "benchmark": benchmark,
@@ -227,11 +228,11 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs a command; a user's error is one line on stderr and exit status 2."""
+    """Runs a command; a user's error is one line on stderr and exit status 2, a part that could not be done 1."""
     try:
-        _run(list(sys.argv[1:] if argv is None else argv))
+        status = _run(list(sys.argv[1:] if argv is None else argv))
         sys.stdout.flush()
-        return 0
+        return status
     except UserError as error:
         print(f"nshot: error: {error}", file=sys.stderr)
         return 2
@@ -243,7 +244,7 @@ def main(argv: list[str] | None = None) -> int:
         return 1
 
 
-def _run(args: list[str]) -> None:
+def _run(args: list[str]) -> int:
     if not args or args[0] in ("-h", "--help"):
         print("usage: nshot COMMAND [options]    (nshot COMMAND --help for a command's options)\n")
         for name, command in COMMANDS.items():
@@ -253,9 +254,10 @@ def _run(args: list[str]) -> None:
 
         print(f"nshot {version('nshot')}")
     elif args[0] in COMMANDS:
-        COMMANDS[args[0]](args[1:])
+        return COMMANDS[args[0]](args[1:]) or 0
     else:
         raise UserError(f"unknown command {args[0]!r}: choose one of {', '.join(COMMANDS)}")
+    return 0
 
 
 if __name__ == "__main__":

@@ -29,6 +29,36 @@ def export(args: list[str]) -> None:
     print(f"written: {', '.join(map(str, export(folder, command.out, command.to)))}")
 
 
+def predict(args: list[str]) -> int:
+    """classes and probabilities of images: nshot predict FOLDER IMAGES... [--out table.csv]"""
+    from tyro.conf import Positional
+
+    @dataclass(frozen=True)
+    class Predict:
+        images: Positional[tuple[Path, ...]]
+        """Image files, and folders, whose images are taken by their endings, those in folders below too."""
+        out: Path | None = None
+        """A table to write, .csv: each file, its class and the probabilities of all classes."""
+        device: str = "auto"
+        """auto, cpu, cuda or mps."""
+
+    folder = positional(args, "predict", "FOLDER: what nshot retrain or nshot export wrote")
+    what = "Classes and probabilities of images. What cannot be read is named and left out; the exit status is then 1."
+    command = parse(Predict, args, "predict FOLDER", what)
+    from nshot.handover.predict import check_table, predict, write_table
+    from nshot.report.tables import print_prediction
+
+    if not command.images:
+        raise UserError("nshot predict needs IMAGES: image files, or folders of them")
+    if command.out is not None:
+        check_table(command.out)
+    found = predict(folder, command.images, device=command.device, each=print_prediction)
+    if command.out is not None:
+        write_table(command.out, found)
+        print(f"written: {command.out}")
+    return 1 if found.unread else 0
+
+
 def draw(args: list[str]) -> None:
     """draw a subnet: nshot draw SUBNET|search.json|FOLDER [--space S] [--out FILE.svg|.png]"""
     from nshot.report.draw import draw, read_drawn

@@ -1,6 +1,7 @@
 """A hand-over folder: files that a manifest names, so that no file of anyone else is ever written over."""
 
 import json
+import os
 from collections.abc import Mapping
 from hashlib import sha256
 from importlib.metadata import version
@@ -15,7 +16,7 @@ MANIFEST = "nshot.json"
 
 def is_handed_over(folder: Path) -> bool:
     """Whether this is a hand-over folder."""
-    return (folder / MANIFEST).is_file()
+    return os.path.isfile(folder / MANIFEST)
 
 
 def check_own(folder: Path) -> None:

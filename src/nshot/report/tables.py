@@ -1,6 +1,9 @@
 """Results as tables on the terminal."""
 
+import os
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -8,6 +11,7 @@ from rich.table import Table
 
 from nshot.benchmarks.compare import Comparison
 from nshot.benchmarks.rank import Ranking
+from nshot.handover.predict import Best
 from nshot.ranking.seeds import Mean
 
 
@@ -50,6 +54,20 @@ def print_search(result: dict[str, Any]) -> None:
     _print_subnets(title, result["top"])
     if "front" in result:
         _print_subnets(f"no other is better in all of {', '.join(result['objectives'])}", result["front"])
+
+
+def print_prediction(path: Path, said: Best | str) -> None:
+    """A line an image: its most probable classes, or, among the errors, why it cannot be read."""
+    name = shown(path)
+    if isinstance(said, str):
+        print(f"nshot: cannot read {name}: {said}", file=sys.stderr)
+    else:
+        print(f"{name}: {', '.join(f'{shown(label)} {100 * p:.1f} %' for label, p in said)}")
+
+
+def shown(name: str | Path) -> str:
+    """A name as any terminal takes it: bytes of it that are no text as their codes."""
+    return os.fsencode(name).decode(errors="backslashreplace")
 
 
 def print_latency(table: dict[str, Any]) -> None:

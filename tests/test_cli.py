@@ -31,6 +31,7 @@ COMMANDS = [
     "search",
     "latency",
     "retrain",
+    "verdict",
     "export",
     "predict",
     "draw",

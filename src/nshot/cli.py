@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from nshot.commands import benchmark, compare, draw, export, latency, predict, report, study
+from nshot.commands import benchmark, compare, draw, export, judged, latency, predict, report, study, verdict
 from nshot.errors import UserError
 from nshot.flags import Download, Where, Workers, parse, positional, take, take_space
 
@@ -207,6 +207,7 @@ def retrain(args: list[str]) -> None:
     result = retrain_best(config, subnets, data, command.out, device=command.device, workers=command.workers)
     print(f"{result['arch']}: {result['params']:,} parameters, test accuracy {result['test_accuracy']:.2f} %")
     print(f"written: {command.out / result.get('folder', '') / 'network.safetensors'} and result.json")
+    judged(command.out, data, command.device)
 
 
 COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
@@ -218,6 +219,7 @@ COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
     "search": search,
     "latency": latency,
     "retrain": retrain,
+    "verdict": verdict,
     "export": export,
     "predict": predict,
     "draw": draw,

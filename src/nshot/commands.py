@@ -2,12 +2,46 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from nshot.errors import UserError
-from nshot.flags import parse, positional, take, take_space
+from nshot.flags import Where, parse, positional, take, take_space
+
+if TYPE_CHECKING:
+    from nshot.data.sources import Dataset
 
 # Nothing that imports torch may be imported here: `nshot --help` must answer at once.
+
+
+def verdict(args: list[str]) -> None:
+    """how good a retrained network is: nshot verdict FOLDER [options]"""
+    from nshot.data.sources import load
+    from nshot.training.networks import read_network
+
+    @dataclass(frozen=True)
+    class Verdict(Where):
+        pass
+
+    folder = positional(args, "verdict", "FOLDER: what nshot retrain wrote")
+    what = "Judge a retrained network again on its test images, as nshot retrain does at its end."
+    command = parse(Verdict, args, "verdict FOLDER", what)
+    _, result = read_network(folder)
+    data = load(result["dataset"], root=command.data_root, resolution=result["space"]["resolution"])
+    judged(Path(folder), data, command.device, again=True)
+
+
+def judged(folder: Path, data: "Dataset", device: str, *, again: bool = False) -> None:
+    """Judges a retrained network, unless it is judged already, says how good it is and draws its confusion matrix."""
+    from nshot.handover.verdict import VERDICT, judge, read_verdict
+    from nshot.report.confusion import plot_confusion
+    from nshot.report.tables import print_verdict
+
+    found = None if again else read_verdict(folder)
+    if found is None:
+        found = judge(folder, data, device=device)
+    print_verdict(found)
+    picture = plot_confusion(folder / "confusion.png", found)
+    print(f"written: {folder / VERDICT} and {picture.name}; as a page: nshot report {folder}")
 
 
 def export(args: list[str]) -> None:

@@ -40,13 +40,18 @@ def picture(drawing: Drawing, caption: str = "", width: int = WIDTH) -> "Figure"
 
 
 def svg(drawing: Drawing, caption: str = "", width: int = WIDTH) -> str:
-    """The picture as an SVG element: text stays text, no header, the same bytes for the same drawing."""
+    """The picture as an SVG element."""
+    return as_svg(picture(drawing, caption, width))
+
+
+def as_svg(figure: "Figure") -> str:
+    """A figure as an SVG element: text stays text, no header, the same bytes for the same figure."""
     import matplotlib
 
     out = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "nshot"}):
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        picture(drawing, caption, width).savefig(out, format="svg", metadata=nothing, transparent=True)
+        figure.savefig(out, format="svg", metadata=nothing, transparent=True)
     text = out.getvalue()
     # Where it is missing: fonts that are no wider.
     return text[text.index("<svg") :].replace(f"'{FONT}'", f"'{FONT}', Verdana, Arial, sans-serif")

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from nshot.benchmarks.compare import Comparison
 from nshot.benchmarks.rank import Ranking
 from nshot.handover.predict import Best
+from nshot.handover.verdict import baseline_name, warnings_of
 from nshot.ranking.seeds import Mean
 
 
@@ -54,6 +56,26 @@ def print_search(result: dict[str, Any]) -> None:
     _print_subnets(title, result["top"])
     if "front" in result:
         _print_subnets(f"no other is better in all of {', '.join(result['objectives'])}", result["front"])
+
+
+def print_verdict(verdict: dict[str, Any]) -> None:
+    """A network's test accuracy beside those of trivial baselines, its costs, and what has to be said loudly."""
+    test, baselines = verdict["test"], verdict["baselines"]
+    table = Table(title=escape(f"{test['images']:,} test images of {shown(verdict['dataset'])}"))
+    for column in ("", "accuracy %", "95 %", "balanced %"):
+        table.add_column(column)
+    rows = {"the network": test, **{baseline_name(name, row): row for name, row in baselines.items()}}
+    for name, row in rows.items():
+        interval = f"{row['low']:.2f} to {row['high']:.2f}"
+        table.add_row(escape(shown(name)), f"{row['accuracy']:.2f}", interval, f"{row['balanced_accuracy']:.2f}")
+    Console().print(table)
+    costs = f"{verdict['params']:,} parameters, {verdict['flops']:,} FLOPs"
+    print(f"{costs}, {verdict['latency_ms']:.3g} ms an image on one thread of {verdict['latency']['cpu']}")
+    weak = sorted((row for row in verdict["classes"] if row["images"]), key=lambda row: row["recall"])[:3]
+    recalls = [f"{shown(row['name'])} {row['recall']:.0f} %" for row in weak]
+    print(f"weakest classes: {', '.join(recalls)}")
+    for warning in warnings_of(verdict):
+        print(f"WARNING: {shown(warning)}")
 
 
 def print_prediction(path: Path, said: Best | str) -> None:

@@ -157,12 +157,12 @@ def test_report_of_an_unfinished_run(run: Path, tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_reported(run: Path, tmp_path: Path) -> None:
-    assert "RUN: a folder that nshot train made" in refuse("report")
+    assert "FOLDER: what nshot train or nshot retrain made" in refuse("report")
     assert "is no run folder" in refuse("report", tmp_path / "none")
     assert "is no run folder" in refuse("report", tmp_path)
     assert not list(tmp_path.iterdir())
-    (tmp_path / "config.json").write_text(json.dumps({"kind": "retrain", "config": {}}))
-    assert "holds a retrain run" in refuse("report", tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"kind": "benchmark", "config": {}}))
+    assert "holds a benchmark run" in refuse("report", tmp_path)
     shutil.copy(run / "config.json", tmp_path)
     broken = json.loads((run / "search.json").read_text())
     del broken["top"][-1]["flops"]

@@ -119,16 +119,19 @@ def draw(args: list[str]) -> None:
 
 
 def report(args: list[str]) -> None:
-    """one HTML page of a run: nshot report RUN [--out FILE.html]"""
+    """one HTML page of a run or a retrained network: nshot report FOLDER [--out FILE.html]"""
 
     @dataclass(frozen=True)
     class Report:
         out: Path | None = None
-        """The page; default: report.html in the run folder."""
+        """The page; default: report.html in the folder."""
 
-    run = positional(args, "report", "RUN: a folder that nshot train made")
-    what = "One page, to be opened without a network: what was run, curves, rankings, the search and its subnets."
-    command = parse(Report, args, "report RUN", what)
+    run = positional(args, "report", "FOLDER: what nshot train or nshot retrain made")
+    what = (
+        "One page, to be opened without a network: of a run what was run, curves, rankings, the search and its "
+        "subnets; of a retrained network how good it is, its classes and mistakes."
+    )
+    command = parse(Report, args, "report FOLDER", what)
     from nshot.report.page import write_report
 
     print(f"written: {write_report(run, command.out)}")

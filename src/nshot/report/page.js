@@ -62,7 +62,7 @@ function polyline(svg, points, x, y, attributes) {
 
 function drawCurves(host, name) {
   const lines = data.curves[name];
-  const { svg, x, y } = axes(host, lines.flatMap((line) => line[1]), "step", name === "lr" ? "learning rate" : name);
+  const { svg, x, y } = axes(host, lines.flatMap((line) => line[1]), "step", name.endsWith("lr") ? "learning rate" : "loss");
   lines.forEach(([, points], i) => {
     polyline(svg, points, x, y, { class: "line", stroke: COLOURS[i % COLOURS.length] });
     if (points.length === 1) element(svg, "circle", { class: "dot", cx: x(points[0][0]), cy: y(points[0][1]), r: 4 });
@@ -140,7 +140,7 @@ function choose(i, pinned) {
   const double = row.arch.includes("'") && !/["$`\\!]/.test(row.arch);  // the quotes that the notation has not
   const quoted = double ? `"${row.arch}"` : `'${row.arch.replaceAll("'", "'\\''")}'`;
   showCommands(document.getElementById("commands"), [
-    `nshot retrain ${quoted} ${flags} --out NEW_FOLDER`, "nshot export NEW_FOLDER --to onnx --out EXPORTED",
+    `nshot retrain ${quoted} ${flags} --out NEW_FOLDER`, "nshot export NEW_FOLDER --out EXPORTED",
   ]);
   const drawing = document.getElementById("drawing");
   if (drawings[i]) drawing.innerHTML = drawings[i];

@@ -1,42 +1,20 @@
 """A run as one HTML page that needs no network: what was run, curves, rankings, the search, pictures of subnets."""
 
-import json
 import shlex
 from html import escape
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from nshot.errors import UserError
-from nshot.files import write_atomically
 from nshot.training.config import TrainConfig, from_dict
 from nshot.training.run import PARTS, read_config
 
 from . import run_data
+from .markup import absent, charts, pairs, section, table, write_page
+from .network_page import is_retrained, network_sections
 from .plots import low_end
-
-PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy"
-  content="default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:">
-<link rel="icon" href="data:,">
-<title>{title}</title>
-<style>
-{css}</style>
-</head>
-<body>
-{body}
-<script type="application/json" id="data">{data}</script>
-<script>
-{js}</script>
-</body>
-</html>
-"""
 
 SUBNET = """<div id="subnet"><p id="which"></p><div id="drawing"></div>
 <dl><div><dt>accuracy</dt><dd id="accuracy"></dd></div><div><dt>loss</dt><dd id="loss"></dd></div>
@@ -46,70 +24,41 @@ SUBNET = """<div id="subnet"><p id="which"></p><div id="drawing"></div>
 
 
 def write_report(run: str | Path, out: str | Path | None = None) -> Path:
-    """Writes the page of a run.
+    """Writes the page of a supernet run or of a retrained network.
 
     Args:
-        run: a folder that `nshot.training.train.train` made; parts that it does not have are said to be absent.
-        out: the HTML file; default ``report.html`` in the run folder.
+        run: a folder that `nshot.training.train.train` made, or `nshot.training.retrain.retrain`; parts that it does
+            not have are said to be absent.
+        out: the HTML file; default ``report.html`` in the folder.
 
     Returns:
         The page's path.
 
     Raises:
-        UserError: for a folder that is no supernet run or has broken files, and a file that cannot be written.
+        UserError: for a folder that is neither or has broken files, and a file that cannot be written.
     """
     folder = Path(run)
+    data: dict[str, Any] = {}
+    body = (network_sections if is_retrained(folder) else run_sections)(folder, data)
+    return write_page(folder / "report.html" if out is None else Path(out), folder.resolve().name, body, data)
+
+
+def run_sections(folder: Path, data: dict[str, Any]) -> list[str]:
+    """What a page says of a supernet run; ``data`` takes what its script draws.
+
+    Raises:
+        UserError: for a folder that is no supernet run, or has broken files.
+    """
     stored = read_config(folder)
     if stored.get("kind") not in ("supernet", PARTS):
-        raise UserError(f"{folder} holds a {stored.get('kind')} run: name a folder that nshot train made")
-    config, versions = from_dict(stored["config"]), stored.get("versions", {})
-    data: dict[str, Any] = {}
-    body = [
-        f"<h1>{escape(folder.resolve().name)}</h1>",
-        _what(config, versions),
+        raise UserError(f"{folder} holds a {stored.get('kind')} run: name one that nshot train or nshot retrain made")
+    config = from_dict(stored["config"])
+    return [
+        _what(config, stored.get("versions", {})),
         _curves(folder, config, data),
         _search(folder, config, data),
         _rankings(folder, config, data),
     ]
-    text = PAGE.format(
-        title=f"nshot: {escape(folder.resolve().name)}",
-        css=_asset("page.css"),
-        js=_asset("page.js"),
-        body="\n".join(body),
-        data=json.dumps(data, separators=(",", ":")).replace("<", "\\u003c"),
-    )
-    path = folder / "report.html" if out is None else Path(out)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, text.encode())
-    except OSError as error:
-        raise UserError(f"out {path} cannot be written ({error.strerror}): choose another file") from None
-    return path
-
-
-def _asset(name: str) -> str:
-    return (files("nshot.report") / name).read_text(encoding="utf-8")
-
-
-def _section(title: str, *parts: str) -> str:
-    return f"<section><h2>{title}</h2>\n" + "\n".join(parts) + "\n</section>"
-
-
-def _absent(what: str, command: str) -> str:
-    return f'<p class="absent">{what}</p>\n<pre>{escape(command)}</pre>'
-
-
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    """Of cells that are HTML already; a head that begins with - is left out on narrow screens."""
-    wide = [' class="wide"' if name.startswith("-") else "" for name in head]
-    cells = [f"<th{hide}>{name.removeprefix('-')}</th>" for name, hide in zip(head, wide, strict=True)]
-    lines = ["".join(f"<td{hide}>{cell}</td>" for cell, hide in zip(row, wide, strict=True)) for row in rows]
-    body = "\n".join(f"<tr>{line}</tr>" for line in lines)
-    return f"<table><thead><tr>{''.join(cells)}</tr></thead><tbody>\n{body}\n</tbody></table>"
-
-
-def _pairs(values: dict[str, str]) -> str:
-    return "<dl>" + "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in values.items()) + "</dl>"
 
 
 def _what(config: TrainConfig, versions: dict[str, str]) -> str:
@@ -120,28 +69,22 @@ def _what(config: TrainConfig, versions: dict[str, str]) -> str:
         f"{config.epochs} epochs, seed {config.seed}."
     )
     made = "Made with " + ", ".join(f"{name} {version}" for name, version in versions.items()) + "."
-    return _section(
+    return section(
         "What was run",
         f"<p>{escape(line)}</p>",
-        _pairs(run_data.described(config)),
+        pairs(run_data.described(config)),
         f'<p class="soft">{escape(made)}</p>',
     )
 
 
 def _curves(run: Path, config: TrainConfig, data: dict[str, Any]) -> str:
-    data["curves"] = run_data.curves(run)
+    curves = run_data.curves(run)
     todo = run_data.unfinished(run)
     again = f"nshot train {config.strategy} --out {shlex.quote(str(run))} [the same options]"
-    open_ = _absent("The training is not finished; the command that began it continues it:", again)
-    if not data["curves"]:
-        return _section("Training", open_ if todo else '<p class="absent">The run has no log.jsonl.</p>')
-    titles = {"loss": "training loss", "lr": "learning rate"}
-    charts = [
-        f'<div><h3>{titles[name]}</h3><div class="chart" data-curve="{name}"></div></div>' for name in data["curves"]
-    ]
-    names = [name for name, _ in data["curves"]["loss"]]
-    parts = f'<p class="soft">A line each: {", ".join(map(escape, names))}.</p>' if len(names) > 1 else ""
-    return _section("Training", open_ if todo else "", parts, f'<div class="pair">{"".join(charts)}</div>')
+    open_ = absent("The training is not finished; the command that began it continues it:", again)
+    if not curves:
+        return section("Training", open_ if todo else '<p class="absent">The run has no log.jsonl.</p>')
+    return section("Training", open_ if todo else "", charts(curves, data))
 
 
 def _rankings(run: Path, config: TrainConfig, data: dict[str, Any]) -> str:
@@ -149,7 +92,7 @@ def _rankings(run: Path, config: TrainConfig, data: dict[str, Any]) -> str:
     data["rankings"] = []
     if not found:
         command = run_data.ranking_command(run, config)
-        return _section("Ranking", _absent("The run's subnets are not ranked. This ranks them:", command))
+        return section("Ranking", absent("The run's subnets are not ranked. This ranks them:", command))
     parts = []
     for i, (name, summary, rows) in enumerate(found):
         shown = run_data.some(rows)
@@ -161,7 +104,7 @@ def _rankings(run: Path, config: TrainConfig, data: dict[str, Any]) -> str:
         line += f"{summary['column']} of {summary['benchmark']}"
         line += f"; {len(shown):,} are shown" if len(shown) < len(rows) else ""
         line += f"; {far} further off lie on the border" if far else ""
-        table = _table(
+        figures = table(
             ["score", "Kendall's tau", "95 % over images", "Spearman", "-tau, best 10 %"],
             [
                 [
@@ -174,9 +117,9 @@ def _rankings(run: Path, config: TrainConfig, data: dict[str, Any]) -> str:
                 for score, m in summary["metrics"].items()
             ],
         )
-        text = f"<h3>{escape(name)}</h3><p>{escape(line)}.</p>{table}"
+        text = f"<h3>{escape(name)}</h3><p>{escape(line)}.</p>{figures}"
         parts.append(f'<div class="pair"><div>{text}</div><div class="chart" data-ranking="{i}"></div></div>')
-    return _section("Ranking", *parts)
+    return section("Ranking", *parts)
 
 
 def _number(value: float | None) -> str:
@@ -187,7 +130,7 @@ def _search(run: Path, config: TrainConfig, data: dict[str, Any]) -> str:
     search = run_data.read_search(run)
     if search is None:
         command = f"nshot search {shlex.quote(str(run))}"
-        return _section("Search", _absent("No subnet was searched. This searches the best:", command))
+        return section("Search", absent("No subnet was searched. This searches the best:", command))
     everything = run_data.evaluated(run, config.space, search)
     whole = run_data.fronts(everything)
     rows = run_data.thinned(everything, {0, *whole["params"], *whole["flops"], *range(len(search["top"]))})
@@ -214,7 +157,7 @@ def _search(run: Path, config: TrainConfig, data: dict[str, Any]) -> str:
         '<span style="--swatch: white; --edge: 2px solid #202124">best</span></p>'
         '<p class="soft">Point at a subnet to see it, click to keep it.</p>'
     )
-    return _section(
+    return section(
         "Search", f"<p>{escape(line)}</p>", f'<div class="pair"><div>{plot}</div>{SUBNET}</div>', _front(rows, fronts)
     )
 
@@ -231,4 +174,4 @@ def _front(rows: list[dict[str, Any]], fronts: dict[str, list[int]]) -> str:
         ]
         for i in fronts["params"]
     ]
-    return f"<h3>The Pareto front of accuracy and parameters</h3>{_table(head, body)}"
+    return f"<h3>The Pareto front of accuracy and parameters</h3>{table(head, body)}"

@@ -13,6 +13,11 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
+def shown(name: str | Path) -> str:
+    """A name as one line of text, whatever bytes it is made of: what cannot be printed is escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(name))
+
+
 def make_folder(folder: Path) -> None:
     """Makes a folder and those it lies in. Raises UserError where that cannot be."""
     try:

@@ -4,6 +4,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from nshot.files import shown
+
 from .figures import accuracy_of
 
 WHAT = {
@@ -93,6 +95,6 @@ def _numbers(result: dict[str, Any], key: str) -> str:
 
 def _code(text: str) -> str:
     """A name as it is, whatever it has in it."""
-    plain = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    plain = shown(text)
     fence = "`" * (1 + max(map(len, re.findall("`+", plain)), default=0))
     return f"{fence} {plain} {fence}" if len(fence) > 1 else f"{fence}{plain}{fence}"

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nshot.files import write_atomically
+from nshot.files import shown, write_atomically
 
 from .draw import as_svg
-from .tables import shown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -67,5 +66,5 @@ def svg_of(verdict: dict[str, Any]) -> str:
 
 
 def _short(name: str) -> str:
-    name = "".join(c if c.isprintable() else "?" for c in shown(name))
+    name = shown(name)
     return name if len(name) <= LONG else name[: LONG - 1] + "…"

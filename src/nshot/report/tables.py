@@ -1,6 +1,5 @@
 """Results as tables on the terminal."""
 
-import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ from rich.table import Table
 
 from nshot.benchmarks.compare import Comparison
 from nshot.benchmarks.rank import Ranking
+from nshot.files import shown
 from nshot.handover.predict import Best
 from nshot.handover.verdict import baseline_name, warnings_of
 from nshot.ranking.seeds import Mean
@@ -85,11 +85,6 @@ def print_prediction(path: Path, said: Best | str) -> None:
         print(f"nshot: cannot read {name}: {said}", file=sys.stderr)
     else:
         print(f"{name}: {', '.join(f'{shown(label)} {100 * p:.1f} %' for label, p in said)}")
-
-
-def shown(name: str | Path) -> str:
-    """A name as any terminal takes it: bytes of it that are no text as their codes."""
-    return os.fsencode(name).decode(errors="backslashreplace")
 
 
 def print_latency(table: dict[str, Any]) -> None:

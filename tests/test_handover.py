@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -22,6 +23,7 @@ from nshot.data.sources import load
 from nshot.handover.classifier import Classifier, read_classifier
 from nshot.handover.embed import source_with_needs
 from nshot.handover.export import export
+from nshot.handover.folder import write_folder
 from nshot.handover.predict import predict
 from nshot.training.networks import read_network
 from nshot.training.recipes import Recipe
@@ -30,7 +32,11 @@ from nshot.training.retrain import RetrainConfig, retrain
 SIDE = 16
 CLASSES = ["dark", "light", "striped"]
 ALONE = """
-import sys, json
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("nshot", "numpy", "torchvision", "safetensors", "scipy", "onnx"):
+            raise ModuleNotFoundError(name, name=name)
+sys.meta_path.insert(0, Blocked())
 import model, torch
 network = model.load()
 files = sys.argv[1:]
@@ -42,7 +48,7 @@ pixels = torch.stack([model.square(file) for file in files])
 stepwise = network(torch.stack([model.preprocess(file) for file in files])).softmax(1)
 assert torch.allclose(stepwise, probabilities, atol=1e-6)
 torch.save({"names": names, "probabilities": probabilities, "pixels": pixels}, "said.pt")
-assert "nshot" not in sys.modules
+assert not {"nshot", "numpy", "torchvision"} & set(sys.modules)
 """
 
 
@@ -169,7 +175,7 @@ def test_every_way_says_the_same_of_the_same_files(
     known = own(trained, root)
     assert len(known) == len(photos)
     env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    code = f"import sys; sys.path.insert(0, {str(handed)!r}){ALONE}"
+    code = f"import sys\nsys.path.insert(0, {str(handed)!r}){ALONE}"
     subprocess.run([sys.executable, "-I", "-c", code, *photos], cwd=tmp_path, check=True, env=env)
     said = torch.load(tmp_path / "said.pt")
     assert {one.numpy().tobytes() for one in said["pixels"]} == set(known)  # bit for bit what training decoded
@@ -206,6 +212,36 @@ def test_onnx_runtime_says_the_same(trained: Path, root: Path, photos: list[Path
     np.testing.assert_allclose(probabilities, expected, atol=1e-5, rtol=0)
     assert (logits.argmax(1) == expected.argmax(1)).all()
     assert json.loads(session.get_modelmeta().custom_metadata_map["classes"]) == CLASSES
+
+
+def test_the_readmes_lines_run(
+    trained: Path, photos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(package, reason="the extra onnx is not installed")
+    export(trained, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    # A larger JPEG is decoded smaller in training.
+    small = next(path for path in photos if path.suffix == ".jpg" and min(Image.open(path).size) < 2 * SIDE)
+    png = photos[5]
+    Path("photo.jpg").write_bytes(small.read_bytes())
+    Path("other.png").write_bytes(png.read_bytes())
+    blocks = re.findall(r"```python\n(.*?)```", Path("README.md").read_text(), re.DOTALL)
+    expected = predict(trained, ["photo.jpg", "other.png"], device="cpu")
+    said = []
+    for block in blocks:
+        keep = "\nprint(json.dumps([classes, probabilities.tolist(), logits.tolist()]))"
+        code = f"import sys, json\nsys.path.insert(0, '.')\n{block}{keep}"
+        run = subprocess.run([sys.executable, "-I", "-c", code], check=True, capture_output=True, text=True)
+        said.append(json.loads(run.stdout))
+    (names, probabilities, logits), (classes, onnx_probabilities, onnx_logits) = said
+    assert names == expected.labels
+    assert classes == CLASSES
+    np.testing.assert_allclose(probabilities, expected.probabilities.numpy(), atol=1e-5)
+    np.testing.assert_allclose(torch.tensor(logits).softmax(1), expected.probabilities[:1], atol=1e-5)
+    np.testing.assert_allclose(onnx_probabilities, expected.probabilities[:1].numpy(), atol=1e-5)
+    np.testing.assert_allclose(onnx_logits, logits, atol=1e-4)
+    assert json.loads((trained / "result.json").read_text())["arch"] in Path("README.md").read_text()
 
 
 def test_images_that_pil_has_opened(handed: Path, photos: list[Path], tmp_path: Path) -> None:
@@ -297,6 +333,11 @@ def test_what_cannot_be_predicted(trained: Path, handed: Path, photos: list[Path
     assert "ends in .csv" in refuse("predict", trained, photos[0], "--out", tmp_path / "t.png")
     assert "is in no folder" in refuse("predict", trained, photos[0], "--out", tmp_path / "none" / "t.csv")
     assert "device 'tpu9'" in refuse("predict", trained, photos[0], "--device", "tpu9")
+    onnx = tmp_path / "onnx"
+    write_folder(onnx, {"model.onnx": b""}, {"result": {}})
+    assert "holds no weights for torch: export the network again with --to torch" in refuse("predict", onnx, photos[0])
+    write_folder(onnx, {"weights.pt": (handed / "weights.pt").read_bytes()}, {"result": {"space": {"name": "mars"}}})
+    assert "use its model.py" in refuse("predict", onnx, photos[0])
     export(trained, tmp_path / "out", "safetensors")
     (tmp_path / "out" / "weights.safetensors").write_bytes(b"")
     assert "is not what was exported" in refuse("predict", tmp_path / "out", photos[0])

@@ -98,15 +98,14 @@ def _handed_over(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
     name = next((name for name in (PT, SAFETENSORS) if name in manifest["files"]), None)
     if name is None:
         raise UserError(f"{folder} holds no weights for torch: export the network again with --to torch")
+    data = read_file(folder, name)
     try:
         result = manifest["result"]
         network = space_from_dict(result["space"]).network(tuple(result["subnet"])).eval()
-        weights, state = _weights(read_file(folder, name), name), network.state_dict()
+        weights, state = _weights(data, name), network.state_dict()
         names = {flat: own for flat, own in weight_names(network).items() if own in state}
         network.load_state_dict({own: weights[flat] for flat, own in names.items()}, strict=False)
     except (ValueError, KeyError, TypeError, RuntimeError) as error:
-        if isinstance(error, UserError):
-            raise
         message = str(error).partition("\n")[0]
         raise UserError(f"{folder} holds no network that this version can read ({message}): use its model.py") from None
     return network, result

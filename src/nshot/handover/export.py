@@ -61,16 +61,16 @@ def export(
 
 def _files(classifier: Classifier, formats: Sequence[str]) -> dict[str, bytes]:
     files: dict[str, bytes] = {}
-    stored = PT if "torch" in formats else SAFETENSORS
-    source, weights = source_of(classifier.network, classifier.result, stored)
     if "torch" in formats or "safetensors" in formats:
+        stored = PT if "torch" in formats else SAFETENSORS
+        source, weights = source_of(classifier.network, classifier.result, stored)
         files["model.py"] = source.encode()
-    if "torch" in formats:
-        buffer = io.BytesIO()
-        torch.save(weights, buffer)
-        files[PT] = buffer.getvalue()
-    if "safetensors" in formats:
-        files[SAFETENSORS] = save({name: w.contiguous() for name, w in weights.items()})
+        if "torch" in formats:
+            buffer = io.BytesIO()
+            torch.save(weights, buffer)
+            files[PT] = buffer.getvalue()
+        if "safetensors" in formats:
+            files[SAFETENSORS] = save({name: w.contiguous() for name, w in weights.items()})
     if "onnx" in formats:
         files[ONNX] = onnx_of(classifier)
     return files

@@ -17,21 +17,25 @@ WHAT = {
 PYTHON = """## In Python
 ```python
 import model                              # in this folder, or with it on sys.path
+
 network = model.load()
 classes, probabilities = model.predict(["photo.jpg", "other.png"], network)
-pixels = model.preprocess("photo.jpg")    # what the network reads, float (3, {side}, {side})
-logits = network(pixels[None])
+logits = network(model.preprocess("photo.jpg")[None])    # step by step; reads float (N, 3, {side}, {side})
 ```
 """
 ONNX = """## With ONNX Runtime
 The input `images` is uint8 (N, {side}, {side}, 3), RGB from 0 to 255: the normalisation is in the graph. Names of the
-classes (JSON), sizes and these steps are in the file's metadata.
+classes (JSON), sizes and these steps are in the file's metadata too. `model.square` makes these pixels of any image
+file, exactly as in training; where there is no torch, Pillow does of RGB images, to rounding:
 ```python
+import json, numpy, onnxruntime
+from PIL import Image, ImageOps
+
 session = onnxruntime.InferenceSession("model.onnx")
 classes = json.loads(session.get_modelmeta().custom_metadata_map["classes"])
-image = PIL.Image.open("photo.jpg")       # upright, its central square at {side} pixels, as below
-images = numpy.asarray(PIL.ImageOps.fit(PIL.ImageOps.exif_transpose(image).convert("RGB"), ({side}, {side}), 2))[None]
-logits, probabilities = session.run(None, {{"images": images}})
+image = ImageOps.exif_transpose(Image.open("photo.jpg")).convert("RGB")
+image = ImageOps.fit(image, ({side}, {side}), Image.Resampling.BILINEAR, bleed={bleed})
+logits, probabilities = session.run(None, {{"images": numpy.asarray(image)[None]}})
 ```
 """
 
@@ -72,7 +76,7 @@ def readme(result: dict[str, Any], files: Sequence[str]) -> str:
     if "model.py" in files:
         parts.append(PYTHON.format(side=side))
     if "model.onnx" in files:
-        parts.append(ONNX.format(side=side))
+        parts.append(ONNX.format(side=side, bleed=round((1 - result["crop"]) / 2, 6)))
     parts.append("## What is done to an image\n`model.preprocess` does it all; the ONNX graph does the last step.\n")
     parts.append("\n".join(f"{i}. {step}" for i, step in enumerate(steps(result), start=1)) + "\n")
     parts.append("## Classes\nIn the order of the logits:\n")

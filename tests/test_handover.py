@@ -332,6 +332,10 @@ def test_what_cannot_be_predicted(trained: Path, handed: Path, photos: list[Path
     assert "holds no retrained network" in refuse("predict", tmp_path, photos[0])
     assert "ends in .csv" in refuse("predict", trained, photos[0], "--out", tmp_path / "t.png")
     assert "is in no folder" in refuse("predict", trained, photos[0], "--out", tmp_path / "none" / "t.csv")
+    assert "(File name too long)" in refuse("predict", trained, photos[0], "--out", "x" * 300 + ".csv")
+    assert "(Not a directory)" in refuse("predict", trained, photos[0], "--out", photos[0] / "t.csv")
+    (tmp_path / "folder.csv").mkdir()
+    assert "is a folder" in refuse("predict", trained, photos[0], "--out", tmp_path / "folder.csv")
     assert "device 'tpu9'" in refuse("predict", trained, photos[0], "--device", "tpu9")
     onnx = tmp_path / "onnx"
     write_folder(onnx, {"model.onnx": b""}, {"result": {}})

@@ -93,8 +93,14 @@ def check_table(path: Path) -> None:
     """Raises UserError for a name that no table can be written to."""
     if path.suffix != ".csv":
         raise UserError(f"out {str(path)!r}: name a file that ends in .csv")
-    if path.is_dir() or not path.absolute().parent.is_dir():
-        what = "is a folder" if path.is_dir() else "is in no folder"
+    try:
+        path.stat()
+        what = "is a folder" if path.is_dir() else ""
+    except FileNotFoundError:
+        what = "" if path.absolute().parent.is_dir() else "is in no folder"
+    except OSError as error:
+        what = f"cannot be written ({error.strerror})"
+    if what:
         raise UserError(f"out {path} {what}: choose another file")
 
 

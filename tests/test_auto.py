@@ -65,8 +65,10 @@ def test_one_command_leads_from_images_to_what_runs_elsewhere(done: tuple[Path, 
     best = json.loads((out / "supernet" / "search.json").read_text())["best"]
     assert result["arch"] == best["arch"]
     assert result["test_accuracy"] > 90  # a brightness a class
-    assert f"{result['test_accuracy']:.1f} % of 30 test images right" in printed
-    assert "WARNING" not in printed
+    verdict = json.loads((out / "network" / "verdict.json").read_text())
+    assert verdict["test"]["accuracy"] == pytest.approx(result["test_accuracy"])
+    assert "30 test images of" in printed
+    assert set(verdict["baselines"]) == {"majority", "linear"}
 
 
 def test_its_phases_are_the_single_commands(done: tuple[Path, str], pets: Path, tmp_path: Path) -> None:
@@ -159,11 +161,10 @@ def test_what_is_no_better_than_chance_is_said_loudly(tmp_path: Path) -> None:
     data = folder_of(tmp_path / "noise", {"a": 60, "b": 30, "c": 30}, noise=True)
     status, printed, _ = auto(data, tmp_path / "job")
     assert status == 0
-    supernet, network = (line for line in printed.splitlines() if line.startswith("WARNING"))
+    supernet, *network = (line for line in printed.splitlines() if line.startswith("WARNING"))
     assert printed.index(supernet) < printed.index("[2/4]")  # before it is searched
-    assert "no" in supernet
     assert "50 %" in supernet
-    assert "do not use this network" in network
+    assert network
 
 
 # what is seen
@@ -260,3 +261,16 @@ def test_progress_is_said_where_output_is_no_terminal(
         "training: 41 of 100, loss 1.500, 2 images/s, 1.0 min left",
         "training: 72 of 100, loss 1.500, 2 images/s, 0.5 min left",
     ]
+
+
+def test_the_page_of_a_job_has_the_network_and_the_supernet(done: tuple[Path, str], tmp_path: Path) -> None:
+    out, _ = done
+    page = (out / "report.html").read_text()
+    assert page.index("Hand it over") < page.index("What was run")
+    assert nshot_("report", out, "--out", tmp_path / "again.html")[0] == 0
+    assert (tmp_path / "again.html").read_text() == page
+    shutil.copytree(out / "supernet", tmp_path / "half" / "supernet")
+    assert nshot_("report", tmp_path / "half")[0] == 0
+    half = (tmp_path / "half" / "report.html").read_text()
+    assert "Hand it over" not in half
+    assert "What was run" in half

@@ -102,5 +102,5 @@ def test_of_the_whole_space_it_takes_seconds_and_truth_finds_the_best(tmp_path: 
 def test_scale_says_how_much_is_scored() -> None:
     smoke = SCALES["smoke"]
     setting = Measured("spos", function=whole)
-    assert Job.of(setting, smoke, 0).folder != Job.of(setting, replace(smoke, whole=(601, 128)), 0).folder
-    assert Job.of(Setting("spos"), smoke, 0).name == Job.of(Setting("spos"), replace(smoke, whole=(601, 128)), 0).name
+    assert Job.of(setting, smoke, 0).folder != Job.of(setting, replace(smoke, whole=(301, 64)), 0).folder
+    assert Job.of(Setting("spos"), smoke, 0).name == Job.of(Setting("spos"), replace(smoke, whole=(301, 64)), 0).name

@@ -1,5 +1,6 @@
 """The whole job: train, search, retrain, hand over, report; in one folder, continued where it was killed."""
 
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +12,10 @@ from nshot.data.sources import Dataset
 from nshot.files import make_folder
 from nshot.handover.export import export
 from nshot.handover.figures import accuracy_of
-from nshot.report.page import write_report
+from nshot.handover.verdict import judge, read_verdict
+from nshot.report.confusion import plot_confusion
+from nshot.report.page import NETWORK, SUPERNET, write_report
+from nshot.report.tables import print_verdict
 from nshot.search.limits import Limits
 from nshot.search.pick import How, search_run
 from nshot.search.propose import random_subnets
@@ -62,12 +66,12 @@ def run_job(
         say: takes lines for the user.
 
     Returns:
-        What the retrained network's result.json holds.
+        The verdict on the network, as `judge` has it.
 
     Raises:
         UserError: as the single commands, and before anything is trained for limits that no subnet keeps to.
     """
-    supernet, network = out / "supernet", out / "network"
+    supernet, network = out / SUPERNET, out / NETWORK
     config = replace(job.train, space=job.train.space.with_classes(data.classes))
     if job.limits.max_latency is None:
         random_subnets(config.space, 1, job.limits, 0, config.space.canonical)  # refused now, not in an hour
@@ -85,13 +89,16 @@ def run_job(
     default, archs = read_choice(str(supernet / "search.json"))
     again = RetrainConfig(default.space, job.recipe, config.dataset, seed=config.seed)
     subnets = [again.space.parse(arch) for arch in archs]
-    result = retrain_best(again, subnets, data, network, device=device, workers=workers, say=say)
-    _tell(result, job.look, say)
+    retrain_best(again, subnets, data, network, device=device, workers=workers, say=say)
+    verdict = read_verdict(network) or judge(network, data, device=device, say=say)
+    print_verdict(verdict)
+    plot_confusion(network / "confusion.png", verdict)
     say(f"[4/4] handing it over: {out / 'handover'}")
-    kept = network / result.get("folder", "")
-    say(f"written: {', '.join(map(str, export(kept, out / 'handover', say=say)))}")
-    say(f"written: {write_report(supernet, out / 'report.html')}")
-    return result
+    say(f"written: {', '.join(map(str, export(network, out / 'handover', say=say)))}")
+    say(
+        f"written: {write_report(out)}; classify images with: nshot predict {shlex.quote(str(out / 'handover'))} IMAGES"
+    )
+    return verdict
 
 
 def _check_learned(run: Path, job: Job, data: Dataset, device: str, say: Say) -> None:
@@ -106,18 +113,4 @@ def _check_learned(run: Path, job: Job, data: Dataset, device: str, say: Say) ->
             f"{len(subnets)} random subnets), not shown to be better than saying the largest class always "
             f"({100 * job.look.majority:.0f} %): what it ranks is noise. Stop here (Ctrl-C), and train longer "
             "(--epochs) or bring more images"
-        )
-
-
-def _tell(result: dict[str, Any], look: Look, say: Say) -> None:
-    """What the network reaches, with its interval; loudly where that is no better than saying the largest class."""
-    right = accuracy_of(round(result["test_accuracy"] / 100 * look.test), look.test)
-    say(
-        f"{result['params']:,} parameters, {result['test_accuracy']:.1f} % of {look.test:,} test images right "
-        f"({right['low']:.1f} to {right['high']:.1f})"
-    )
-    if right["low"] <= 100 * look.majority:
-        say(
-            f"WARNING: that is not shown to be better than saying the largest class always "
-            f"({100 * look.majority:.1f} %): do not use this network"
         )

@@ -16,6 +16,8 @@ from .markup import absent, charts, pairs, section, table, write_page
 from .network_page import is_retrained, network_sections
 from .plots import low_end
 
+SUPERNET, NETWORK = "supernet", "network"  # folders of a whole job
+
 SUBNET = """<div id="subnet"><p id="which"></p><div id="drawing"></div>
 <dl><div><dt>accuracy</dt><dd id="accuracy"></dd></div><div><dt>loss</dt><dd id="loss"></dd></div>
 <div><dt>parameters</dt><dd id="params"></dd></div><div><dt>FLOPs</dt><dd id="flops"></dd></div></dl>
@@ -24,11 +26,11 @@ SUBNET = """<div id="subnet"><p id="which"></p><div id="drawing"></div>
 
 
 def write_report(run: str | Path, out: str | Path | None = None) -> Path:
-    """Writes the page of a supernet run or of a retrained network.
+    """Writes the page of a supernet run, of a retrained network, or of a whole job.
 
     Args:
-        run: a folder that `nshot.training.train.train` made, or `nshot.training.retrain.retrain`; parts that it does
-            not have are said to be absent.
+        run: a folder that `nshot.training.train.train` made, or `nshot.training.retrain.retrain`, or ``nshot auto``;
+            parts that it does not have are said to be absent.
         out: the HTML file; default ``report.html`` in the folder.
 
     Returns:
@@ -39,8 +41,22 @@ def write_report(run: str | Path, out: str | Path | None = None) -> Path:
     """
     folder = Path(run)
     data: dict[str, Any] = {}
-    body = (network_sections if is_retrained(folder) else run_sections)(folder, data)
+    if is_job(folder):
+        body = job_sections(folder, data)
+    else:
+        body = (network_sections if is_retrained(folder) else run_sections)(folder, data)
     return write_page(folder / "report.html" if out is None else Path(out), folder.resolve().name, body, data)
+
+
+def is_job(folder: Path) -> bool:
+    """Whether this is what ``nshot auto`` made: a supernet's folder, and a network's once there is one."""
+    return (folder / SUPERNET / "config.json").exists() and not (folder / "config.json").exists()
+
+
+def job_sections(folder: Path, data: dict[str, Any]) -> list[str]:
+    """What a page says of a whole job: the network that came out, then the supernet that it was found with."""
+    network = folder / NETWORK
+    return [*(network_sections(network, data) if is_retrained(network) else []), *run_sections(folder / SUPERNET, data)]
 
 
 def run_sections(folder: Path, data: dict[str, Any]) -> list[str]:

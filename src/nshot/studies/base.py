@@ -54,7 +54,7 @@ SCALES = {
         )
         for name in ("deep", "long", "proxy")
     },
-    "smoke": Scale("smoke", "digits", None, 40, 256, (60, 128), (600, 128), SMOKE, candidates=4, retrain_epochs=1),
+    "smoke": Scale("smoke", "digits", None, 40, 256, (60, 128), (300, 64), SMOKE, candidates=4, retrain_epochs=1),
 }
 
 

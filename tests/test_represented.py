@@ -13,6 +13,7 @@ from nshot import UserError
 from nshot.spaces import Space, Subnet
 from nshot.strategies import Options
 from nshot.training.config import TrainConfig, from_dict, preset, to_dict
+from nshot.training.recipes import Recipe, completed
 from nshot.training.train import decay_facts, told
 
 C_MIN, C_MAX = 72_752, 1_524_272
@@ -214,3 +215,31 @@ def test_clipping_does_not_depend_on_the_door() -> None:
 
 def vars_of(options: Options) -> dict[str, Any]:
     return {"strategy": "fairnas", "options": options}
+
+
+# retraining
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_retraining_by_calr_decays_as_the_papers_network_would(name: str) -> None:
+    """Table H at every preset: γ is that of the same subnet at the paper's sizes, or of this network where asked."""
+    space = preset(name).space
+    calr, own = Recipe(schedule="calr"), Recipe(schedule="calr", complexity_of="own")
+    for subnet in list(space.subnets())[::500]:
+        assert calr.decay(space, subnet) == pytest.approx(gamma(full_size(subnet), C_MIN, C_MAX))
+        assert own.decay(space, subnet) == pytest.approx(gamma(space.params(subnet), *space.params_range))
+        assert Recipe().decay(space, subnet) == 1.0
+    assert calr.decay(space, (3,) * 6) == own.decay(space, (3,) * 6) == pytest.approx(1 / 4)
+
+
+def test_a_retraining_by_calr_of_an_earlier_version_counts_its_own_network() -> None:
+    stored = {"space": {"name": "nasbench201"}, "recipe": {"schedule": "calr"}}
+    assert completed(stored)["recipe"]["complexity_of"] == "own"
+    assert completed({**stored, "recipe": {}})["recipe"]["complexity_of"] == "paper"
+    said = {**stored, "recipe": {"schedule": "calr", "complexity_of": "paper"}}
+    assert completed(said)["recipe"]["complexity_of"] == "paper"
+
+
+def test_whose_complexity_counts_has_no_effect_on_a_cosine() -> None:
+    with pytest.raises(UserError, match="complexity_of own has no effect without --schedule calr"):
+        Recipe(complexity_of="own")

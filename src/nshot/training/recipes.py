@@ -29,6 +29,9 @@ class Recipe:
     """Batch size that lr is for: at others it is scaled in proportion; 0: lr is as it is."""
     schedule: Literal["cosine", "calr"] = "cosine"
     """Decay to zero: cosine, or eq. 3's (1 - t/T)^γ with the subnet's own γ (table H)."""
+    complexity_of: Literal["paper", "own"] = "paper"
+    """Of the schedule calr, whose C(α): paper, that of the space that a preset's small networks stand for; own, these
+    networks'."""
     warmup: int = 0
     """Epochs in which the learning rate rises linearly, on top of its schedule."""
     momentum: float = 0.9
@@ -60,6 +63,8 @@ class Recipe:
             check_positive(clip=self.clip)
         if self.warmup > self.epochs:
             raise UserError(f"warmup {self.warmup}: must not exceed the {self.epochs} epochs")
+        if self.complexity_of == "own" and self.schedule != "calr":
+            raise UserError("complexity_of own has no effect without --schedule calr")
         check_optimizer(self.optimizer, self.momentum, self.nesterov, self.decayed)
 
     @property
@@ -71,7 +76,8 @@ class Recipe:
         """γ(α) of eq. 4 of a subnet, by parameters and with the space's γ'; 1 where the schedule has no γ."""
         if self.schedule != "calr":
             return 1.0
-        return decay_ratio(space.params(subnet), space.params_range, space.gamma)
+        counted = space.represented if self.complexity_of == "paper" else space
+        return decay_ratio(counted.params(subnet), counted.params_range, space.gamma)
 
     def factor(self, step: int, total_steps: int, decay: float) -> float:
         """What the schedule multiplies the learning rate of a step by; ``decay`` is the subnet's γ(α)."""
@@ -149,6 +155,8 @@ def completed(stored: dict[str, Any]) -> dict[str, Any]:
     """A stored configuration with a recipe and a space that an earlier version wrote, with what has become an option of
     them since, as that version did it."""
     values = as_stored(stored.get("recipe", {}))
+    if values.get("schedule") == "calr":  # an earlier version counted these networks' own
+        values = {"complexity_of": "own", **values}
     augment = asdict(Augment()) | values.get("augment", {})
     space = space_from_dict(stored["space"])
     return {

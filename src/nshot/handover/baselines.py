@@ -20,11 +20,10 @@ STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)  # scikit-learn's C, of pixels with u
 STEPS = 100  # of L-BFGS
 
 
-def majority(data: Dataset) -> tuple[np.ndarray, dict[str, Any]]:
-    """The commonest class of the training images, said of each test image (N,); and which it is."""
+def majority(data: Dataset) -> int:
+    """The commonest class of the training images."""
     labels = np.concatenate([data.train.labels.numpy(), data.valid.labels.numpy()])
-    commonest = int(np.bincount(labels, minlength=data.classes).argmax())
-    return np.full(len(data.test), commonest), {"class": commonest}
+    return int(np.bincount(labels, minlength=data.classes).argmax())
 
 
 def linear(data: Dataset) -> tuple[np.ndarray, dict[str, Any]]:
@@ -37,19 +36,22 @@ def linear(data: Dataset) -> tuple[np.ndarray, dict[str, Any]]:
     count = len(train) + len(valid)
     side = next((s for s in SIDES if s <= data.train.side and 3 * s**2 * count * data.classes <= WORK), SIDES[-1])
     side = min(side, data.train.side)
-    first, second, test = (_values(part, side) for part in (train, valid, data.test))
+    first, first_labels = _values(train, side)
+    second, second_labels = _values(valid, side)
     strength = STRENGTHS[len(STRENGTHS) // 2]
-    if len(np.unique(train.labels)) > 1:
-        right = [_fitted(first, train.labels.numpy(), c).score(second, valid.labels.numpy()) for c in STRENGTHS]
+    if len(np.unique(first_labels)) > 1:
+        right = [_fitted(first, first_labels, c).score(second, second_labels) for c in STRENGTHS]
         strength = STRENGTHS[int(np.argmax(right))]
-    labels = np.concatenate([train.labels.numpy(), valid.labels.numpy()])
-    said = _fitted(np.concatenate([first, second]), labels, strength).predict(test)
-    return said.astype(np.int64), {"learnt_from": count, "side": side, "strength": strength}
+    labels = np.concatenate([first_labels, second_labels])
+    fitted = _fitted(np.concatenate([first, second]), labels, strength)
+    said = fitted.predict(_values(data.test, side)[0])
+    return said.astype(np.int64), {"learnt_from": len(labels), "side": side, "strength": strength}
 
 
-def _values(images: Pictures, side: int) -> np.ndarray:
-    """Pixels as rows of numbers: float32 (N, 3 side²)."""
-    return images.resized(side).loaded().pixels.numpy().reshape(len(images), -1).astype(np.float32)
+def _values(images: Pictures, side: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels as rows of numbers, float32 (N, 3 side²), and labels (N,)."""
+    loaded = images.resized(side).loaded()
+    return loaded.pixels.numpy().reshape(len(loaded), -1).astype(np.float32), loaded.labels.numpy()
 
 
 def _fitted(values: np.ndarray, labels: np.ndarray, strength: float) -> Any:

@@ -5,12 +5,11 @@ import io
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from scipy.stats import binomtest
-from torch import Tensor
 
 from nshot.data.images import Files, Pictures
 from nshot.data.sources import Dataset
@@ -59,30 +58,23 @@ def judge(
     names = classifier.classes
     _check(classifier, data)
     say(f"judging {folder} on the {len(data.test):,} test images, beside a linear classifier on pixels")
-    probabilities = _probabilities(classifier.to(fabric(device).device), data.test)
-    labels, said = data.test.labels.numpy(), probabilities.argmax(1).numpy()
+    labels, said, mistakes = _tested(classifier.to(fabric(device).device), data.test)
     table = confusion(labels, said, data.classes)
     _check_tested(result, table)
-    wrong = _mistakes(labels, probabilities)
     verdict = {
         "arch": result["arch"],
         "dataset": result["dataset"],
         "test": judged(labels, said, data.classes),
-        "baselines": _baselines(data, said == labels, names),
+        "baselines": _baselines(data, labels, said, names),
         **_costs(result),
         "versions": versions(),
         "classes": by_class(table, names),
         "confusion": table.tolist(),
         "mistakes": [
-            {
-                "image": _name(data.test, i),
-                "class": names[labels[i]],
-                "said": names[said[i]],
-                "probability": float(probabilities[i].max()),
-            }
-            for i in wrong
+            {"image": one.image, "class": names[one.label], "said": names[one.said], "probability": one.probability}
+            for one in mistakes
         ],
-        "pictures": _pictures(data.test.subset(np.array(wrong, dtype=np.int64))),
+        "pictures": [_picture(one.pixels) for one in mistakes],
     }
     write_json(folder / VERDICT, verdict)
     return verdict
@@ -153,50 +145,61 @@ def _costs(result: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+class _Mistake(NamedTuple):
+    """An image that the network is sure and wrong of."""
+
+    image: str
+    label: int
+    said: int
+    probability: float
+    pixels: np.ndarray
+
+
 @torch.inference_mode()
-def _probabilities(classifier: Classifier, images: Pictures) -> Tensor:
-    """Of all classes (N, classes), on the CPU."""
-    found = []
+def _tested(classifier: Classifier, images: Pictures) -> tuple[np.ndarray, np.ndarray, list[_Mistake]]:
+    """Labels (N,) of the images, what the network says of them (N,), and the surest mistakes, the surest first."""
+    labels, said = [], []
+    mistakes: list[_Mistake] = []
     for start in range(0, len(images), BATCH):
-        some = images.subset(np.arange(start, min(start + BATCH, len(images)))).loaded()
-        found.append(classifier(some.pixels.to(classifier.scale.device))[1].cpu())
-    return torch.cat(found)
+        part = images.subset(np.arange(start, min(start + BATCH, len(images))))
+        some = part.loaded()
+        sure, best = (each.cpu() for each in classifier(some.pixels.to(classifier.scale.device))[1].max(1))
+        labels.append(some.labels)
+        said.append(best)
+        for i in (best != some.labels).nonzero().flatten().tolist():
+            name = "/".join(part.paths[i].parts[-2:]) if isinstance(part, Files) else f"test image {start + i}"
+            pixels = some.pixels[i].numpy().copy()  # not the batch that it lies in
+            mistakes.append(_Mistake(name, int(some.labels[i]), int(best[i]), float(sure[i]), pixels))
+        mistakes = sorted(mistakes, key=lambda one: -one.probability)[:MISTAKES]
+    return torch.cat(labels).numpy(), torch.cat(said).numpy(), mistakes
 
 
-def _baselines(data: Dataset, right: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
-    labels = data.test.labels.numpy()
-    rows = {}
-    for name, baseline in (("majority", majority), ("linear", linear)):
-        said, facts = baseline(data)
-        ours, theirs = int((right & (said != labels)).sum()), int((~right & (said == labels)).sum())
-        p = float(binomtest(ours, ours + theirs).pvalue) if ours + theirs else 1.0
-        if "class" in facts:
-            facts["class"] = names[facts["class"]]
-        rows[name] = {**judged(labels, said, data.classes), **facts, "p": p}
-    return rows
+def _baselines(data: Dataset, labels: np.ndarray, ours: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
+    """Of each baseline what `judged` says, what it was made of, and ``p``."""
+    commonest = majority(data)
+    said, facts = linear(data)
+    answers = {
+        "majority": (np.full_like(labels, commonest), {"class": names[commonest]}),
+        "linear": (said, facts),
+    }
+    return {
+        name: {**judged(labels, said, data.classes), **facts, "p": _by_chance(ours == labels, said == labels)}
+        for name, (said, facts) in answers.items()
+    }
 
 
-def _mistakes(labels: np.ndarray, probabilities: Tensor) -> list[int]:
-    """The images that the network is surest and wrong of, the surest first."""
-    sure, said = (part.numpy() for part in probabilities.max(1))
-    order = np.lexsort((np.arange(len(labels)), -sure))
-    return [int(i) for i in order if said[i] != labels[i]][:MISTAKES]
+def _by_chance(one: np.ndarray, other: np.ndarray) -> float:
+    """How probable it is that two who are equally often right differ so much: McNemar's exact test, two-sided."""
+    better, worse = int((one & ~other).sum()), int((other & ~one).sum())
+    return float(binomtest(better, better + worse).pvalue) if better + worse else 1.0
 
 
-def _name(images: Pictures, i: int) -> str:
-    """An image's file, or its number among the test images."""
-    return "/".join(images.paths[i].parts[-2:]) if isinstance(images, Files) else f"test image {i}"
-
-
-def _pictures(images: Pictures) -> list[str]:
-    """The images as the network sees them, PNG in base64."""
+def _picture(pixels: np.ndarray) -> str:
+    """An image as the network sees it, PNG in base64."""
     from PIL import Image
 
-    found: list[str] = []
-    for pixels in images.loaded().pixels.numpy() if len(images) else ():
-        picture = Image.fromarray(pixels)
-        picture.thumbnail((THUMBNAIL, THUMBNAIL))
-        data = io.BytesIO()
-        picture.save(data, format="PNG")
-        found.append(base64.b64encode(data.getvalue()).decode())
-    return found
+    picture = Image.fromarray(pixels)
+    picture.thumbnail((THUMBNAIL, THUMBNAIL))
+    data = io.BytesIO()
+    picture.save(data, format="PNG")
+    return base64.b64encode(data.getvalue()).decode()

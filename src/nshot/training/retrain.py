@@ -137,7 +137,7 @@ def retrain(
         assert isinstance(job.module, Alone)
         network = job.module.kept
         save_weights(folder / NETWORK, network)
-        tested = {"test_accuracy": accuracy(network, test), "test_images": len(data.test)}
+        tested = {"test_accuracy": accuracy(network, test), "test_images": sum(len(labels) for _, labels in test)}
         write_json(folder / RESULT, {**result, **tested})
 
     config_dict = {**described, "subnet": result["arch"]}

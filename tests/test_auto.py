@@ -67,7 +67,7 @@ def test_one_command_leads_from_images_to_what_runs_elsewhere(done: tuple[Path, 
     assert result["test_accuracy"] > 90  # a brightness a class
     verdict = json.loads((out / "network" / "verdict.json").read_text())
     assert verdict["test"]["accuracy"] == pytest.approx(result["test_accuracy"])
-    assert "30 test images of" in printed
+    assert f"{verdict['test']['images']} test images of" in printed
     assert set(verdict["baselines"]) == {"majority", "linear"}
 
 
@@ -163,7 +163,8 @@ def test_what_is_no_better_than_chance_is_said_loudly(tmp_path: Path) -> None:
     assert status == 0
     supernet, *network = (line for line in printed.splitlines() if line.startswith("WARNING"))
     assert printed.index(supernet) < printed.index("[2/4]")  # before it is searched
-    assert "50 %" in supernet
+    share, total = 60, 120  # the held-out test part takes a fifth of each class, by the hash of each file's name
+    assert abs(int(re.search(r"always \((\d+) %\)", supernet)[1]) - 100 * share / total) <= 6  # type: ignore[index]
     assert network
 
 

@@ -1,6 +1,7 @@
 """Images that stay on disk: the same as in memory, made by any process, ImageNet's layout, and what is refused."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -110,8 +111,6 @@ def test_a_whole_job_from_files_is_that_from_memory(root, monkeypatch, tmp_path)
         base = preset("smoke")
         config = replace(base, space=base.space.with_classes(2), epochs=1, batch_size=8, dataset="imagefolder:zoo")
         run = train(config, data, tmp_path / name, device="cpu", say=lambda line: None)
-        # Files go into scoring batches by their names, decoded images by what they show: the same images here.
-        data = replace(data, valid=data.valid.loaded())
         scores, _ = score_run(run, *load_run(run), [SUBNET], device="cpu", data=data)
         again = RetrainConfig(config.space, Recipe(epochs=1, batch_size=8), config.dataset)
         result = retrain(again, SUBNET, data, tmp_path / f"{name}-again", device="cpu", say=lambda line: None)
@@ -225,21 +224,45 @@ def test_imagenet_that_is_not_there_is_said(tmp_path: Path) -> None:
         load("imagenet", root=tmp_path)
 
 
-def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, little_memory: None, monkeypatch) -> None:
-    write(tmp_path / "zoo", "train", {"ape": [(16, 16)] * 4, "bat": [(16, 16)] * 4})
-    broken = tmp_path / "zoo" / "train" / "ape" / "1.png"
-    broken.write_bytes(broken.read_bytes()[:40])
-    data = load("imagefolder:zoo", root=tmp_path, resolution=8)
-    files = next(part for part in (data.train, data.valid, data.test) if broken in part.paths)
-    monkeypatch.setattr(Files, "sample", lambda self: Images(torch.zeros(1, 8, 8, 3), torch.zeros(1)))
-    ahead = Ahead(TrainBatches(files, len(files), 0, flip=False), 1, 1, CPU)
-    for read in (files.loaded, lambda: files.wholes(torch.arange(len(files))), lambda: ahead(0)):
-        with pytest.raises(UserError, match=r"^\S+ape/1.png cannot be read \(.*\): replace it, or take it away$"):
-            read()
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("augment", [Augment(), Augment(crop="resized")], ids=["padded", "resized"])
+def test_files_that_cannot_be_read_are_left_out_and_named(
+    augment: Augment, workers: int, root: Path, tmp_path: Path, little_memory: None
+) -> None:
+    """As images in memory are; where a batch wants one, the next of its class stands in."""
+    shutil.copytree(root / "zoo", tmp_path / "zoo")
+    broken = [f"{part}/ape/{i}.png" for part in ("train", "val", "test") for i in (1, 31)]
+    for name in broken:
+        path = tmp_path / "zoo" / name
+        path.write_bytes(path.read_bytes()[:40])
+    said: list[str] = []
+    data = load("imagefolder:zoo", root=tmp_path, resolution=8, say=said.append)
+    assert len(said) == 1
+    batches = TrainBatches(data.train, len(data.train), 0, flip=False, augment=augment, classes=2)
+    images, labels = (Ahead(batches, workers, 1, CPU) if workers else batches)(0)
+    assert labels.bincount().tolist() == [32, 32]
+    assert len(images) == 64
+    if augment.crop == "resized":
+        return
+
+    base = preset("smoke")
+    config = replace(base, space=base.space.with_classes(2), epochs=2, batch_size=8, dataset="imagefolder:zoo")
+    run = train(config, data, tmp_path / "run", device="cpu", workers=workers, say=said.append)
+    scores, described = score_run(run, *load_run(run), [SUBNET], device="cpu", data=data)
+    assert described["images"] == scores.loss.shape[1] == 62
+    again = RetrainConfig(config.space, Recipe(epochs=1, batch_size=8), config.dataset)
+    result = retrain(again, SUBNET, data, tmp_path / "again", device="cpu", workers=workers, say=said.append)
+    assert result["test_images"] == 62
+    lines = [(tmp_path / name / "left-out.txt").read_text().splitlines() for name in ("run", "again")]
+    assert {line.partition(":")[0] for line in lines[0]} == set(broken[:4])  # no test image was needed yet
+    assert {line.partition(":")[0] for line in lines[1]} == set(broken)
+    assert any("images are left out (first: train/ape/" in line for line in said)
 
 
-def test_an_image_that_is_far_too_small_is_named(tmp_path: Path, little_memory: None) -> None:
+def test_a_class_of_which_nothing_can_be_read_is_named(tmp_path: Path, little_memory: None) -> None:
     write(tmp_path / "zoo", "train", {"ape": [(3, 16)] * 4, "bat": [(3, 16)] * 4})
     files = load("imagefolder:zoo", root=tmp_path, resolution=16).train
-    with pytest.raises(UserError, match="is 3 pixels small: too few for a resolution of 16"):
-        files.loaded()
+    none = r"^none of \d images beside \S+/\d.png can be read \(3 pixels are too few for a resolution of 16\): replace"
+    for read in (files.loaded, lambda: files.squares(torch.tensor([0])), lambda: files.wholes(torch.tensor([0]))):
+        with pytest.raises(UserError, match=none):
+            read()

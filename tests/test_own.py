@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-import nshot.data.decode
+import nshot.data.reading
 from helpers import refuse
 from nshot import UserError
 from nshot.data.images import Images
@@ -122,26 +122,6 @@ def test_mixed_sizes_are_resized_and_cropped_to_their_centre(
     assert difference.float().mean() < (1 if suffix == ".png" else 4)
 
 
-def test_every_kind_of_channels_becomes_rgb(tmp_path: Path) -> None:
-    folder = pets(tmp_path) / "test" / "cat"
-    for path in folder.iterdir():
-        path.unlink()
-    grey = np.full((8, 8), 200, np.uint8)
-    Image.fromarray(grey).save(folder / "0.png")
-    Image.fromarray(grey.astype(np.uint16) * 256 + 17).save(folder / "1.png")
-    Image.fromarray(np.stack([grey, grey // 2, grey // 4, grey // 8], 2)).save(folder / "2.png")
-    palette = Image.new("P", (8, 8), 1)
-    palette.putpalette([0, 0, 0, 10, 20, 30])
-    palette.save(folder / "3.png", transparency=b"\x00\x80")
-    Image.fromarray(np.stack([grey, grey // 10], 2), "LA").save(folder / "4.png")
-    Image.new("1", (8, 8), 1).save(folder / "5.png")
-    data, said = loaded(tmp_path)
-    assert said == []
-    colours = [p.reshape(-1, 3).unique(dim=0).tolist() for p in data.test.pixels[data.test.labels == 0]]
-    expected = [[200] * 3, [200] * 3, [200, 100, 50], [10, 20, 30], [200] * 3, [255] * 3]
-    assert colours == [[colour] for colour in expected]
-
-
 def test_a_photo_that_lies_on_its_side_is_set_upright(tmp_path: Path) -> None:
     folder = pets(tmp_path) / "test" / "cat"
     pixels = np.zeros((16, 16, 3), np.uint8)
@@ -166,11 +146,14 @@ def test_a_parts_folders_may_be_nested_and_hold_hidden_files(tmp_path: Path) -> 
     assert (data.train.labels == 0).sum() + (data.valid.labels == 0).sum() == 5
 
 
-def test_without_a_test_folder_a_fixed_fifth_of_each_class_is_held_out(tmp_path: Path) -> None:
-    write(tmp_path / "pets", "train", {"dog": [(8, 8)] * 20, "cat": [(8, 8)] * 11, "emu": [(8, 8)] * 2})
+def test_without_a_test_folder_about_a_fifth_of_each_class_is_held_out(tmp_path: Path) -> None:
+    write(tmp_path / "pets", "train", {"dog": [(8, 8)] * 200, "cat": [(8, 8)] * 11, "emu": [(8, 8)] * 2})
     data, said = loaded(tmp_path)
-    assert said == ["pets: no test part, so 7 of 33 train images are held out to test on"]
-    assert data.test.labels.bincount().tolist() == [2, 4, 1]  # cat, dog, emu: rounded, at least one
+    assert said == [f"pets: no test part, so {len(data.test)} of 213 train images are held out to test on {NAMED}"]
+    counts = data.test.labels.bincount().tolist()  # cat, dog, emu
+    assert 1 <= counts[0] <= 6
+    assert 23 <= counts[1] <= 57  # 40, three standard deviations of a binomial wide
+    assert counts[2] == 1
     again, _ = loaded(tmp_path)
     assert items(data.test) == items(again.test)
     everything = {png(p) for p in torch.cat([part.pixels for part in (data.train, data.valid, data.test)]).numpy()}
@@ -184,6 +167,10 @@ def test_noflip_says_that_mirror_images_are_something_else(tmp_path: Path) -> No
     assert items(plain.test) == items(upright.test)
 
 
+NAMED = "(data.csv in the run folder names them)"
+LEFT_OUT = ["dog/1.png", "dog/2.png", "labels.csv", "cat/notes.txt"]
+
+
 def test_what_is_no_image_or_cannot_be_read_is_left_out_and_counted(tmp_path: Path) -> None:
     folder = pets(tmp_path)
     (folder / "train" / "cat" / "notes.txt").write_text("x")
@@ -193,25 +180,40 @@ def test_what_is_no_image_or_cannot_be_read_is_left_out_and_counted(tmp_path: Pa
     (folder / "train" / "dog" / "2.png").write_bytes(b"")
     data, said = loaded(tmp_path)
     assert len(data.train) + len(data.valid) == 8
-    assert said[0] == ("pets/train: 2 files are no images of a class and are left out (first: labels.csv)")
-    assert said[1].startswith("pets/train: 2 of 10 images cannot be read and are left out (first: pets/train/dog/1.png")
+    assert said[0] == "pets: 2 files are no images of a class and are left out (first: train/labels.csv)"
+    assert said[1].startswith("pets: 2 of 20 images are left out (first: train/dog/1.png: ")
+    assert said[1].endswith("); left-out.txt in the run folder names all")
     assert len(said) == 2
+    data.left_out.write(tmp_path)
+    lines = (tmp_path / "left-out.txt").read_text().splitlines()
+    assert [line.partition(":")[0] for line in lines] == [f"train/{name}" for name in LEFT_OUT]
 
 
 def test_images_below_the_resolution_are_enlarged_and_counted(tmp_path: Path) -> None:
     pets(tmp_path)
     data, said = loaded(tmp_path, resolution=64)
     assert data.train.pixels.shape[1:] == (64, 64, 3)
-    message = "pets/train: 10 of 10 images are enlarged to 64 pixels (first: pets/train/cat/0.png, 16 pixels)"
-    assert said[0] == message
-    with pytest.raises(UserError, match=r"pets/train/cat/0.png is 16 pixels small: too few for a resolution of 68"):
+    assert said == ["pets: 20 of 20 images are enlarged to 64 pixels (first: train/cat/0.png, 16 pixels)"]
+    few = "16 pixels are too few for a resolution of 68"
+    with pytest.raises(UserError, match=rf"train/cat has no image that can be read \(0.png: {few}\)"):
         loaded(tmp_path, resolution=68)
+
+
+def test_images_far_below_the_resolution_are_left_out_in_one_line(tmp_path: Path) -> None:
+    folder = pets(tmp_path)
+    for i in range(3):
+        smooth((40, 1)).save(folder / "test" / "cat" / f"tiny{i}.png")
+    data, said = loaded(tmp_path)
+    few = "1 pixels are too few for a resolution of 8"
+    first = f"first: test/cat/tiny0.png: {few}"
+    assert said == [f"pets: 3 of 23 images are left out ({first}); left-out.txt in the run folder names all"]
+    assert len(data.test) == 10
 
 
 def test_slow_reading_tells_how_far_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pets(tmp_path)
-    monkeypatch.setattr(nshot.data.decode, "EVERY", -1.0)
-    assert "pets/train: 7 of 10 images read" in loaded(tmp_path)[1]
+    monkeypatch.setattr(nshot.data.reading, "EVERY", -1.0)
+    assert "pets: 7 of 10 images of train read" in loaded(tmp_path)[1]
 
 
 # parquet
@@ -249,9 +251,9 @@ def test_parquet_images_may_be_plain_bytes_and_some_unreadable(tmp_path: Path) -
     (tmp_path / "bugs").mkdir()
     pq.write_table(rows, tmp_path / "bugs" / "train-0.parquet")
     data, said = loaded(tmp_path, "parquet:bugs")
-    assert said[0].endswith("2 of 7 images cannot be read and are left out (first: row 5 of train-0.parquet: no image)")
-    assert said[1] == "bugs: no test part, so 2 of 5 train images are held out to test on"
-    assert sorted(data.test.labels.tolist()) == [0, 1]
+    assert said[0].startswith("bugs: 2 of 7 images are left out (first: row 5 of train-0.parquet: it is no image")
+    assert said[1] == f"bugs: no test part, so {len(data.test)} of 5 train images are held out to test on {NAMED}"
+    assert sorted(data.test.labels.unique().tolist()) == [0, 1]
 
 
 # what cannot be
@@ -290,10 +292,6 @@ def _no_classes(folder: Path) -> None:
         smooth((16, 16)).save(folder / part / "a.png")
 
 
-def _tiny(folder: Path) -> None:
-    smooth((40, 1)).save(folder / "test" / "cat" / "tiny.png")
-
-
 def _one_image(folder: Path) -> None:
     (folder / "test").rename(folder / "old")
     write(folder, "train", {"emu": [(16, 16)]})
@@ -308,7 +306,6 @@ BAD_FOLDERS = [
     (_one_class, "has 1 class (cat): at least 2"),
     (_no_classes, "has 0 class"),
     (_no_train, "has no train/<class>/"),
-    (_tiny, "pets/test/cat/tiny.png is 1 pixels small: too few for a resolution of 8"),
     (_one_image, "class 'emu' has 1 train images: each needs 2, one of them to test on"),
     (lambda folder: (pets(folder.parent, "val"), pets(folder.parent, "valid")), "has both val/<class>/ and valid/"),
 ]
@@ -361,7 +358,7 @@ BAD_PARQUET = [
     ({"train": table(["ant", "bee"])}, "labels (kind) of type string"),
     ({"train": table([0, None])}, "of type int64 with 1 missing"),
     ({"train": table([0.0, 1.0])}, "labels (kind) of type double"),
-    ({"train": table([0, 0], metadata=None)}, "columns id, photo, kind: expected image or img, and label"),
+    ({"train": table([0, 0], metadata=None)}, "has labels in id and kind: say which by --label-column"),
     ({"train": table([0, 0], ("image", "label"), None)}, "has 1 class (0): at least 2"),
     ({"train": table([0, 2, 0], ("image", "label"), None)}, "has labels 0 to 2, but no 1"),
     ({"train": table([1, 2, 3], ("image", "label"), None)}, "has labels 1 to 3, but no 0"),

@@ -86,14 +86,22 @@ def test_the_readmes_commands_hand_a_network_over(make, tmp_path: Path, monkeypa
     right = torch.load("pets-network/logits.pt").argmax(1) == data.test.labels
     assert 100 * right.float().mean().item() == pytest.approx(result["test_accuracy"], abs=1e-3)
 
-    # Another class since then: the run's supernet has no output for it.
+    # Another class since then: the run's supernet has no output for it, nor were these its images.
     for part in ("train", "val", "test"):
         if Path("data/pets", part).is_dir():
             folder = Path("data/pets", part, "zebra")
             folder.mkdir()
             for i in range(2):
                 Image.new("RGB", (32, 32)).save(folder / f"{i}.png")
-    assert "imagefolder:pets has 4 classes, the run was trained on 3" in refuse("search", "runs/pets")
+    changed = f"({2 * len(list(Path('data/pets').iterdir()))} added, such as train/zebra/0.png)"
+    for command in (["search", "runs/pets"], ["retrain", "runs/pets/search.json", "--out", "again"]):
+        assert f"imagefolder:pets is not what runs/pets was made of {changed}" in refuse(*command)
+    assert f"is not what runs/pets was made of {changed}" in refuse(*commands()[0], *SMALL["train"])
+    assert f"is not what runs/pets-best was made of {changed}" in refuse(
+        "retrain", result["arch"], "--channels", "4", "--cells", "1", "--resolution", "32",
+        "--dataset", "imagefolder:pets", "--out", "runs/pets-best", *SMALL["retrain"],
+    )  # fmt: skip
+    assert not Path("again").exists()
 
 
 def test_a_killed_training_on_own_images_continues_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

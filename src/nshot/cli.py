@@ -10,7 +10,7 @@ from typing import Literal
 
 from nshot.commands import benchmark, compare, draw, export, judged, latency, predict, report, study, verdict
 from nshot.errors import UserError
-from nshot.flags import Download, Where, Workers, parse, positional, take, take_space
+from nshot.flags import Columns, Download, Where, Workers, parse, positional, take, take_space
 
 # Nothing that imports torch may be imported here: `nshot --help` must answer at once.
 
@@ -52,7 +52,7 @@ def train(args: list[str]) -> None:
     default = preset(preset_name, strategy, take(args, "--space") or "nasbench201")
 
     @dataclass(frozen=True)
-    class Train(Where, Download, Workers):
+    class Train(Where, Download, Workers, Columns):
         out: Path
         """Run folder; an unfinished run of the same options there is continued."""
         config: TrainConfig = field(default_factory=lambda: default)
@@ -65,9 +65,15 @@ def train(args: list[str]) -> None:
         f"{', '.join(list_spaces())}."
     )
     command = parse(Train, args, f"train {strategy}", what)
-    config = command.config
-    size = config.space.resolution
-    data = load(config.dataset, root=command.data_root, split=config.split, download=command.download, resolution=size)
+    config = dataclasses.replace(command.config, dataset=command.named(command.config.dataset))
+    data = load(
+        config.dataset,
+        root=command.data_root,
+        split=config.split,
+        download=command.download,
+        resolution=config.space.resolution,
+        say=print if rank() == 0 else lambda line: None,
+    )
     config = dataclasses.replace(config, space=config.space.with_classes(data.classes))
     train(config, data, command.out, device=command.device, jobs=command.jobs, workers=command.workers)
     listed = {"digits": "digits", "cifar10": "nasbench201", "cifar100": "nasbench201"}  # the benchmark of a data set
@@ -179,6 +185,7 @@ def search(args: list[str]) -> None:
 
 def retrain(args: list[str]) -> None:
     """retrain a subnet from scratch and test it: nshot retrain SUBNET|search.json --out FOLDER [options]"""
+    from nshot.data.manifest import check_manifest
     from nshot.data.sources import load
     from nshot.training.recipes import RECIPES, recipe
     from nshot.training.retrain import RetrainConfig, read_choice, retrain_best
@@ -189,7 +196,7 @@ def retrain(args: list[str]) -> None:
     default = dataclasses.replace(take_space(args, default), recipe=recipe(name))
 
     @dataclass(frozen=True)
-    class Retrain(Where, Download, Workers):
+    class Retrain(Where, Download, Workers, Columns):
         out: Path
         """Run folder; an unfinished retraining of the same options there is continued."""
         config: RetrainConfig = field(default_factory=lambda: default)
@@ -200,10 +207,13 @@ def retrain(args: list[str]) -> None:
         f"{', '.join(RECIPES)}."
     )
     command = parse(Retrain, args, "retrain SUBNET", what)
-    config = command.config
+    config = dataclasses.replace(command.config, dataset=command.named(command.config.dataset))
     subnets = [config.space.parse(arch) for arch in archs]
     size = config.space.resolution
     data = load(config.dataset, root=command.data_root, download=command.download, resolution=size)
+    run = Path(choice).parent  # of a search.json: the images must be those that it was searched with
+    if choice.endswith(".json") and config.dataset == default.dataset and (run / "config.json").exists():
+        check_manifest(run, data)
     result = retrain_best(config, subnets, data, command.out, device=command.device, workers=command.workers)
     print(f"{result['arch']}: {result['params']:,} parameters, test accuracy {result['test_accuracy']:.2f} %")
     print(f"written: {command.out / result.get('folder', '') / 'network.safetensors'} and result.json")

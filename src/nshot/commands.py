@@ -1,11 +1,11 @@
 """The commands around the main job: handing a network over, pictures, benchmarks, studies. cli.py has the others."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from nshot.errors import UserError
-from nshot.flags import Where, parse, positional, take, take_space
+from nshot.flags import Columns, Where, parse, positional, take, take_space
 
 if TYPE_CHECKING:
     from nshot.data.sources import Dataset
@@ -213,7 +213,7 @@ def _benchmark_build(args: list[str]) -> None:
     default = take_space(args, BuildConfig())
 
     @dataclass(frozen=True)
-    class Build:
+    class Build(Columns):
         out: Path
         """Work folder; a killed build of the same options continues there."""
         config: BuildConfig = field(default_factory=lambda: default)
@@ -223,7 +223,8 @@ def _benchmark_build(args: list[str]) -> None:
         """Where data sets lie; default: NSHOT_DATA, else ./data."""
 
     command = parse(Build, args, "benchmark build", "Train many stand-alone subnets and write a table of accuracies.")
-    table = build(command.config, command.out, root=command.data_root, jobs=command.jobs)
+    config = replace(command.config, dataset=command.named(command.config.dataset))
+    table = build(config, command.out, root=command.data_root, jobs=command.jobs)
     print(f"written: {table}")
 
 

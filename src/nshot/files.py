@@ -6,6 +6,7 @@ import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unicodedata import category
 
 from nshot.errors import UserError
 
@@ -14,8 +15,9 @@ if TYPE_CHECKING:
 
 
 def shown(name: str | Path) -> str:
-    """A name as one line of text, whatever bytes it is made of: what cannot be printed is escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(name))
+    """A name as one line of text, whatever bytes it is made of: what is no text, or ends a line, is escaped."""
+    odd = ("Cc", "Cs", "Zl", "Zp")  # control characters, bytes that are no UTF-8, ends of lines and paragraphs
+    return "".join(c.encode("unicode_escape").decode() if category(c) in odd else c for c in str(name))
 
 
 def make_folder(folder: Path) -> None:

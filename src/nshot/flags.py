@@ -35,6 +35,21 @@ class Download:
     """Fetch the data set with torchvision where it is absent."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Columns:
+    """Flags that become part of a data set's name, and so of what determines a run."""
+
+    image_column: str | None = None
+    """Of parquet files that have several: the column of images; :image=COLUMN after the data set's name is the same."""
+    label_column: str | None = None
+    """The column of labels, in the same way; :label=COLUMN."""
+
+    def named(self, dataset: str) -> str:
+        """The data set's name with the columns."""
+        columns = {"image": self.image_column, "label": self.label_column}
+        return dataset + "".join(f":{what}={column}" for what, column in columns.items() if column is not None)
+
+
 def parse(command: type[T], args: list[str], name: str, description: str) -> T:
     """The command's dataclass from its arguments; nested dataclasses become flags without a prefix.
 

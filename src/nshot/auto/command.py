@@ -6,7 +6,7 @@ from typing import Any
 
 from nshot.data.sources import Dataset, is_own, load
 from nshot.errors import UserError
-from nshot.flags import Download, Where, Workers, parse, positional
+from nshot.flags import Columns, Download, Where, Workers, parse, positional
 from nshot.search.limits import Limits
 from nshot.search.pick import How
 
@@ -25,7 +25,7 @@ PHASES = {"--train": "the supernet", "--search": "the search", "--retrain": "the
 
 
 @dataclass(frozen=True)
-class Auto(Where, Download, Workers):
+class Auto(Where, Download, Workers, Columns):
     out: Path
     """Gets supernet, network, handover and report.html; a killed job of the same options continues there."""
     max_params: str | None = None
@@ -46,6 +46,7 @@ def auto(args: list[str]) -> None:
     name = positional(args, "auto", "DATA: imagefolder:FOLDER, parquet:FOLDER or a named data set")
     groups = split_at(args, tuple(PHASES))
     given = parse(Auto, groups[""], "auto DATA", WHAT)
+    name = given.named(name)
     limits = Limits.of(given.max_params, given.max_flops, None, given.max_latency)
     data, stored = _loaded(name, given)
     side = data.train.side

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from nshot.data.images import Images, Pictures
-from nshot.data.own import SUFFIXES
+from nshot.data.listing import SUFFIXES
 from nshot.data.sources import Dataset, data_root, own_folder
 
 SAMPLE = 500  # images whose stored sizes are looked at

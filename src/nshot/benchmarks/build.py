@@ -78,7 +78,7 @@ def build(
     subnets = distinct_subnets(space, config.subnets)
     folder = Path(out)
     with locked(folder):
-        claim(folder, "benchmark", _to_dict(config), free=("subnets", "seeds"), completed=completed)
+        claim(folder, "benchmark", _to_dict(config), free=("subnets", "seeds"), completed=completed, data=data)
         lines = read_log(folder / RESULTS)
         # Written again, for a line that a crash cut short would spoil the one that follows it.
         write_atomically(folder / RESULTS, "".join(json.dumps(line) + "\n" for line in lines).encode())

@@ -18,20 +18,24 @@ def made(batches: TrainBatches, workers: int, last: int, device: torch.device) -
     return Ahead(batches, workers, last, device) if workers else batches.to(device)
 
 
-class _Steps(Dataset[tuple[Tensor, Tensor] | UserError]):
-    """Batches by how many steps they are after the first; or why one cannot be made, which loaders would wrap."""
+Made = tuple[tuple[Tensor, Tensor] | UserError, dict[str, str]]
 
-    def __init__(self, batches: Batches, first: int, last: int) -> None:
+
+class _Steps(Dataset[Made]):
+    """Batches by how many steps they are after the first, with what this process has left out so far; or why one cannot
+    be made, which loaders would wrap."""
+
+    def __init__(self, batches: TrainBatches, first: int, last: int) -> None:
         self.batches, self.first, self.last = batches, first, last
 
     def __len__(self) -> int:
         return self.last - self.first
 
-    def __getitem__(self, i: int) -> tuple[Tensor, Tensor] | UserError:
+    def __getitem__(self, i: int) -> Made:
         try:
-            return self.batches(self.first + i)
+            return self.batches(self.first + i), self.batches.left_out.reasons
         except UserError as error:
-            return error
+            return error, self.batches.left_out.reasons
 
 
 class Ahead:
@@ -44,10 +48,10 @@ class Ahead:
         device: where the batches are wanted.
     """
 
-    def __init__(self, batches: Batches, workers: int, last: int, device: torch.device) -> None:
+    def __init__(self, batches: TrainBatches, workers: int, last: int, device: torch.device) -> None:
         self._batches, self._workers, self._last, self._device = batches, workers, last, device
         self._next = -1
-        self._coming: Iterator[tuple[Tensor, Tensor] | UserError] = iter(())
+        self._coming: Iterator[Made] = iter(())
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
         if step != self._next:
@@ -59,7 +63,9 @@ class Ahead:
             )
             self._coming, self._next = iter(loader), step
         self._next += 1
-        batch = next(self._coming)
+        batch, left_out = next(self._coming)
+        for name, why in left_out.items():
+            self._batches.left_out.add(name, why)
         if isinstance(batch, UserError):
             raise batch
         images, labels = batch

@@ -10,6 +10,7 @@ from nshot.seeding import torch_generator
 
 from .augment import Augment, crop_flip, pad
 from .images import Files, Images, Pictures
+from .reading import LeftOut
 from .strong import Strong
 
 
@@ -87,6 +88,7 @@ class TrainBatches:
         self._size = batch_size // parts
         self.strong = Strong(augment, side=side, mean=self.normalise.mean, classes=classes, seed=seed, own=self._own)
         self._images = images if isinstance(images, Files) else None
+        self.left_out = images.left_out if isinstance(images, Files) else LeftOut()
         self._padded = torch.empty(0) if isinstance(images, Files) else pad(images.pixels, self.margin)
         self._labels = images.labels
         self._order: tuple[int, Tensor] = (-1, torch.empty(0))
@@ -123,6 +125,7 @@ class Heldout(Sequence[tuple[Tensor, Tensor]]):
     """Batches that are normalised each time they are asked for: as floats, all would take four times the memory."""
 
     def __init__(self, images: Images, batch_size: int, normalise: Normalise, device: torch.device | str) -> None:
+        self.images = len(images)
         count = -(-len(images) // batch_size)
         pairs = zip(images.pixels.tensor_split(count), images.labels.tensor_split(count), strict=True)
         self._parts, self._normalise, self._device = list(pairs), normalise, device
@@ -140,6 +143,8 @@ def heldout_batches(
 ) -> Sequence[tuple[Tensor, Tensor]]:
     """All images in their order, unaugmented, in as few batches of at most ``batch_size`` as can be, evenly filled.
 
+    Files that cannot be read are left out.
+
     Raises:
         UserError: for a batch size below 1 or above the number of images.
     """
@@ -147,3 +152,8 @@ def heldout_batches(
         raise UserError(f"batch_size {batch_size}: must be from 1 to the {len(images)} held-out images")
     batches = Heldout(images.loaded(), batch_size, normalise, device)
     return batches if isinstance(images, Files) else list(batches)
+
+
+def images_in(batches: Sequence[tuple[Tensor, Tensor]]) -> int:
+    """How many images they hold."""
+    return batches.images if isinstance(batches, Heldout) else sum(len(labels) for _, labels in batches)

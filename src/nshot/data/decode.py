@@ -1,12 +1,10 @@
-"""Encoded images to pixels of one size, decoded in threads as they are loaded."""
+"""Encoded images to pixels of one size: what is read, and how; Pillow's part is copied into what is handed over."""
 
 import io
 import os
-import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,69 +15,12 @@ if TYPE_CHECKING:
 
 FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF")  # none that runs a program to be read
 ENLARGED = 4  # a side that would have to grow by more holds too little to learn from
-EVERY = 10.0  # seconds between lines about the progress
 COPIES = 7  # bytes that retraining takes for each value of a pixel, at its peak
 
 
-class Encoded(NamedTuple):
-    """An image as it is stored: what it is called, and its file or its bytes."""
-
-    name: str
-    data: Path | bytes | None
-
-
-class _Decoded(NamedTuple):
-    pixels: np.ndarray | None
-    side: int
-    trouble: str
-
-
-def decode(
-    images: Sequence[Encoded], resolution: int | None, where: str, say: Callable[[str], None]
-) -> tuple[list[np.ndarray], list[int]]:
-    """Pixels of the images that can be read, and their positions; what is left out or enlarged is said.
-
-    Args:
-        images: what to read.
-        resolution: the shorter side is resized to it, the longer one cropped at its centre; None leaves sizes alone.
-        where: names the images in what is said.
-        say: takes lines for the user.
-
-    Returns:
-        uint8 (H, W, 3) each, upright and in RGB (alpha is dropped), and the positions of those in ``images``.
-
-    Raises:
-        UserError: for an image that is much smaller than the resolution.
-    """
-    found: list[_Decoded] = []
-    told = time.monotonic()
-    with ThreadPoolExecutor() as threads:
-        for one in threads.map(lambda image: _decode(image.data, resolution), images):
-            if one.pixels is not None:
-                check_size(images[len(found)].name, one.side, resolution or 0)
-            found.append(one)
-            if time.monotonic() - told > EVERY:
-                told = time.monotonic()
-                say(f"{where}: {len(found):,} of {len(images):,} images read")
-    bad = [i for i, one in enumerate(found) if one.pixels is None]
-    if bad:
-        first = f"{images[bad[0]].name}: {found[bad[0]].trouble}"
-        say(f"{where}: {len(bad)} of {len(images):,} images cannot be read and are left out (first: {first})")
-    small = [i for i, one in enumerate(found) if one.pixels is not None and one.side < (resolution or 0)]
-    if small:
-        first = f"{images[small[0]].name}, {found[small[0]].side} pixels"
-        say(f"{where}: {len(small)} of {len(images):,} images are enlarged to {resolution} pixels (first: {first})")
-    good = [i for i, one in enumerate(found) if one.pixels is not None]
-    return [pixels for pixels, _, _ in found if pixels is not None], good
-
-
-def check_size(name: str | Path, side: int, resolution: int) -> None:
-    """Raises UserError for an image that is much smaller than the resolution."""
-    if side * ENLARGED < resolution:
-        raise UserError(
-            f"{name} is {side} pixels small: too few for a resolution of {resolution}; "
-            "take it out, or choose a smaller --resolution"
-        )
+def too_small(side: int, resolution: int) -> str:
+    """Why an image of this shorter side is left out at a resolution; empty where it is not."""
+    return f"{side} pixels are too few for a resolution of {resolution}" if side * ENLARGED < resolution else ""
 
 
 def stacked(pixels: Sequence[np.ndarray], where: Path | str) -> np.ndarray:
@@ -104,19 +45,13 @@ def check_memory(count: int, resolution: int | None, where: Path | str, copies: 
         )
 
 
-def _decode(data: Path | bytes | None, resolution: int | None) -> _Decoded:
+def reason(error: Exception) -> str:
+    """Why a file cannot be read, in a few words, of whatever a decoder raised."""
     from PIL import UnidentifiedImageError
 
-    if data is None:
-        return _Decoded(None, 0, "it has no bytes")
-    try:
-        image = read(data, resolution)
-    except UnidentifiedImageError:
-        return _Decoded(None, 0, "no image")
-    except Exception as error:  # a broken file can raise anything
-        return _Decoded(None, 0, str(error).partition("\n")[0] or type(error).__name__)
-    side = image.info["side"]
-    return _Decoded(np.asarray(image if resolution is None else fit(image, resolution)), side, "")
+    if isinstance(error, UnidentifiedImageError):
+        return "it is no image that can be read"
+    return getattr(error, "strerror", None) or str(error).partition("\n")[0] or type(error).__name__
 
 
 def read(data: Path | bytes, resolution: int | None) -> "Image":
@@ -136,10 +71,75 @@ def read(data: Path | bytes, resolution: int | None) -> "Image":
 
 
 def upright(image: "Image") -> "Image":
-    """An image that is open already, turned as its camera says, in RGB."""
+    """An image that is open already, turned as its camera says, in RGB.
+
+    Deeper pixels than 8 bits are scaled by the depth that the file declares (floats: from 0 to 1), what is transparent
+    lies on white, CMYK goes by its colour profile; what does not say what its pixels mean raises ValueError.
+    """
     from PIL import ImageOps
 
-    return _rgb(ImageOps.exif_transpose(image))
+    white, inverted = _white(image), getattr(image, "tag_v2", {}).get(262) == 0  # Pillow inverts 8 bits alone
+    turned = ImageOps.exif_transpose(image)
+    if white is not None:
+        return _shallow(turned, white, inverted)
+    if turned.mode == "CMYK":
+        return _from_cmyk(turned)
+    if turned.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in turned.info:
+        return _on_white(turned)
+    return turned.convert("RGB")
+
+
+def _white(image: "Image") -> float | None:
+    """What white is in an image whose pixels are deeper than 8 bits; None for others."""
+    if image.mode == "F":
+        return 1.0
+    if not image.mode.startswith("I"):
+        return None
+    tags = getattr(image, "tag_v2", {})
+    bits, signed = tags.get(258, (16,))[0], tags.get(339, (1,))[0] == 2
+    if bits > 16 or signed:
+        raise ValueError(
+            f"its pixels are {'signed ' if signed else ''}integers of {bits} bits: what white is, is not said"
+        )
+    if "transparency" in image.info:
+        raise ValueError("one of its grey values of 16 bits is transparent")
+    return 2.0**bits - 1
+
+
+def _shallow(image: "Image", white: float, inverted: bool) -> "Image":
+    """One channel of 0 to ``white`` as RGB; ``inverted``: as ``white`` to 0."""
+    from PIL import Image
+
+    image = image.convert("F")
+    mean = image.resize((1, 1), Image.Resampling.BOX).getpixel((0, 0))  # no number where any pixel is none
+    if not all(0 <= value <= white for value in (*image.getextrema(), mean)):
+        raise ValueError(f"its pixels are not from 0 to {white:.0f}")
+    scale, shift = (-255 / white, 255.5) if inverted else (255 / white, 0.5)  # the half: `convert` rounds down
+    image = image.point(lambda value: value * scale + shift).convert("L").convert("RGB")
+    image.info["deep"] = True
+    return image
+
+
+def _from_cmyk(image: "Image") -> "Image":
+    """By the colour profile that lies in the file: without one, nobody knows its colours."""
+    from PIL import ImageCms
+
+    if not image.info.get("icc_profile"):
+        raise ValueError("it is CMYK without a colour profile")
+    profile = ImageCms.ImageCmsProfile(io.BytesIO(image.info["icc_profile"]))
+    # Colours that both can show stay as they are; the other intents move them.
+    intent, srgb = ImageCms.Intent.RELATIVE_COLORIMETRIC, ImageCms.createProfile("sRGB")
+    found = ImageCms.profileToProfile(image, profile, srgb, intent, outputMode="RGB")
+    assert found is not None  # as it is not done in place
+    return found
+
+
+def _on_white(image: "Image") -> "Image":
+    """What is transparent, on white."""
+    from PIL import Image
+
+    image = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
 
 
 def fit(image: "Image", side: int, crop: float = 1.0) -> "Image":
@@ -147,13 +147,3 @@ def fit(image: "Image", side: int, crop: float = 1.0) -> "Image":
     from PIL import Image, ImageOps
 
     return ImageOps.fit(image, (side, side), Image.Resampling.BILINEAR, bleed=(1 - crop) / 2)
-
-
-def _rgb(image: "Image") -> "Image":
-    if image.mode == "F":
-        raise ValueError("its pixels are floats")
-    if image.mode.startswith("I"):  # 16 bits, which `convert` would clip to 255
-        image = image.convert("I").point(lambda value: value / 256).convert("L")
-    elif image.mode == "P":
-        image = image.convert("RGBA")  # else Pillow warns of palettes with transparency
-    return image.convert("RGB")

@@ -5,8 +5,11 @@ from pathlib import Path
 import numpy as np
 
 from nshot.errors import UserError
+from nshot.seeding import generator
 
-from .own import files_of, held_out, listing
+from .listing import listing
+from .own import files_of
+from .reading import LeftOut
 from .sources import Source, sources
 
 VALID = 50  # images of each class that rank subnets, at most one in ten
@@ -25,10 +28,11 @@ def imagenet(root: Path, download: bool) -> Source:
         raise UserError(f"download has no effect on imagenet: unpack its archives to {folder}/train and {folder}/val")
     if not folder.is_dir():
         raise UserError(f"data set 'imagenet' not found under {root}: expected imagenet/train/<class>/ and val/")
-    names, parts = listing(folder, print)
+    left_out = LeftOut()
+    names, parts = listing(folder, left_out, print)
     if set(parts) != {"train", "valid"}:
         raise UserError(f"{folder} must have the parts train and val, and no other")
-    learn, test = (files_of(*parts[part], 224, CROP) for part in ("train", "valid"))
+    learn, test = (files_of(parts[part], left_out, 224, CROP) for part in ("train", "valid"))
     labels = learn.labels.numpy()
     counts = np.bincount(labels, minlength=len(names))
     if counts.min() < 2:
@@ -36,6 +40,16 @@ def imagenet(root: Path, download: bool) -> Source:
         raise UserError(
             f"{folder}: class {name!r} has {counts.min()} train image: each needs 2, one to rank subnets on"
         )
-    held = held_out(labels, len(names), "imagenet ranking images", lambda n: max(1, min(VALID, n // 10)))
+    held = _held_out(labels, len(names))
     rank, learn = learn.subset(np.flatnonzero(held)), learn.subset(np.flatnonzero(~held))
-    return Source(len(names), learn, test, valid=rank, names=tuple(names))
+    return Source(len(names), learn, test, valid=rank, names=tuple(names), left_out=left_out)
+
+
+def _held_out(labels: np.ndarray, classes: int) -> np.ndarray:
+    """Which train images rank subnets: bool (N,), drawn by their places in the official archive, the same each time."""
+    held = np.zeros(len(labels), bool)
+    rng = generator(0, "imagenet ranking images")
+    for label in range(classes):
+        rows = rng.permutation(np.flatnonzero(labels == label))
+        held[rows[: max(1, min(VALID, len(rows) // 10))]] = True
+    return held

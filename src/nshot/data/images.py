@@ -1,8 +1,9 @@
 """Images that a data set is made of: decoded in memory, or files that are read as they are needed."""
 
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -13,9 +14,11 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from nshot.errors import UserError
+from nshot.files import shown
 from nshot.seeding import generator
 
-from .decode import check_memory, check_size, fit, read
+from .decode import check_memory, fit, read, reason, too_small
+from .reading import LeftOut, Stored
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -30,6 +33,8 @@ class Images:
 
     pixels: Tensor
     labels: Tensor
+    stored: Sequence[Stored] = ()
+    """How their owner has them (N,); empty for a data set of ours."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -46,7 +51,7 @@ class Images:
 
     def subset(self, indices: np.ndarray) -> "Images":
         index = torch.from_numpy(np.ascontiguousarray(indices))
-        return Images(self.pixels[index], self.labels[index])
+        return Images(self.pixels[index], self.labels[index], _picked(self.stored, indices))
 
     def resized(self, resolution: int) -> "Images":
         """Antialiased bilinear resize to (resolution, resolution)."""
@@ -57,7 +62,7 @@ class Images:
             image = chunk.permute(0, 3, 1, 2).float()
             image = F.interpolate(image, (resolution, resolution), mode="bilinear", antialias=True)
             chunks.append(image.round_().clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1))
-        return Images(torch.cat(chunks).contiguous(), self.labels)
+        return replace(self, pixels=torch.cat(chunks).contiguous())
 
     def loaded(self) -> "Images":
         return self
@@ -69,7 +74,11 @@ class Images:
 
 @dataclass(frozen=True)
 class Files:
-    """Images on disk, of any sizes: ``paths``, and ``labels`` int64 (N,)."""
+    """Images on disk, of any sizes: ``paths``, and ``labels`` int64 (N,).
+
+    What cannot be read is found out when it is needed. It is left out then, and where a batch wants it another image of
+    its class stands in: the next one.
+    """
 
     paths: Sequence[Path]
     labels: Tensor
@@ -77,20 +86,31 @@ class Files:
     """Height and width that they are brought to."""
     crop: float = 1.0
     """The share of the shorter side that is the side of the central square that is kept."""
+    stored: Sequence[Stored] = ()
+    """How their owner has them (N,)."""
+    left_out: LeftOut = field(default_factory=LeftOut)
+    """What could not be read so far, of all parts."""
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def subset(self, indices: np.ndarray) -> "Files":
-        return replace(self, paths=[self.paths[i] for i in indices], labels=self.labels[torch.from_numpy(indices)])
+        labels = self.labels[torch.from_numpy(np.ascontiguousarray(indices))]
+        return replace(self, paths=_picked(self.paths, indices), labels=labels, stored=_picked(self.stored, indices))
 
     def resized(self, resolution: int) -> "Files":
         return replace(self, side=resolution)
 
     def loaded(self) -> Images:
-        """All of them, decoded. Raises UserError where the memory cannot hold them, or one cannot be read."""
+        """All that can be read. Raises UserError where the memory cannot hold them, or there is none."""
         check_memory(len(self), self.side, f"{self.paths[0].parent.parent}", copies=1)
-        return Images(self.squares(torch.arange(len(self))), self.labels)
+        found = _each(lambda i: self._square(self._read(i, small=True)), torch.arange(len(self)))
+        kept = np.array([i for i, square in enumerate(found) if square is not None], np.int64)
+        if not len(kept):
+            raise UserError(self._none_of(range(len(self))))
+        readable = self.subset(kept)
+        pixels = np.stack([square for square in found if square is not None])
+        return Images(torch.from_numpy(pixels), readable.labels, readable.stored)
 
     def sample(self) -> Images:
         """What statistics of the pixels are computed from: some, the same each time."""
@@ -98,37 +118,79 @@ class Files:
         return self.subset(np.sort(order[:SAMPLE])).loaded()
 
     def squares(self, index: Tensor) -> Tensor:
-        """The central squares of some, uint8 (B, side, side, 3). Raises UserError for one that cannot be read."""
-
-        def square(i: int) -> np.ndarray:
-            return np.asarray(fit(self.whole(i, small=True), self.side, self.crop))
-
-        return torch.from_numpy(np.stack(_each(square, index)))
+        """The central squares of some, uint8 (B, side, side, 3). Raises UserError where none of a class can be read."""
+        found = _each(lambda i: self._square(self.whole(i, small=True)), index)
+        return torch.from_numpy(np.stack([square for square in found if square is not None]))
 
     def wholes(self, index: Tensor) -> list["Image"]:
-        """Some as they are, upright and in RGB. Raises UserError for one that cannot be read."""
+        """Some as they are, upright and in RGB. Raises UserError where none of a class can be read."""
         return _each(self.whole, index)
 
     def whole(self, i: int, *, small: bool = False) -> "Image":
-        """One image, ``small`` where no more than ``side`` pixels of it count."""
+        """One image or what stands in for it, ``small`` where no more than ``side`` pixels of it count."""
+        image = self._read(i, small)
+        if image is not None:
+            return image
+        mates = (self.labels == self.labels[i]).nonzero().flatten()
+        place = int((mates < i).sum())
+        for j in torch.cat([mates[place + 1 :], mates[:place]]).tolist():
+            image = self._read(j, small)
+            if image is not None:
+                return image
+        raise UserError(self._none_of(mates.tolist()))
+
+    def _read(self, i: int, small: bool) -> "Image | None":
+        """One image; None where it cannot be used."""
+        name = self._name(i)
+        if name in self.left_out:
+            return None
         try:
             image = read(self.paths[i], round(self.side / self.crop) if small else None)
+            trouble = too_small(image.info["side"], self.side)
         except Exception as error:  # a broken file can raise anything
-            message = str(error).partition("\n")[0] or type(error).__name__
-            raise UserError(f"{self.paths[i]} cannot be read ({message}): replace it, or take it away") from None
-        check_size(self.paths[i], image.info["side"], self.side)
+            trouble = reason(error)
+        if trouble:
+            self.left_out.add(name, trouble)
+            return None
         return image
+
+    def _square(self, image: "Image | None") -> np.ndarray | None:
+        return None if image is None else np.asarray(fit(image, self.side, self.crop))
+
+    def _name(self, i: int) -> str:
+        return self.stored[i].name if self.stored else str(self.paths[i])
+
+    def _none_of(self, indices: Sequence[int]) -> str:
+        path, why = self.paths[indices[0]], self.left_out[self._name(indices[0])]
+        return f"none of {len(indices)} images beside {shown(path)} can be read ({why}): replace them"
 
 
 Pictures = Images | Files
 
 
+def keys(images: Pictures) -> list[bytes]:
+    """What tells each image from others wherever it lies: as it is stored, a file's path, or what it shows."""
+    if images.stored:
+        return [stored.key.encode(errors="surrogateescape") for stored in images.stored]
+    if isinstance(images, Files):
+        root = Path(os.path.commonpath([path.parent for path in images.paths])) if len(images) else Path()
+        return [path.relative_to(root).as_posix().encode(errors="surrogateescape") for path in images.paths]
+    return [image.tobytes() for image in images.pixels.numpy()]
+
+
 def joined(one: Pictures, other: Pictures) -> Pictures:
     """All images of two parts of a data set."""
-    labels = torch.cat([one.labels, other.labels])
+    stored = [*one.stored, *other.stored]
     if isinstance(one, Files) and isinstance(other, Files):
-        return replace(one, paths=[*one.paths, *other.paths], labels=labels)
-    return Images(torch.cat([one.loaded().pixels, other.loaded().pixels]), labels)
+        return replace(
+            one, paths=[*one.paths, *other.paths], labels=torch.cat([one.labels, other.labels]), stored=stored
+        )
+    one, other = one.loaded(), other.loaded()
+    return Images(torch.cat([one.pixels, other.pixels]), torch.cat([one.labels, other.labels]), stored)
+
+
+def _picked(items: Sequence[T], indices: np.ndarray) -> Sequence[T]:
+    return [items[i] for i in indices] if len(items) else items
 
 
 def _each(function: Callable[[int], T], index: Tensor) -> list[T]:

@@ -4,20 +4,18 @@ Batch statistics make the batch part of the measure: judged a class at a time, a
 images seems to be right on 31 %.
 """
 
-import os
 from hashlib import blake2b
-from pathlib import Path
 
 import numpy as np
 
-from .images import Files, Images, Pictures
+from .images import Pictures, keys
 
 
 def mixture(images: Pictures, count: int | None = None, seed: int = 0) -> Pictures:
     """``count`` of the images (None: all), in an order whose every stretch has each class in its share, to an image.
 
-    Which images, and their order, follow from the seed and from each image's own content (of files: its name), so that
-    they are the same however the images lie.
+    Which images, and their order, follow from the seed and from each image's own key (its content, or its name where
+    its owner gave it one), so that they are the same however the images lie.
     """
     return images.subset(_order(images, seed)[:count])
 
@@ -33,13 +31,7 @@ def _order(images: Pictures, seed: int) -> np.ndarray:
 
 
 def _digests(images: Pictures, seed: int) -> np.ndarray:
-    """A number an image, of its content or its file's name, and of the seed."""
-    key = seed.to_bytes(8, "little")
-    if isinstance(images, Files):
-        root = Path(os.path.commonpath([path.parent for path in images.paths])) if len(images) else Path()
-        contents = [path.relative_to(root).as_posix().encode(errors="surrogateescape") for path in images.paths]
-    else:
-        assert isinstance(images, Images)
-        contents = [image.tobytes() for image in images.pixels.numpy()]
-    hashes = [blake2b(content, digest_size=8, key=key).digest() for content in contents]
+    """A number an image, of its key and of the seed."""
+    key = (seed % 2**64).to_bytes(8, "little")
+    hashes = [blake2b(content, digest_size=8, key=key).digest() for content in keys(images)]
     return np.frombuffer(b"".join(hashes), dtype="<u8")

@@ -1,108 +1,145 @@
-"""Images from Hugging Face parquet files, a column of encoded bytes and a column of labels: CIFAR's, and any."""
+"""Images from Hugging Face parquet files, a column of encoded images and a column of labels: CIFAR's, and any."""
 
-import io
-import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from nshot.errors import UserError
 
-from .decode import Encoded, check_memory, decode, stacked
+from .columns import Columns, columns_of
+from .decode import check_memory, read, reason, stacked
 from .images import Images
-from .own import assembled, check_classes, find_parts
+from .listing import PARTS, check_classes, find_parts
+from .own import assembled
+from .reading import Encoded, Reader, Stored
 from .sources import Say, Source, own
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+Part = list[tuple[Path, Columns, "pa.Table"]]  # its files, which of their columns count, and those
+
 
 @own.register("parquet")
-def parquet(folder: Path, resolution: int | None, say: Say) -> Source:
+def parquet(
+    folder: Path, resolution: int | None, say: Say, *, image: str | None = None, label: str | None = None
+) -> Source:
     """Files ``train-*.parquet``, with ``validation-*`` (or ``valid-*``, ``val-*``) and ``test-*`` where they are.
 
-    The columns and the names of the classes are those that the schema's ``huggingface`` metadata tells; without it the
-    columns must be named ``image`` or ``img``, and ``label`` or ``labels``.
+    They lie in the folder, or in the one folder below it that has such files, as ``data`` or that of a configuration.
+    Which columns count is told by the files, see `columns_of`, or by ``image`` and ``label``. Labels that are texts are
+    the names of their classes.
     """
-    files = find_parts(folder, lambda name: sorted(folder.glob(f"{name}-*.parquet")), "{}-*.parquet")
-    tables = {part: [(path, _table(path)) for path in paths] for part, paths in files.items()}
-    check_memory(sum(table.num_rows for some in tables.values() for _, table in some), resolution, folder)
-    told = _class_names(*tables["train"][0])
-    for path, table in (pair for some in tables.values() for pair in some):
-        if _class_names(path, table) != told:
-            raise UserError(f"{path} names other classes than {files['train'][0]}: all parts must have the same")
-    names = told or _numbered([_labels(path, table) for path, table in tables["train"]], folder)
+    home = _home(folder)
+    files = find_parts(home, lambda name: part_files(home, name), "{}-*.parquet")
+    parts: dict[str, Part] = {part: [_opened(path, image, label) for path in paths] for part, paths in files.items()}
+    every = [one for some in parts.values() for one in some]
+    check_memory(sum(table.num_rows for *_, table in every), resolution, folder)
+    told = every[0][1].names
+    for path, columns, _ in every:
+        if columns.names != told:
+            raise UserError(f"{path} names other classes than {every[0][0]}: all parts must have the same")
+    names = told or _names(parts["train"], folder)
     check_classes(names, folder)
-    parts = {part: _read(some, len(names), resolution, say) for part, some in tables.items()}
-    return assembled(parts, names, folder, say)
+    reader = Reader(folder.name, resolution, say, nameless=True)
+    images = {part: _read(some, names, reader) for part, some in parts.items()}
+    reader.tell()
+    return assembled(images, names, folder, say, reader.left_out)
 
 
-def _read(tables: Sequence[tuple[Path, "pa.Table"]], classes: int, resolution: int | None, say: Say) -> Images:
+def part_files(folder: Path, name: str) -> list[Path]:
+    """The files of a part: ``name-*.parquet``. Raises UserError where some of a numbered set are missing."""
+    found = sorted(folder.glob(f"{name}-*.parquet"))
+    numbers = [re.search(r"-(\d{5})-of-(\d{5})", path.name) for path in found]
+    numbered = [(int(number[1]), int(number[2])) for number in numbers if number]
+    if numbered:
+        count = numbered[0][1]
+        if sorted(numbered) != [(i, count) for i in range(count)]:
+            have = len({i for i, _ in numbered})
+            raise UserError(
+                f"{folder} has {have} of the {count} files {name}-*-of-{count:05d}.parquet: fetch them again"
+            )
+    return found
+
+
+def _home(folder: Path) -> Path:
+    """The folder itself, or the one below it, that has files to train on."""
+    below = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    (train,) = PARTS["train"]
+    homes = [home for home in (folder, *below) if any(home.glob(f"{train}-*.parquet"))]
+    if len(homes) > 1:
+        named = " and ".join(home.name for home in homes)
+        raise UserError(f"{folder} has {train}-*.parquet in {named}: name one of these folders, as parquet:{homes[1]}")
+    return homes[0] if homes else folder
+
+
+def _opened(path: Path, image: str | None, label: str | None) -> tuple[Path, Columns, "pa.Table"]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        columns = columns_of(path, pq.read_schema(path), image, label)
+        return path, columns, pq.read_table(path, columns=[columns.image, columns.label])
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(f"data file {path} cannot be read ({_first_line(error)}): fetch it again") from None
+
+
+def _read(part: Part, names: Sequence[str], reader: Reader) -> Images:
     """The images of a part."""
     pixels: list[np.ndarray] = []
+    stored: list[Stored] = []
     labels = []
-    for path, table in tables:
-        images = table.column(_columns(path, table)[0]).to_pylist()
-        stored = [image.get("bytes") if isinstance(image, dict) else image for image in images]
-        encoded = [Encoded(f"row {i} of {path.name}", data) for i, data in enumerate(stored)]
-        some, kept = decode(encoded, resolution, path.name, say)
+    for path, columns, table in part:
+        cells = table.column(columns.image).to_pylist()
+        images = [cell.get("bytes") if isinstance(cell, dict) else cell for cell in cells]
+        encoded = [Encoded(f"row {i} of {path.name}", data) for i, data in enumerate(images)]
+        some, as_stored, kept = reader(encoded, path.name)
         pixels += some
-        labels.append(_labels(path, table)[kept])
-    folder = tables[0][0].parent
+        stored += as_stored
+        labels.append(_labels(path, columns, table, names)[kept])
+    first = part[0][0]
     if not pixels:
-        raise UserError(f"{tables[0][0]} has no images that can be read: put some there, or take the file away")
-    return checked(stacked(pixels, folder), labels, classes, folder)
+        raise UserError(f"{first} has no images that can be read: put some there, or take the file away")
+    return checked(stacked(pixels, first.parent), labels, len(names), first.parent, stored)
 
 
-def _columns(path: Path, table: "pa.Table") -> tuple[str, str]:
-    """The names of the column of images and of the column of labels."""
-    told = _features(table)
-    names = table.column_names
-    images = [c for c in names if told.get(c, {}).get("_type") == "Image"] or [
-        c for c in ("image", "img") if c in names
-    ]
-    labels = [c for c in names if told.get(c, {}).get("_type") == "ClassLabel"]
-    labels = [c for c in ("label", "labels") if c in (labels or names)] or labels
-    if not images or not labels:
-        wanted = "image or img, and label or labels"
-        raise UserError(f"data file {path} has columns {', '.join(names)}: expected {wanted}")
-    return images[0], labels[0]
+def _labels(path: Path, columns: Columns, table: "pa.Table", names: Sequence[str]) -> np.ndarray:
+    """The labels (N,); raises UserError where one is missing, or of no class."""
+    values = _values(path, columns, table)
+    if values.dtype.kind in "iu":
+        return values.astype(np.int64)
+    places = {name: i for i, name in enumerate(names)}
+    unknown = next((value for value in values if value not in places), None)
+    if unknown is not None:
+        raise UserError(f"data file {path} has the label {unknown!r}, which no image to train on has: take it out")
+    return np.array([places[value] for value in values], np.int64)
 
 
-def _features(table: "pa.Table") -> dict[str, dict[str, Any]]:
-    """What the library that wrote the file says of its columns."""
-    stored = (table.schema.metadata or {}).get(b"huggingface")
-    try:
-        features = json.loads(stored)["info"]["features"] if stored else {}
-        return {name: told for name, told in features.items() if isinstance(told, dict)}
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return {}  # such metadata is a help, nothing more
-
-
-def _class_names(path: Path, table: "pa.Table") -> tuple[str, ...]:
-    """The classes that the file itself names, if any."""
-    return tuple(map(str, _features(table).get(_columns(path, table)[1], {}).get("names", ())))
-
-
-def _labels(path: Path, table: "pa.Table") -> np.ndarray:
-    """The labels (N,); raises UserError where they are not all whole numbers."""
+def _values(path: Path, columns: Columns, table: "pa.Table") -> np.ndarray:
+    """The labels as they are stored, whole numbers or texts (N,); raises UserError where not all are such."""
     import pyarrow as pa
 
-    name = _columns(path, table)[1]
-    column = table.column(name)
-    if not pa.types.is_integer(column.type) or column.null_count:
-        kinds = f"{column.type} with {column.null_count} missing"
-        raise UserError(f"data file {path} has labels ({name}) of type {kinds}: expected a whole number each")
-    return column.to_numpy().astype(np.int64)
+    column = table.column(columns.label)
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    texts = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_boolean(kind)
+    if column.null_count or not (pa.types.is_integer(kind) or (texts and not columns.names)):
+        kinds = f"{kind} with {column.null_count} missing"
+        wanted = "a whole number" if columns.names else "a whole number or a text"
+        raise UserError(f"data file {path} has labels ({columns.label}) of type {kinds}: expected {wanted} each")
+    if pa.types.is_integer(kind):
+        return np.array(column.to_pylist(), np.int64)
+    return np.array([str(value) for value in column.to_pylist()], object)
 
 
-def _numbered(labels: Sequence[np.ndarray], where: Path) -> tuple[str, ...]:
-    """The classes of labels that nobody named: 0 to the highest."""
-    every = np.unique(np.concatenate(labels))
-    if len(every) and not np.array_equal(every, np.arange(len(every))):
+def _names(train: Part, where: Path) -> tuple[str, ...]:
+    """The classes of labels that nobody named: the texts in order, or the numbers 0 to the highest."""
+    kinds = {values.dtype.kind for values in (_values(*one) for one in train)}
+    every = np.unique(np.concatenate([_values(*one) for one in train]))
+    if kinds != {"O"} and len(every) and not np.array_equal(every, np.arange(len(every))):
         gap = next(i for i, label in enumerate(every) if label != i)
         raise UserError(
             f"{where} has labels {every[0]} to {every[-1]}, but no {gap}: expected 0, 1, 2, ... without gaps"
@@ -110,18 +147,8 @@ def _numbered(labels: Sequence[np.ndarray], where: Path) -> tuple[str, ...]:
     return tuple(map(str, every))
 
 
-def _table(file: Path) -> "pa.Table":
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        return pq.read_table(file)
-    except (OSError, pa.ArrowException) as error:
-        raise UserError(f"data file {file} cannot be read ({_first_line(error)}): fetch it again") from None
-
-
 def read_parquet(folder: Path, part: str, label_columns: tuple[str, ...], classes: int) -> Images:
-    """Images of all files ``part-*.parquet``.
+    """Images of all files ``part-*.parquet`` of a data set that is known.
 
     Args:
         folder: where the files lie.
@@ -132,12 +159,18 @@ def read_parquet(folder: Path, part: str, label_columns: tuple[str, ...], classe
     Raises:
         UserError: for a file that is missing, truncated, without the columns, or whose content does not fit.
     """
-    files = sorted(folder.glob(f"{part}-*.parquet"))
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    files = part_files(folder, part)
     if not files:
         raise UserError(f"no {part}-*.parquet in {folder}: fetch the data set again")
     pixels, labels = [], []
     for file in files:
-        table = _table(file)
+        try:
+            table = pq.read_table(file)
+        except (OSError, pa.ArrowException) as error:
+            raise UserError(f"data file {file} cannot be read ({_first_line(error)}): fetch it again") from None
         names = table.column_names
         image = next((c for c in ("img", "image") if c in names), None)
         label = next((c for c in label_columns if c in names), None)
@@ -145,16 +178,18 @@ def read_parquet(folder: Path, part: str, label_columns: tuple[str, ...], classe
             wanted = f"img or image, and {' or '.join(label_columns)}"
             raise UserError(f"data file {file} has columns {', '.join(names)}: expected {wanted}")
         try:
-            pixels += [_decode(entry["bytes"]) for entry in table.column(image).to_pylist()]
-        except (OSError, TypeError, KeyError) as error:
-            raise UserError(f"data file {file} holds an image that cannot be decoded ({_first_line(error)})") from None
+            pixels += [np.asarray(read(entry["bytes"], None)) for entry in table.column(image).to_pylist()]
+        except Exception as error:  # a broken file can raise anything
+            raise UserError(f"data file {file} holds an image that cannot be decoded ({reason(error)})") from None
         labels.append(np.array(table.column(label).to_pylist()))
     if not pixels:
         raise UserError(f"{folder} has no images in {part}-*.parquet: fetch the data set again")
     return checked(stacked(pixels, folder), labels, classes, folder)
 
 
-def checked(pixels: np.ndarray, labels: Sequence[np.ndarray], classes: int, where: Path) -> Images:
+def checked(
+    pixels: np.ndarray, labels: Sequence[np.ndarray], classes: int, where: Path, stored: Sequence[Stored] = ()
+) -> Images:
     """Images of uint8 (N, H, W, 3) and their labels; raises UserError where the labels do not fit."""
     target = np.concatenate(labels)
     if target.dtype.kind not in "iu" or target.shape != (len(pixels),):
@@ -162,13 +197,7 @@ def checked(pixels: np.ndarray, labels: Sequence[np.ndarray], classes: int, wher
         raise UserError(f"{where} has {kinds}: expected one whole number each")
     if target.min() < 0 or target.max() >= classes:
         raise UserError(f"{where} has labels {target.min()} to {target.max()}: expected 0 to {classes - 1}")
-    return Images(torch.from_numpy(np.ascontiguousarray(pixels)), torch.from_numpy(target.astype(np.int64)))
-
-
-def _decode(data: bytes) -> np.ndarray:
-    from PIL import Image
-
-    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    return Images(torch.from_numpy(np.ascontiguousarray(pixels)), torch.from_numpy(target.astype(np.int64)), stored)
 
 
 def _first_line(error: Exception) -> str:

@@ -2,18 +2,23 @@
 
 import json
 import os
+import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from inspect import signature
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from nshot.errors import UserError, check_whole
+from nshot.files import shown
 from nshot.registry import Registry
 from nshot.seeding import generator
 
 from .images import Images, Pictures
+from .reading import LeftOut, Say
+from .split import VALID, held_out
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,15 @@ class Dataset:
     test: Pictures
     names: tuple[str, ...] = ()
     """Of the classes, in the order of their labels, where the set says them."""
+    left_out: LeftOut = field(default_factory=LeftOut)
+    """What of one's own images is not used."""
+
+    def tell_left_out(self, folder: Path, say: Say, *, last: bool = False) -> None:
+        """Brings the run folder's list of what is left out up to date, and says what was found while files were read:
+        when it has doubled, and at last."""
+        total = len(self.train) + len(self.valid) + len(self.test)
+        self.left_out.tell(say, self.name, total, last=last)
+        self.left_out.write(folder)
 
 
 @dataclass(frozen=True)
@@ -42,16 +56,16 @@ class Source:
     valid: Pictures | None = None
     """A validation part of its own, which then ranks subnets; None: a share of ``learn`` does."""
     names: tuple[str, ...] = ()
+    left_out: LeftOut = field(default_factory=LeftOut)
 
 
-Say = Callable[[str], None]
 Loader = Callable[[Path, bool], Source]
 """(data root, whether to download); named sets have a size, so they are resized after."""
 sources: Registry[Loader] = Registry("data set", "nshot.data")
-OwnLoader = Callable[[Path, int | None, Say], Source]
-"""(folder, resolution, what takes lines for the user): images of any size, brought to the resolution as they load."""
+OwnLoader = Callable[..., Source]
+"""(folder, resolution, what takes lines for the user): images of any size, brought to the resolution as they load.
+Where it has keyword parameters ``image`` and ``label``, the user may name columns."""
 own: Registry[OwnLoader] = Registry("kind of data set", "nshot.data")
-NO_FLIP = ":noflip"
 
 
 def data_root(root: str | Path | None = None) -> Path:
@@ -73,10 +87,11 @@ def load(
     Args:
         name: one of ``sources.names()``; or images of one's own, ``imagefolder:FOLDER`` or ``parquet:FOLDER``, the
             folder being under the root or a full path; with ``:noflip`` after it their mirror images do not count as
-            the same (writing, signs).
+            the same (writing, signs); with ``:image=COLUMN`` and ``:label=COLUMN``, of parquet files these columns.
         root: data root, see `data_root`.
-        split: ``half``, a fixed random halving of what the set learns from, unless it has a validation part of its own;
-            or a JSON file, relative to the root, with two lists of indices, ``train`` and ``valid``.
+        split: ``half``, a fixed random halving of what the set learns from (of one's own images: each by its own hash,
+            see `held_out`), unless it has a validation part of its own; or a JSON file, relative to the root, with two
+            lists of indices, ``train`` and ``valid``.
         resolution: images are resized to it; those of one's own that are not square are cropped to their centre.
         download: fetch the set with torchvision where it is absent.
         say: takes lines for the user.
@@ -90,7 +105,7 @@ def load(
     train: Pictures
     valid: Pictures
     if source.valid is None:
-        first, second = _split(split, len(source.learn), data_root(root))
+        first, second = _split(split, source.learn, is_own(name), data_root(root))
         train, valid = source.learn.subset(first), source.learn.subset(second)
     elif split == "half":
         train, valid = source.learn, source.valid
@@ -99,7 +114,7 @@ def load(
     test = source.test
     if resolution is not None:
         train, valid, test = train.resized(resolution), valid.resized(resolution), test.resized(resolution)
-    return Dataset(name, source.classes, source.mirrors, train, valid, test, source.names)
+    return Dataset(name, source.classes, source.mirrors, train, valid, test, source.names, source.left_out)
 
 
 def is_own(name: str) -> bool:
@@ -109,11 +124,7 @@ def is_own(name: str) -> bool:
 
 def own_folder(name: str, root: Path) -> Path:
     """Where images of one's own lie that are named so. Raises UserError for a name without a folder."""
-    folder = name.partition(":")[2].removesuffix(NO_FLIP)
-    if not folder:
-        kinds = ", ".join(f"{kind}:FOLDER" for kind in own.names())
-        raise UserError(f"data set {name!r} names no folder: choose one by {kinds}")
-    return root / Path(folder).expanduser()
+    return root / _parsed(name)[0]
 
 
 def _source(name: str, root: Path, download: bool, resolution: int | None, say: Say) -> Source:
@@ -123,14 +134,42 @@ def _source(name: str, root: Path, download: bool, resolution: int | None, say: 
             known = ", ".join(sources.names())
             raise UserError(f"unknown data set {name!r}: choose one of {known}, or images of your own by {kinds}")
         return sources[name](root, download)
-    folder = own_folder(name, root)
+    folder, mirrors, options = _parsed(name)
     if download:
         raise UserError(f"download has no effect on data set {name!r}: its images are those of the folder")
-    source = own[name.partition(":")[0]](folder, resolution, say)
-    return replace(source, mirrors=not name.endswith(NO_FLIP))
+    loader = own[name.partition(":")[0]]
+    for option, value in options.items():
+        if option not in signature(loader).parameters:
+            raise UserError(f"{option} column {value!r} has no effect on data set {name!r}: it has no columns")
+    source = loader(root / folder, resolution, say, **options)
+    return replace(source, mirrors=mirrors)
 
 
-def _split(split: str, count: int, root: Path) -> tuple[np.ndarray, np.ndarray]:
+def _parsed(name: str) -> tuple[Path, bool, dict[str, str]]:
+    """Of images of one's own that are named so: their folder, whether mirror images count as the same, and columns."""
+    folder, *marks = re.split(r":(?=noflip(?::|$)|image=|label=)", name.partition(":")[2])
+    if not folder:
+        kinds = ", ".join(f"{kind}:FOLDER" for kind in own.names())
+        raise UserError(f"data set {name!r} names no folder: choose one by {kinds}")
+    if shown(name) != name:
+        raise UserError(f"data set {shown(name)!r} has a name that is no text: rename the folder")
+    options: dict[str, str] = {}
+    for mark in marks:
+        option, _, value = mark.partition("=")
+        if mark != "noflip" and (not value or option in options):
+            raise UserError(f"data set {name!r} must name one {option} column, as :{option}=COLUMN")
+        if mark != "noflip":
+            options[option] = value
+    return Path(folder).expanduser(), "noflip" not in marks, options
+
+
+def _split(split: str, learn: Pictures, own_: bool, root: Path) -> tuple[np.ndarray, np.ndarray]:
+    count = len(learn)
+    if split == "half" and own_:
+        held = held_out(learn, VALID, "search split")
+        if held.sum() == 0:
+            raise UserError(f"{count} images to learn from are too few, for some of them must rank subnets: bring more")
+        return np.flatnonzero(~held), np.flatnonzero(held)
     if split == "half":
         order = generator(0, "search split").permutation(count)
         return np.sort(order[: count // 2]), np.sort(order[count // 2 :])

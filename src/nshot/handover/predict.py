@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from nshot.data.own import SUFFIXES
+from nshot.data.listing import SUFFIXES
 from nshot.errors import UserError
 from nshot.files import write_atomically
 from nshot.training.runner import fabric

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from scipy.stats import binomtest
 
-from nshot.data.images import Files, Pictures
+from nshot.data.images import Pictures
 from nshot.data.sources import Dataset
 from nshot.errors import UserError
 from nshot.files import write_json
@@ -167,7 +167,7 @@ def _tested(classifier: Classifier, images: Pictures) -> tuple[np.ndarray, np.nd
         labels.append(some.labels)
         said.append(best)
         for i in (best != some.labels).nonzero().flatten().tolist():
-            name = "/".join(part.paths[i].parts[-2:]) if isinstance(part, Files) else f"test image {start + i}"
+            name = some.stored[i].name if some.stored else f"test image {start + i}"
             pixels = some.pixels[i].numpy().copy()  # not the batch that it lies in
             mistakes.append(_Mistake(name, int(some.labels[i]), int(best[i]), float(sure[i]), pixels))
         mistakes = sorted(mistakes, key=lambda one: -one.probability)[:MISTAKES]

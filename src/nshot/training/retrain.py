@@ -10,8 +10,9 @@ from typing import Any, Literal
 import torch
 
 from nshot.data.ahead import made
-from nshot.data.batches import heldout_batches
+from nshot.data.batches import heldout_batches, images_in
 from nshot.data.images import joined
+from nshot.data.mixture import mixture
 from nshot.data.sources import Dataset
 from nshot.errors import UserError, check_choices, check_whole
 from nshot.files import write_json
@@ -133,15 +134,18 @@ def retrain(
         )
 
     def finish(job: Job) -> None:
-        test = heldout_batches(data.test, min(256, len(data.test)), batches.normalise.to(job.device), job.device)
+        test = heldout_batches(
+            mixture(data.test), min(256, len(data.test)), batches.normalise.to(job.device), job.device
+        )
         assert isinstance(job.module, Alone)
         network = job.module.kept
         save_weights(folder / NETWORK, network)
-        tested = {"test_accuracy": accuracy(network, test), "test_images": sum(len(labels) for _, labels in test)}
+        tested = {"test_accuracy": accuracy(network, test), "test_images": images_in(test)}
         write_json(folder / RESULT, {**result, **tested})
 
     config_dict = {**described, "subnet": result["arch"]}
-    run = Run(folder, "retrain", config_dict, RESULT, config.log_every, config.checkpoint_every, completed)
+    every = config.log_every, config.checkpoint_every
+    run = Run(folder, "retrain", config_dict, RESULT, *every, completed, data=data)
     execute(run, make, finish, say)
     return read_result(folder)
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from nshot.data.manifest import MANIFEST, check_manifest, write_manifest
+from nshot.data.sources import Dataset
 from nshot.errors import UserError
 from nshot.files import make_folder, write_atomically, write_json
 from nshot.spaces import FewShot, Supernet
@@ -47,7 +49,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 def _ours(path: Path) -> bool:
     """Whether a crash before the first config.json can have left this."""
-    return path.name == ".lock" or path.name.endswith(".partial")
+    return path.name in (".lock", MANIFEST) or path.name.endswith(".partial")
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -74,8 +76,9 @@ def claim(
     free: Collection[str] = (),
     completed: Completed = lambda stored: stored,
     facts: dict[str, Any] | None = None,
+    data: Dataset | None = None,
 ) -> bool:
-    """Makes the folder a run of this configuration, or checks that it is one.
+    """Makes the folder a run of this configuration and these data, or checks that it is one.
 
     Args:
         folder: the run folder, locked.
@@ -84,6 +87,7 @@ def claim(
         free: entries of the configuration that may change; the folder then takes the new ones.
         completed: adds to a stored configuration what the version that wrote it did not know.
         facts: what follows from the configuration and a reader wants to know, kept in a new run's config.json.
+        data: what it is made of.
 
     Returns:
         Whether the folder was such a run before.
@@ -92,6 +96,8 @@ def claim(
         UserError: where the folder is another run, with what differs.
     """
     if not (folder / "config.json").exists():
+        if data is not None:
+            write_manifest(folder, data)
         found = {"facts": facts} if facts else {}
         write_json(folder / "config.json", {"kind": kind, "config": config, **found, "versions": versions()})
         return False
@@ -101,6 +107,8 @@ def claim(
     before = json.loads(json.dumps(before))
     now = {"kind": kind, **json.loads(json.dumps(config))}  # as JSON gives it back: tuples are lists
     changed = differences({**before, **{key: now[key] for key in free}}, now)
+    if data is not None and all(line.startswith("space.num_classes: ") for line in changed):
+        check_manifest(folder, data)  # which says more than how many classes there are now
     if changed:
         raise UserError(f"{folder} holds another run ({'; '.join(changed)}): choose a new --out, or the same options")
     if before != now:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from nshot.data.sources import Dataset
 from nshot.errors import DivergedError, UserError
 from nshot.files import write_atomically
 
@@ -46,6 +47,7 @@ class Run:
         completed: see `claim`.
         facts: see `claim`.
         opening: a line that is said where the run begins.
+        data: what it is made of.
     """
 
     folder: Path
@@ -57,6 +59,11 @@ class Run:
     completed: Completed = lambda stored: stored
     facts: dict[str, Any] | None = None
     opening: str = ""
+    data: Dataset | None = None
+
+    def tell_left_out(self, say: Say, *, last: bool = False) -> None:
+        if self.data is not None:
+            self.data.tell_left_out(self.folder, say, last=last)
 
 
 def execute(run: Run, make: Callable[[], Job], finish: Callable[[Job], None], say: Say = print) -> None:
@@ -75,7 +82,7 @@ def execute(run: Run, make: Callable[[], Job], finish: Callable[[Job], None], sa
         _follow(run, make)
         return
     with locked(run.folder):
-        resumed = claim(run.folder, run.kind, run.config, completed=run.completed, facts=run.facts)
+        resumed = claim(run.folder, run.kind, run.config, completed=run.completed, facts=run.facts, data=run.data)
         if (run.folder / run.result).exists():
             say(f"{run.folder} is finished already: nothing to do")
             distributed.wait()
@@ -101,10 +108,12 @@ def execute(run: Run, make: Callable[[], Job], finish: Callable[[Job], None], sa
                     speed = {"images_per_second": progress.rate, "seconds": progress.seconds}
                     log.write(done, loss=mean, lr=job.optimizer.param_groups[0]["lr"], **speed)
                     progress.show(loss=mean)
+                    run.tell_left_out(say)
                 if done % run.checkpoint_every == 0:
                     _save(run.folder, done, job, losses, progress.seconds)
         log.close()
         finish(job)
+        run.tell_left_out(say, last=True)
         distributed.wait()
 
 

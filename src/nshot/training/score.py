@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from nshot.data.batches import Normalise, heldout_batches
+from nshot.data.batches import Normalise, heldout_batches, images_in
 from nshot.data.images import Pictures
+from nshot.data.manifest import check_manifest
 from nshot.data.mixture import mixture
 from nshot.data.sources import Dataset, load
 from nshot.errors import UserError
@@ -67,9 +68,10 @@ def score_run(
         where it is equal.
 
     Raises:
-        UserError: for ``images`` outside 2 to what there are, and a ``calibration`` without effect or beyond them.
+        UserError: for ``images`` outside 2 to what there are, a ``calibration`` without effect or beyond them, and a
+            data set that is no longer what the run was made of.
     """
-    given = _heldout(config, supernet, root, images, calibration, device, data, mixture)
+    given = _heldout(folder, config, supernet, root, images, calibration, device, data, mixture)
     canonical = supernet.canonical
     forms = sorted({canonical(subnet) for subnet in subnets})
     store = PartialScores(folder, _weights(folder), list(given.described.values()), forms)
@@ -104,7 +106,7 @@ def evaluator(
     Raises:
         UserError: as `score_run`.
     """
-    given = _heldout(config, supernet, root, images, calibration, device, data, 0)
+    given = _heldout(folder, config, supernet, root, images, calibration, device, data, 0)
     identity = hashlib.sha256(_weights(folder) + json.dumps(given.described).encode()).hexdigest()[:16]
 
     def evaluate_(subnets: list[Subnet]) -> np.ndarray:
@@ -136,6 +138,7 @@ class _Heldout:
 
 
 def _heldout(
+    folder: Path,
     config: TrainConfig,
     supernet: Supernet,
     root: str | Path | None,
@@ -148,6 +151,7 @@ def _heldout(
     """A run's validation images and what its running statistics are computed from; moves the supernet to them."""
     if data is None:
         data = load(config.dataset, root=root, split=config.split, resolution=config.space.resolution)
+    check_manifest(folder, data)
     if data.classes != config.space.num_classes:
         raise UserError(f"{data.name} has {data.classes} classes, the run was trained on {config.space.num_classes}")
     valid = data.valid
@@ -160,7 +164,8 @@ def _heldout(
     normalise = Normalise(data.train).to(lightning.device)
     batches = heldout_batches(valid, min(BATCH, len(valid)), normalise, lightning.device)
     drawn = heldout_batches(train, min(BATCH, len(train)), normalise, lightning.device) if train else []
-    return _Heldout(len(valid), batches, [pixels for pixels, _ in drawn], seed)
+    data.tell_left_out(folder, print, last=True)
+    return _Heldout(images_in(batches), batches, [pixels for pixels, _ in drawn], seed)
 
 
 def _calibration_images(supernet: Supernet, train: Pictures, batches: int | None, seed: int) -> Pictures | None:

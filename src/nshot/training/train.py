@@ -108,7 +108,8 @@ def train(
 
     facts = decay_facts(strategy)
     every = config.log_every, config.checkpoint_every
-    run = Run(folder, "supernet", to_dict(config), WEIGHTS, *every, completed, facts, told(facts) if facts else "")
+    opening = told(facts) if facts else ""
+    run = Run(folder, "supernet", to_dict(config), WEIGHTS, *every, completed, facts, opening, data)
     execute(run, make, lambda job: save_weights(folder / WEIGHTS, job.module), say)
     return folder
 
@@ -224,7 +225,7 @@ def _train_parts(
         _check_supernet(part, on)
     make_batches(config, data)
     with locked(folder):
-        claim(folder, PARTS, to_dict(config), completed=completed)
+        claim(folder, PARTS, to_dict(config), completed=completed, data=data)
         todo = [(part, folder / f"part-{i}", device, workers) for i, part in enumerate(configs)]
         if jobs == 1:
             for part, out, *_ in todo:

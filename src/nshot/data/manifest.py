@@ -1,0 +1,114 @@
+"""What a run is made of, image by image: kept in its folder, so that nothing takes other images for them."""
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from nshot.errors import UserError
+from nshot.files import shown, write_atomically
+
+from .sources import Dataset, is_own
+
+MANIFEST = "data.csv"
+
+
+class Row(NamedTuple):
+    """An image of one's own: which part it went to (train, valid: it ranks subnets, test), and what it is."""
+
+    part: str
+    label: str
+    name: str
+    bytes: int
+    digest: str
+    """BLAKE2b, 64 bits (``b2sum -l 64``); empty where images are read as they are needed: then size alone tells."""
+
+
+def write_manifest(folder: Path, data: Dataset) -> None:
+    """Writes what a data set consists of to a run folder, a line an image; nothing for a data set of ours."""
+    rows = list(_rows(data))
+    if rows:
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([Row._fields, *rows])
+        write_atomically(folder / MANIFEST, text.getvalue().encode(errors="surrogateescape"))
+
+
+def check_manifest(folder: Path, data: Dataset) -> None:
+    """Raises UserError, naming what changed, where the data set is not what a run was made of.
+
+    So it does for a run of an earlier version on images of one's own, which kept no manifest: other images were held
+    out then.
+    """
+    now = list(_rows(data))
+    if not now:
+        return
+    path = folder / MANIFEST
+    if not path.exists():
+        if is_own(data.name):
+            raise UserError(
+                f"{folder} has no {MANIFEST}: an earlier version of nshot made it, which held out other images of "
+                f"{data.name}; train again in a new --out"
+            )
+        return
+    changed = _differences(_read(path), now, _nameless(data))
+    if changed:
+        raise UserError(
+            f"{data.name} is not what {folder} was made of ({'; '.join(changed)}): bring that back, or train in a new "
+            "--out"
+        )
+
+
+def _rows(data: Dataset) -> Iterator[Row]:
+    for part, images in (("train", data.train), ("valid", data.valid), ("test", data.test)):
+        for stored, label in zip(images.stored, images.labels[: len(images.stored)].tolist(), strict=True):
+            name = data.names[label] if data.names else str(label)
+            yield Row(part, name, stored.name, stored.size, stored.digest)
+
+
+def _nameless(data: Dataset) -> bool:
+    """Whether its images go by their content, as rows of a table do."""
+    return any(stored.key == stored.digest for stored in data.train.stored[:1])
+
+
+def _read(path: Path) -> list[Row]:
+    try:
+        with open(path, newline="", encoding="utf-8", errors="surrogateescape") as stream:
+            lines = list(csv.reader(stream))
+        if tuple(lines[0]) != Row._fields:
+            raise ValueError("other columns")
+        return [Row(part, label, name, int(size), digest) for part, label, name, size, digest in lines[1:]]
+    except (OSError, ValueError, IndexError, csv.Error) as error:
+        raise UserError(f"{path} is broken ({error}): train again in a new --out") from None
+
+
+def _differences(before: list[Row], now: list[Row], nameless: bool) -> list[str]:
+    """What became of the images, a text a kind of change."""
+    old, new = _keyed(before, nameless), _keyed(now, nameless)
+    both = [key for key in new if key in old]
+    replaced = {key: None for key in both if _other(old[key], new[key])}
+    moved = [key for key in both if key not in replaced and old[key][:2] != new[key][:2]]
+    found = {
+        "added": [new[key].name for key in new if key not in old],
+        "removed": [old[key].name for key in old if key not in new],
+        "replaced": [new[key].name for key in replaced],
+        "in another part": [new[key].name for key in moved],
+    }
+    return [f"{len(names):,} {what}, such as {shown(names[0])}" for what, names in found.items() if names]
+
+
+def _keyed(rows: list[Row], nameless: bool) -> dict[tuple[str, int], Row]:
+    """Rows by name, or by content; of those that are alike, by how many came before."""
+    seen: Counter[str] = Counter()
+    found = {}
+    for row in rows:
+        key = row.digest if nameless else row.name
+        found[key, seen[key]] = row
+        seen[key] += 1
+    return found
+
+
+def _other(one: Row, other: Row) -> bool:
+    """Whether two images of one name differ; where one of them was read from disk, as far as their sizes tell."""
+    return one.bytes != other.bytes or (one.digest != other.digest and bool(one.digest and other.digest))

@@ -1,6 +1,7 @@
 """The command line: a whole thread on digits, help at once, and one line and status 2 for what cannot be."""
 
 import json
+import os
 import re
 import resource
 import shutil
@@ -428,6 +429,35 @@ def test_a_folder_that_is_no_run_is_refused(command: list[str], tmp_path: Path) 
 def test_a_broken_configuration_is_refused(command: list[str], text: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(text)
     assert f"{tmp_path / 'config.json'} is broken (" in refuse(command[0], tmp_path, *command[1:])
+
+
+@pytest.mark.parametrize(
+    ("device", "said"),
+    [
+        ("cuda", "device 'cuda': torch finds no such GPU on this machine, leave --device out"),
+        ("mps", "device 'mps': torch finds no such GPU on this machine, leave --device out"),
+        ("tpu", "unknown device 'tpu': choose one of auto, cpu, cuda, mps"),
+    ],
+)
+def test_a_device_that_is_not_there_is_said_plainly(
+    device: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
+    message = refuse("train", "--preset", "smoke", "--out", tmp_path / "run", "--device", device)
+    assert message == f"nshot: error: {said}\n"
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_terminal_without_greek_letters_and_folders_that_are_no_text(tmp_path: Path) -> None:
+    train = [sys.executable, "-m", "nshot.cli", "train", "--preset", "smoke", "--schedule", "calr", "--epochs", "1"]
+    ascii_ = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    run = subprocess.run([*train, "--device", "cpu", "--out", tmp_path / "run"], env=ascii_, capture_output=True)
+    assert (run.returncode, run.stderr) == (0, b"")
+    assert b"C(\\u03b1) is that of" in run.stdout
+    assert "caf\\udce9 has a name that is no text: choose another" in refuse(
+        *train[3:], "--device", "cpu", "--out", tmp_path / "caf\udce9"
+    )
 
 
 @pytest.mark.parametrize("args", [["--help"], ["train", "spos", "--help"]])

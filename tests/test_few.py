@@ -17,6 +17,8 @@ from nshot.data.sources import load
 from nshot.errors import DivergedError
 from nshot.strategies import Options, strategies
 from nshot.training.config import TrainConfig, preset
+from nshot.training.recipes import Recipe
+from nshot.training.retrain import RetrainConfig, retrain
 from nshot.training.run import load_run
 from nshot.training.train import train
 
@@ -57,6 +59,17 @@ def test_a_part_that_diverges_in_a_process_of_its_own_says_so(config, digits, tm
     with pytest.raises(DivergedError, match=r"^the loss is (nan|inf) by step \d+: lower --lr, or set --clip$") as error:
         train(wild, digits, tmp_path / "run", device="cpu", jobs=2, say=quiet)
     assert error.value.folder.parent == tmp_path / "run"
+
+
+def test_a_clipped_training_that_diverges_is_not_told_to_clip(config, digits, tmp_path: Path) -> None:
+    wild = dataclasses.replace(config, lr=1e30, clip=5.0)
+    clipped = r"^the loss is (nan|inf) by step \d+, though gradients are clipped to 5: lower --lr, or --clip$"
+    with pytest.raises(DivergedError, match=clipped):
+        train(wild, digits, tmp_path / "run", device="cpu", say=quiet)
+    recipe = Recipe(epochs=1, batch_size=64, lr=1e30, clip=0.5)
+    again = RetrainConfig(config.space, recipe, "digits")
+    with pytest.raises(DivergedError, match=r"though gradients are clipped to 0\.5: lower --lr, or --clip"):
+        retrain(again, (3,) * 6, digits, tmp_path / "again", device="cpu", say=quiet)
 
 
 def test_the_owner_runs_a_subnet(run: Path, config: TrainConfig) -> None:

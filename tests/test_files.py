@@ -1,7 +1,9 @@
 """Images that stay on disk: the same as in memory, made by any process, ImageNet's layout, and what is refused."""
 
 import json
+import os
 import shutil
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -142,6 +144,22 @@ def test_a_run_with_workers_is_the_run_without(tmp_path) -> None:
     runs = [train(config, data, tmp_path / str(n), device="cpu", workers=n, say=lambda line: None) for n in (0, 2)]
     one, other = (load_file(run / "supernet.safetensors") for run in runs)
     assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+class Dying(TrainBatches):
+    """Ends the process that makes its third batch, as the system does where memory runs out."""
+
+    def __call__(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        if step == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__call__(step)
+
+
+def test_a_killed_worker_is_one_line() -> None:
+    ahead = Ahead(Dying(load("digits", resolution=8).train, 8, 0, flip=False), 1, 5, CPU)
+    with pytest.raises(UserError, match="one of 1 processes that make batches ended, perhaps for want of memory"):
+        for step in range(5):
+            ahead(step)
 
 
 def test_workers_below_zero_are_refused(tmp_path: Path) -> None:

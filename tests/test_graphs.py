@@ -168,7 +168,7 @@ def test_a_part_by_itself() -> None:
 @pytest.mark.parametrize(
     ("space", "message"),
     [
-        ("nasbench201", "graphs on: CUDA graphs need a GPU of NVIDIA's, the device is cpu"),
+        ("nasbench201", "graphs on: needs a GPU of NVIDIA's, and this runs on cpu; leave --graphs out"),
         ("darts", "graphs on: the supernet of space darts has no CUDA graphs"),
     ],
 )

@@ -314,7 +314,7 @@ def test_an_interrupted_ranking_continues(run: Path, monkeypatch: pytest.MonkeyP
         ({"column": "cifar10_test"}, "no column 'cifar10_test'"),
         ({"subnets": Path("no.json")}, r"no\.json cannot be read"),
         ({"name": "no/where", "sample": 5}, "name 'no/where'"),
-        ({"device": "abc", "sample": 5}, "device 'abc'"),
+        ({"device": "abc", "sample": 5}, "unknown device 'abc'"),
     ],
 )
 def test_a_ranking_that_cannot_be_is_an_error_and_writes_nothing(options: dict, expected: str, run: Path) -> None:

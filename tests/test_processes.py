@@ -102,6 +102,32 @@ def test_a_consumer_that_stops_ends_the_processes(tmp_path: Path) -> None:
     assert within(30, lambda: not any(map(alive, workers)))
 
 
+UNGUARDED = """
+import sys
+from pathlib import Path
+from nshot.training.processes import run_in_processes
+
+def work(name):
+    return name
+
+with open("ran", "a") as stream:
+    stream.write("x")
+print(list(run_in_processes(work, [("a",), ("b",)], 2)))
+"""
+
+
+def test_a_script_without_a_guard_is_told_so(tmp_path: Path) -> None:
+    """Not that its processes were killed for want of memory; and they say nothing themselves."""
+    (tmp_path / "script.py").write_text(UNGUARDED)
+    run = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert run.returncode == 1
+    last = run.stderr.strip().splitlines()[-1]
+    assert last.startswith("nshot.errors.UserError: processes cannot begin, for each runs the script that starts them")
+    assert last.endswith("put what it does under if __name__ == '__main__':")
+    assert run.stderr.count("Traceback") == 1  # the script's own, which does not catch the error
+    assert len((tmp_path / "ran").read_text()) <= 3
+
+
 def test_a_killed_process_is_named() -> None:
     with pytest.raises(UserError, match="one of 2 processes was killed, perhaps for want of memory"):
         list(run_in_processes(die, [(), ()], 2))

@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Literal
 
@@ -241,6 +242,8 @@ COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
 
 def main(argv: list[str] | None = None) -> int:
     """Runs a command; a user's error is one line on stderr and exit status 2, a part that could not be done 1."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of any bytes, and terminals without Greek letters
     try:
         status = _run(list(sys.argv[1:] if argv is None else argv))
         sys.stdout.flush()

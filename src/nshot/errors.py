@@ -16,13 +16,15 @@ class UserError(ValueError):
 class DivergedError(UserError):
     """A loss that is no longer finite: the same training would end the same way."""
 
-    def __init__(self, loss: float, step: int, folder: Path) -> None:
-        super().__init__(loss, step, folder)  # as another process makes it again
+    def __init__(self, loss: float, step: int, folder: Path, clip: float | None = None) -> None:
+        super().__init__(loss, step, folder, clip)  # as another process makes it again
         self.folder = folder
 
     def __str__(self) -> str:
-        loss, step, _ = self.args
-        return f"the loss is {loss} by step {step}: lower --lr, or set --clip"
+        loss, step, _, clip = self.args
+        if clip is None:
+            return f"the loss is {loss} by step {step}: lower --lr, or set --clip"
+        return f"the loss is {loss} by step {step}, though gradients are clipped to {clip:g}: lower --lr, or --clip"
 
 
 def check_positive(**values: float) -> None:

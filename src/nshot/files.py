@@ -21,7 +21,9 @@ def shown(name: str | Path) -> str:
 
 
 def make_folder(folder: Path) -> None:
-    """Makes a folder and those it lies in. Raises UserError where that cannot be."""
+    """Makes a folder and those it lies in. Raises UserError where that cannot be, and for a name that is no text."""
+    if shown(folder) != str(folder):
+        raise UserError(f"folder {shown(folder)} has a name that is no text: choose another")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

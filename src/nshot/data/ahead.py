@@ -63,7 +63,15 @@ class Ahead:
             )
             self._coming, self._next = iter(loader), step
         self._next += 1
-        batch, left_out = next(self._coming)
+        try:
+            batch, left_out = next(self._coming)
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise UserError(
+                f"one of {self._workers} processes that make batches ended, perhaps for want of memory: start again, with "
+                "fewer --workers"
+            ) from None
         for name, why in left_out.items():
             self._batches.left_out.add(name, why)
         if isinstance(batch, UserError):

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing import get_context, parent_process
+from multiprocessing import current_process, get_context, parent_process
 from multiprocessing.connection import Connection, wait
+from multiprocessing.synchronize import Event
 from typing import Any, TypeVar
 
 from nshot.errors import UserError
@@ -29,16 +30,25 @@ def run_in_processes(
     An interruption, a task that raises, or the death of the caller ends the processes where they are.
 
     Raises:
-        UserError: where one of them is killed.
+        UserError: where one of them is killed, and for a script that starts them without ``if __name__ ==
+            "__main__":``, for each of them runs the script too.
     """
+    if getattr(current_process(), "_inheriting", False):
+        raise SystemExit(1)  # a process that runs its caller's script to begin: the caller says why it cannot
     context = get_context("spawn")
     end, caller = context.Pipe(duplex=False)
-    with _one_thread(), end, caller, ProcessPoolExecutor(jobs, context, _begin, (function, given, end)) as pool:
+    began = context.Event()
+    with _one_thread(), end, caller, ProcessPoolExecutor(jobs, context, _begin, (function, given, end, began)) as pool:
         futures = [pool.submit(_call, task) for task in tasks]
         try:
             for future in as_completed(futures):
                 yield future.result()
         except BrokenProcessPool:
+            if not began.is_set():
+                raise UserError(
+                    "processes cannot begin, for each runs the script that starts them: put what it does under "
+                    "if __name__ == '__main__':"
+                ) from None
             raise UserError(
                 f"one of {jobs} processes was killed, perhaps for want of memory: start again, with fewer --jobs"
             ) from None
@@ -65,9 +75,10 @@ def _one_thread() -> Iterator[None]:
 _worker: list[Any] = []  # what a worker process keeps between tasks: the function, and what all tasks need
 
 
-def _begin(function: Callable[..., Any], given: Sequence[Any], end: Connection) -> None:
+def _begin(function: Callable[..., Any], given: Sequence[Any], end: Connection, began: Event) -> None:
     import torch
 
+    began.set()
     threading.Thread(target=_end_with_caller, args=(end,), daemon=True).start()
     torch.set_num_threads(1)
     _worker[:] = function, given

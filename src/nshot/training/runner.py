@@ -104,7 +104,7 @@ def execute(run: Run, make: Callable[[], Job], finish: Callable[[Job], None], sa
                 losses[slot] = loss
                 progress.advance()
                 if slot == run.log_every - 1 or done == job.total_steps:
-                    mean = _finite(float(losses[: slot + 1].double().mean()), done, run.folder)
+                    mean = _finite(float(losses[: slot + 1].double().mean()), done, run)
                     speed = {"images_per_second": progress.rate, "seconds": progress.seconds}
                     log.write(done, loss=mean, lr=job.optimizer.param_groups[0]["lr"], **speed)
                     progress.show(loss=mean)
@@ -147,10 +147,11 @@ def _save(folder: Path, step: int, job: Job, losses: Tensor, seconds: float) -> 
     checkpoint.save(folder, step, state)
 
 
-def _finite(loss: float, step: int, folder: Path) -> float:
+def _finite(loss: float, step: int, run: Run) -> float:
     """The loss; raises DivergedError where it is not finite."""
     if not math.isfinite(loss):
-        raise DivergedError(loss, step, folder)
+        clip = run.config.get("recipe", run.config).get("clip")
+        raise DivergedError(loss, step, run.folder, clip)
     return loss
 
 
@@ -163,6 +164,11 @@ def fabric(device: str, precision: str = "32-true") -> Any:
     from lightning.fabric import Fabric
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
+    there = {"auto": True, "cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if device not in there:
+        raise UserError(f"unknown device {device!r}: choose one of {', '.join(there)}")
+    if not there[device]:
+        raise UserError(f"device {device!r}: torch finds no such GPU on this machine, leave --device out")
     try:
         made = Fabric(accelerator=device, devices=distributed.devices(device), precision=precision)  # type: ignore[arg-type]
     except (MisconfigurationException, ValueError, RuntimeError) as error:

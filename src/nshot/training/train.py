@@ -210,7 +210,7 @@ def _check_supernet(config: TrainConfig, device: torch.device) -> None:
     if config.graphs == "on":
         supernet.use_graphs(cuda_capture)
         if device.type != "cuda":
-            raise UserError(f"graphs on: CUDA graphs need a GPU of NVIDIA's, the device is {device.type}")
+            raise UserError(f"graphs on: needs a GPU of NVIDIA's, and this runs on {device.type}; leave --graphs out")
 
 
 def _train_parts(

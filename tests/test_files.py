@@ -157,9 +157,9 @@ class Dying(TrainBatches):
 
 def test_a_killed_worker_is_one_line() -> None:
     ahead = Ahead(Dying(load("digits", resolution=8).train, 8, 0, flip=False), 1, 5, CPU)
-    with pytest.raises(UserError, match="one of 1 processes that make batches ended, perhaps for want of memory"):
-        for step in range(5):
-            ahead(step)
+    ended = "one of 1 processes that make batches ended, perhaps for want of memory"
+    with pytest.raises(UserError, match=ended):
+        list(map(ahead, range(5)))
 
 
 def test_workers_below_zero_are_refused(tmp_path: Path) -> None:

@@ -68,10 +68,8 @@ class Ahead:
         except RuntimeError as error:
             if "DataLoader worker" not in str(error):
                 raise
-            raise UserError(
-                f"one of {self._workers} processes that make batches ended, perhaps for want of memory: start again, with "
-                "fewer --workers"
-            ) from None
+            who = f"one of {self._workers} processes that make batches"
+            raise UserError(f"{who} ended, perhaps for want of memory: start again, with fewer --workers") from None
         for name, why in left_out.items():
             self._batches.left_out.add(name, why)
         if isinstance(batch, UserError):

@@ -163,8 +163,8 @@ def test_what_is_no_better_than_chance_is_said_loudly(tmp_path: Path) -> None:
     assert status == 0
     supernet, *network = (line for line in printed.splitlines() if line.startswith("WARNING"))
     assert printed.index(supernet) < printed.index("[2/4]")  # before it is searched
-    share, total = 60, 120  # the held-out test part takes a fifth of each class, by the hash of each file's name
-    assert abs(int(re.search(r"always \((\d+) %\)", supernet)[1]) - 100 * share / total) <= 6  # type: ignore[index]
+    share = int(re.search(r"saying the largest class always \((\d+) %\)", supernet)[1])
+    assert 40 <= share <= 60  # half of all images, and about half of those that are learnt from
     assert network
 
 

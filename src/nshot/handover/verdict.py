@@ -12,9 +12,10 @@ import torch
 from scipy.stats import binomtest
 
 from nshot.data.images import Pictures
+from nshot.data.manifest import check_manifest
 from nshot.data.sources import Dataset
 from nshot.errors import UserError
-from nshot.files import write_json
+from nshot.files import shown, write_json
 from nshot.search.latency import Setting, machine, measure
 from nshot.training.config import space_from_dict
 from nshot.training.networks import read_network
@@ -56,6 +57,7 @@ def judge(
     network, result = read_network(folder)
     classifier = Classifier(network.requires_grad_(False), completed(result))
     names = classifier.classes
+    check_manifest(folder / result.get("folder", ""), data)
     _check(classifier, data)
     say(f"judging {folder} on the {len(data.test):,} test images, beside a linear classifier on pixels")
     labels, said, mistakes = _tested(classifier.to(fabric(device).device), data.test)
@@ -161,13 +163,12 @@ def _tested(classifier: Classifier, images: Pictures) -> tuple[np.ndarray, np.nd
     labels, said = [], []
     mistakes: list[_Mistake] = []
     for start in range(0, len(images), BATCH):
-        part = images.subset(np.arange(start, min(start + BATCH, len(images))))
-        some = part.loaded()
+        some = images.subset(np.arange(start, min(start + BATCH, len(images)))).loaded()
         sure, best = (each.cpu() for each in classifier(some.pixels.to(classifier.scale.device))[1].max(1))
         labels.append(some.labels)
         said.append(best)
         for i in (best != some.labels).nonzero().flatten().tolist():
-            name = some.stored[i].name if some.stored else f"test image {start + i}"
+            name = shown(some.stored[i].name) if some.stored else f"test image {start + i}"
             pixels = some.pixels[i].numpy().copy()  # not the batch that it lies in
             mistakes.append(_Mistake(name, int(some.labels[i]), int(best[i]), float(sure[i]), pixels))
         mistakes = sorted(mistakes, key=lambda one: -one.probability)[:MISTAKES]

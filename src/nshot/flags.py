@@ -47,7 +47,10 @@ class Columns:
     def named(self, dataset: str) -> str:
         """The data set's name with the columns."""
         columns = {"image": self.image_column, "label": self.label_column}
-        return dataset + "".join(f":{what}={column}" for what, column in columns.items() if column is not None)
+        marks = [f":{what}={column}" for what, column in columns.items() if column is not None]
+        if marks and ":" not in dataset:
+            raise UserError(f"{marks[0][1:]} has no effect on data set {dataset!r}: its columns are known")
+        return dataset + "".join(marks)
 
 
 def parse(command: type[T], args: list[str], name: str, description: str) -> T:

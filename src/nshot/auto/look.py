@@ -1,17 +1,18 @@
 """What a data set is like, as far as choices follow from it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
+from io import BytesIO
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import numpy as np
 
 from nshot.data.images import Images, Pictures
-from nshot.data.listing import SUFFIXES
-from nshot.data.sources import Dataset, data_root, own_folder
+from nshot.data.listing import image_files
+from nshot.data.parquet import stored_images
+from nshot.data.sources import Dataset, data_root, own_columns, own_folder
 
 SAMPLE = 500  # images whose stored sizes are looked at
 
@@ -71,14 +72,14 @@ def look(data: Dataset, side: int) -> Look:
 def stored_side(name: str, root: str | Path | None) -> int:
     """The median of the shorter sides of some images of a set of one's own, as stored; 0 where none can be read, which
     whoever loads the set says."""
-    sides = list(_sides(own_folder(name, data_root(root))))
+    sides = list(_sides(_some(name, own_folder(name, data_root(root)))))
     return round(median(sides)) if sides else 0
 
 
-def _sides(folder: Path) -> Iterator[int]:
+def _sides(images: Iterable[Path | BytesIO]) -> Iterator[int]:
     from PIL import Image, UnidentifiedImageError
 
-    for stored in _some(folder):
+    for stored in images:
         try:
             with Image.open(stored) as image:
                 yield min(image.size)
@@ -86,24 +87,12 @@ def _sides(folder: Path) -> Iterator[int]:
             continue  # whoever loads the set says which cannot be read
 
 
-def _some(folder: Path) -> Iterator[Any]:
-    """Files or buffers of images, from all over the folder."""
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
-    if files:
-        yield from files[:: -(-len(files) // SAMPLE)]
-        return
-    import io
-
-    import pyarrow.parquet as pq
-
-    for path in sorted(folder.rglob("train-*.parquet"))[:1]:
-        for batch in pq.ParquetFile(path).iter_batches(SAMPLE):
-            for column in batch.columns:
-                for value in column.to_pylist():
-                    content = value.get("bytes") if isinstance(value, dict) else value
-                    if isinstance(content, bytes):
-                        yield io.BytesIO(content)
-            return
+def _some(name: str, folder: Path) -> list[Path] | list[BytesIO]:
+    """Files from all over the folder, or the first images of its tables."""
+    files = image_files(folder) if folder.is_dir() else []
+    if files or not name.startswith("parquet:"):
+        return files[:: -(-len(files) // SAMPLE) or 1]
+    return [BytesIO(stored) for stored in stored_images(folder, SAMPLE, **own_columns(name))]
 
 
 def _repeated(data: Dataset) -> int:

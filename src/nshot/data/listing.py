@@ -52,6 +52,11 @@ def listing(folder: Path, left_out: LeftOut, say: Say) -> tuple[list[str], dict[
     return classes["train"], parts
 
 
+def image_files(folder: Path) -> list[Path]:
+    """All images below a folder, by their names. Raises UserError where it cannot be read."""
+    return sorted(path for path, size in _walk(folder) if size is not None)
+
+
 def find_parts(folder: Path, find: Callable[[str], list[Path]], wanted: str) -> dict[str, list[Path]]:
     """What ``find`` has for each part's names; raises UserError for two names of one part, and where train has none."""
     if not folder.is_dir():
@@ -71,7 +76,10 @@ def find_parts(folder: Path, find: Callable[[str], list[Path]], wanted: str) -> 
 
 
 def check_classes(names: Sequence[str], where: Path) -> None:
-    """Raises UserError for less than two classes."""
+    """Raises UserError for less than two classes, and for a name that is no line of text."""
+    for name in names:
+        if not name.strip() or shown(name) != name:
+            raise UserError(f"{where} has a class named {shown(name)!r}: name it by a line of text")
     if len(names) < 2:
         raise UserError(f"{where} has {len(names)} class ({', '.join(names) or 'none'}): at least 2 are needed")
 

@@ -51,6 +51,17 @@ def parquet(
     return assembled(images, names, folder, say, reader.left_out)
 
 
+def stored_images(folder: Path, count: int, *, image: str | None = None, label: str | None = None) -> list[bytes]:
+    """The first images of such a folder that have bytes, as they are stored. Raises UserError as `parquet`."""
+    home = _home(folder)
+    found: list[bytes] = []
+    for path in find_parts(home, lambda name: part_files(home, name), "{}-*.parquet")["train"]:
+        found += [cell for cell in _cells(*_opened(path, image, label)) if cell is not None]
+        if len(found) >= count:
+            break
+    return found[:count]
+
+
 def part_files(folder: Path, name: str) -> list[Path]:
     """The files of a part: ``name-*.parquet``. Raises UserError where some of a numbered set are missing."""
     found = sorted(folder.glob(f"{name}-*.parquet"))
@@ -94,9 +105,7 @@ def _read(part: Part, names: Sequence[str], reader: Reader) -> Images:
     stored: list[Stored] = []
     labels = []
     for path, columns, table in part:
-        cells = table.column(columns.image).to_pylist()
-        images = [cell.get("bytes") if isinstance(cell, dict) else cell for cell in cells]
-        encoded = [Encoded(f"row {i} of {path.name}", data) for i, data in enumerate(images)]
+        encoded = [Encoded(f"row {i} of {path.name}", data) for i, data in enumerate(_cells(path, columns, table))]
         some, as_stored, kept = reader(encoded, path.name)
         pixels += some
         stored += as_stored
@@ -105,6 +114,12 @@ def _read(part: Part, names: Sequence[str], reader: Reader) -> Images:
     if not pixels:
         raise UserError(f"{first} has no images that can be read: put some there, or take the file away")
     return checked(stacked(pixels, first.parent), labels, len(names), first.parent, stored)
+
+
+def _cells(path: Path, columns: Columns, table: "pa.Table") -> list[bytes | None]:
+    """The encoded images of a file."""
+    cells = table.column(columns.image).to_pylist()
+    return [cell.get("bytes") if isinstance(cell, dict) else cell for cell in cells]
 
 
 def _labels(path: Path, columns: Columns, table: "pa.Table", names: Sequence[str]) -> np.ndarray:

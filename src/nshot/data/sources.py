@@ -127,6 +127,11 @@ def own_folder(name: str, root: Path) -> Path:
     return root / _parsed(name)[0]
 
 
+def own_columns(name: str) -> dict[str, str]:
+    """The columns that such a name says: of ``image``, of ``label``."""
+    return _parsed(name)[2]
+
+
 def _source(name: str, root: Path, download: bool, resolution: int | None, say: Say) -> Source:
     kinds = ", ".join(f"{kind}:FOLDER" for kind in own.names())
     if not is_own(name):

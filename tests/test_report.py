@@ -89,6 +89,21 @@ def test_curves_and_rankings_are_the_runs(run: Path) -> None:
     assert f"<td>{tau:.3f}</td>" in (run / "report.html").read_text()
 
 
+def test_a_ranking_says_its_ceiling_where_it_has_one(run: Path, tmp_path: Path) -> None:
+    text = "ceiling 0.95: as far as a network agrees with itself (1,278 subnets have twins)"
+    assert "ceiling" not in (run / "report.html").read_text()
+    folder, page = tmp_path / "run", tmp_path / "page.html"
+    shutil.copytree(run, folder)
+    summary = json.loads((folder / "ranking.json").read_text())
+    assert summary["ceiling"] is None
+    for known, told in (({"tau": 0.951, "subnets": 1278}, text), (None, None)):
+        (folder / "ranking.json").write_text(json.dumps({**summary, "ceiling": known}))
+        assert nshot_("report", folder, "--out", page)[0] == 0
+        assert (text in page.read_text()) == (told is not None)
+    (folder / "ranking.json").write_text(json.dumps({**summary, "ceiling": {"tau": 0.5}}))
+    assert "ranking.parquet is no ranking" in refuse("report", folder)
+
+
 def test_search_shows_all_that_was_evaluated_and_its_front(run: Path) -> None:
     config, supernet = load_run(run)
     space, search = config.space, data_of(run / "report.html")["search"]

@@ -118,6 +118,7 @@ def _rankings(run: Path, config: TrainConfig, data: dict[str, Any]) -> str:
         data["rankings"].append({"points": np.maximum(points, low).round(3).tolist()})
         line = f"{len(rows):,} subnets, {summary['images']:,} images, against "
         line += f"{summary['column']} of {summary['benchmark']}"
+        line += f"; {summary['ceiling']}" if summary["ceiling"] else ""
         line += f"; {len(shown):,} are shown" if len(shown) < len(rows) else ""
         line += f"; {far} further off lie on the border" if far else ""
         figures = table(

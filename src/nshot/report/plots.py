@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nshot.benchmarks.ceiling import Ceiling
 from nshot.benchmarks.rank import Ranking
 
 if TYPE_CHECKING:
@@ -47,10 +46,6 @@ def low_end(values: np.ndarray) -> float:
     )
 
 
-def _told(most: Ceiling) -> str:
-    return f"no ranking reaches 1: twins ({most.subnets} have some) agree by {most.tau:.2f}"
-
-
 def _panel(panel: "Axes", title: str, ranking: Ranking, truth: str) -> "PathCollection":
     colours = ranking.params / (1e6 if _millions(ranking) else 1e3)
     low = np.array([low_end(ranking.accuracy), low_end(ranking.true)])
@@ -64,7 +59,7 @@ def _panel(panel: "Axes", title: str, ranking: Ranking, truth: str) -> "PathColl
         panel.set(xlim=(low[0], None), ylim=(low[1], None))
     row = ranking.table["accuracy"]
     infinite = f"at ∞ images {row['tau_inf']:.3f}, 95 %: {row['low']:.3f} to {row['high']:.3f}"
-    most = "" if ranking.ceiling is None else f"\n{_told(ranking.ceiling)}"
+    most = "" if ranking.ceiling is None else f"\n{ranking.ceiling.told}"
     panel.set_title(f"{title}\nKendall's tau {row['tau']:.3f}  ({infinite}){most}", fontsize=10)
     panel.set_xlabel(f"accuracy with supernet weights (%), {ranking.images:,} images")
     panel.set_ylabel(f"true accuracy (%), {truth}")

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from nshot.benchmarks.ceiling import Ceiling
 from nshot.benchmarks.table import read_benchmark
 from nshot.errors import UserError
 from nshot.search.pareto import front
@@ -50,7 +51,7 @@ def some(values: list[Any], count: int = SHOWN) -> list[Any]:
 
 
 def rankings(run: Path) -> list[tuple[str, dict[str, Any], list[Row]]]:
-    """Name, summary and rows of each ranking of the run.
+    """Name, summary (its ceiling told) and rows of each ranking of the run.
 
     Raises:
         UserError: for files that are no ranking.
@@ -63,7 +64,10 @@ def rankings(run: Path) -> list[tuple[str, dict[str, Any], list[Row]]]:
         try:
             summary = json.loads(path.with_suffix(".json").read_text())
             table = pq.read_table(path, columns=["arch", "params", "flops", "accuracy", "loss", "true"])
-            found.append((path.stem, {**summary, "metrics": dict(summary["metrics"])}, table.to_pylist()))
+            told = Ceiling(**summary["ceiling"]).told if summary.get("ceiling") else None
+            found.append(
+                (path.stem, {**summary, "metrics": dict(summary["metrics"]), "ceiling": told}, table.to_pylist())
+            )
         except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
             message = str(error).partition("\n")[0]
             raise UserError(f"{path} is no ranking ({message}): make it again with nshot rank {run}") from None

@@ -31,8 +31,7 @@ def print_ranking(rankings: Mapping[str, Ranking], truth: str) -> None:
             table.add_row(name, score, f"{row['tau']:.3f}", infinite, f"{row['top_tau']:.3f}")
     Console().print(table)
     if first.ceiling is not None:
-        most, count = first.ceiling.tau, first.ceiling.subnets
-        print(f"No ranking reaches 1: {count} have twins, whose true accuracies agree with theirs by {most:.2f}.")
+        print(f"No ranking reaches 1; {first.ceiling.told}")
 
 
 def print_comparison(found: Comparison, score: str) -> None:

@@ -2,10 +2,11 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nshot.benchmarks.ceiling import ceiling
 from nshot.benchmarks.table import read_benchmark
 from nshot.errors import UserError
 from nshot.files import make_folder, write_atomically, write_json
@@ -14,7 +15,7 @@ from nshot.ranking.metrics import complexity_bias, complexity_convergence
 from .base import Scale, Study
 from .runner import FAILED, Job
 from .summary import markdown, summarize
-from .whole import answers
+from .whole import SCORES, answers
 
 DATASETS = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "imagenet16": "ImageNet16-120", "digits": "digits"}
 Measure = Callable[[Path, Job, str | Path | None], dict[str, float]]
@@ -33,14 +34,35 @@ def tau(folder: Path, job: Job, root: str | Path | None) -> dict[str, float]:
     return found
 
 
-def ceilings(folder: Path, job: Job) -> dict[str, float]:
-    """The most that the taus of each list can reach, by column, as the rankings of one run have it."""
+def ceilings(folder: Path, job: Job, root: str | Path | None) -> dict[str, float]:
+    """About how far the taus of each list can come, by column, as the rankings of one run have it.
+
+    Those of an earlier version and the scores of a whole space do not say it: it is computed then, where the benchmark
+    is on this machine.
+    """
     found: dict[str, float] = {}
     for name, where in ((job.result, ""), (job.second, "random: ")):
         if (folder / f"{name}.json").exists():
-            known = json.loads((folder / f"{name}.json").read_text()).get("ceiling")
+            ranked = json.loads((folder / f"{name}.json").read_text())
+            known = ranked["ceiling"] if "ceiling" in ranked else _ceiling(folder, name, job, root)
             found |= {f"{where}tau by {score}": known["tau"] for score in ("accuracy", "loss") if known}
     return found
+
+
+def _ceiling(folder: Path, name: str, job: Job, root: str | Path | None) -> dict[str, float] | None:
+    import pyarrow.parquet as pq
+
+    space = job.config.space
+    try:
+        benchmark = read_benchmark(job.scale.benchmark, space, root)
+    except UserError:
+        return None  # not on this machine
+    table = folder / (SCORES if job.measured else f"{name}.parquet")
+    scored = [space.parse(arch) for arch in pq.read_table(table, columns=["arch"]).column("arch").to_pylist()]
+    forms = set(scored)
+    subnets = [each for each in benchmark.subnets if space.canonical(each) in forms] if job.measured else scored
+    most = ceiling(space, benchmark, f"{job.config.dataset}_test", subnets)
+    return None if most is None else asdict(most)
 
 
 def bias(folder: Path, job: Job, root: str | Path | None) -> dict[str, float]:
@@ -66,6 +88,7 @@ def own(folder: Path, job: Job, root: str | Path | None) -> dict[str, float]:
 
 
 MEASURES: dict[str, Measure] = {"tau": tau, "bias": bias, "own": own, "whole": answers}
+RANKS = ("tau", "whole")  # measures that have taus
 
 
 @dataclass(frozen=True)
@@ -113,7 +136,8 @@ def collect(
     ``before`` has figures of runs that are not in the folder.
     """
     before = before or Known()
-    rows, most = [], dict(before.ceiling)
+    rows: list[dict[str, Any]] = []
+    most: dict[str, float] = {}
     for row in study.rows:
         figures, names, missing, failed = {}, {}, [], {}
         for seed in range(max(seeds, before.seeds)):
@@ -123,9 +147,10 @@ def collect(
                 failed[name] = json.loads((folder / FAILED).read_text())["error"]
             elif job.is_in(folder):
                 figures[name], names[name] = MEASURES[study.measure](folder, job, root), job.name
-                most |= ceilings(folder, job) if study.measure == "tau" else {}
+                most = most or (ceilings(folder, job, root) if study.measure in RANKS else {})
             elif job.name in before.figures:
                 figures[name], names[name] = before.figures[job.name], job.name
+                most = most or before.ceiling
             else:
                 missing.append(seed)
         rows.append(

@@ -39,7 +39,9 @@ def dots(path: Path, result: dict[str, Any]) -> Path:
                 row["paper"][0], y, xerr=std, fmt="D", color="#e45756", ms=5, capsize=3, label=labels.pop("paper", None)
             )
     if (most := result.get("ceiling", {}).get(column)) is not None:
-        panel.axvline(most, color="#888888", lw=1, ls="--", label="by which twins' true accuracies agree")
+        panel.axvline(
+            most, color="#888888", lw=1, ls="--", label=f"ceiling {most:.2f}: as far as a network agrees with itself"
+        )
     panel.set_yticks(range(len(rows)), [row["label"] for row in rows], fontsize=8)
     panel.set_ylim(len(rows) - 0.5, -0.5)
     panel.set_xlabel(column)

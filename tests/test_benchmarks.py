@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -404,6 +405,8 @@ def test_embedded_benchmark_is_large_and_small(digits):
     """It was drawn when fewer subnets were known to be equal (docs/results.md)."""
     assert len(set(map(live_edges, digits.subnets))) == len(digits.subnets) == 500
     assert (len(set(map(SPACE.canonical, digits.subnets))), len(set(map(SPACE.twin, digits.subnets)))) == (467, 389)
+    members = Counter(map(SPACE.canonical, digits.subnets))
+    assert sum(count for count in members.values() if count > 1) == 56
     assert EMBEDDED.stat().st_size < 300_000
 
 

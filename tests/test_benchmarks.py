@@ -325,6 +325,30 @@ def test_a_build_of_an_earlier_version_goes_on(copy):
     assert said == ["8 of 8 trainings are done, 0 to do in 1 processes"]
 
 
+def test_a_build_by_calr_of_an_earlier_version_keeps_its_own_complexity(copy):
+    """Which it does not say; a preset's sizes would be the paper's now."""
+    calr = dataclasses.replace(CONFIG, recipe=dataclasses.replace(CONFIG.recipe, schedule="calr"))
+    path = copy / "config.json"
+    stored = json.loads(path.read_text())
+    stored["config"]["recipe"] |= {"schedule": "calr"}
+    del stored["config"]["recipe"]["complexity_of"]
+    path.write_text(json.dumps(stored))
+    said = []
+    with pytest.raises(UserError, match=r"recipe\.complexity_of: own, not paper"):
+        build(calr, copy, jobs=1, say=said.append)
+    own = dataclasses.replace(calr, recipe=dataclasses.replace(calr.recipe, complexity_of="own"))
+    build(own, copy, jobs=1, say=said.append)
+    assert said == ["8 of 8 trainings are done, 0 to do in 1 processes"]
+
+
+def test_a_build_that_has_no_gamma_is_refused_before_any_folder(tmp_path):
+    calr = dataclasses.replace(CONFIG.recipe, schedule="calr", complexity_of="paper")
+    small = space("mobilenet", width=0.5, resolution=8, strides=(1,) * 7)
+    with pytest.raises(UserError, match="complexity_of 'paper'"):
+        build(BuildConfig(small, calr, subnets=2, seeds=1), tmp_path / "out", jobs=1)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_build_by_other_forms_is_refused(copy):
     """A version to which more subnets were distinct drew others by the same numbers."""
     stored = json.loads((copy / "config.json").read_text())

@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,9 @@ from nshot.data.batches import TrainBatches
 from nshot.data.images import Images
 from nshot.data.sources import Dataset, load
 from nshot.seeding import seeded
+from nshot.spaces import Space
+from nshot.training.checkpoint import checkpoints
+from nshot.training.config import preset
 from nshot.training.networks import read_network
 from nshot.training.recipes import RECIPES, Recipe, completed, recipe
 from nshot.training.retrain import RetrainConfig, retrain
@@ -139,16 +143,25 @@ def test_recipes_are_what_the_papers_say() -> None:
         recipe("bogus")
 
 
-@pytest.mark.parametrize("change", ["none", "calr", "warmup", "lr_batch", "clip", "plain momentum", "adamw"])
-def test_the_schedule_and_optimizer_are_those_of_the_recipe(change: str, two_steps: Dataset, tmp_path: Path) -> None:
-    low, high = 72_752, 1_524_272  # the paper's sizes, for which these stand: the golden figures
-    c = low + 26_880 * SUBNET.count(2) + 241_920 * SUBNET.count(3)
+CHANGES = ["none", "calr", "calr, own", "warmup", "lr_batch", "clip", "plain momentum", "adamw"]
+
+
+def eq_4(space: Space) -> float:
+    """γ of the subnet, γ' = 4."""
+    c, (low, high) = space.params(SUBNET), space.params_range
     omega = -(4 - 1 / 4) / (math.log(high) - math.log(low))
-    gamma = omega * math.log(c) + 1 / 4 - omega * math.log(high)  # eq. 4
-    assert gamma > 1.2
+    return omega * math.log(c) + 1 / 4 - omega * math.log(high)
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_the_schedule_and_optimizer_are_those_of_the_recipe(change: str, two_steps: Dataset, tmp_path: Path) -> None:
+    gamma, own = eq_4(nshot.space("nasbench201")), eq_4(SPACE)  # the smoke preset's sizes stand for the paper's
+    assert gamma > 0.8
+    assert own > gamma + 0.3
     options, rates = {
         "none": ({}, COSINE),
         "calr": ({"schedule": "calr"}, [0.1, 0.1 * 0.5**gamma]),
+        "calr, own": ({"schedule": "calr", "complexity_of": "own"}, [0.1, 0.1 * 0.5**own]),
         "warmup": ({"warmup": 1}, [0.1 / 2, 0.05]),
         "lr_batch": ({"lr_batch": 16}, [0.4, 0.2]),
         "clip": ({"clip": 0.5}, COSINE),
@@ -331,6 +344,33 @@ def test_a_retraining_of_an_earlier_version_is_known(two_steps: Dataset, tmp_pat
     with pytest.raises(UserError, match=r"recipe\.optimizer: sgd, not adamw"):
         trained(config_of(dataclasses.replace(PLAIN, optimizer="adamw")), two_steps, tmp_path / "run")
     assert difference(trained(config_of(), two_steps, tmp_path / "run"), before) == 0
+
+
+def test_a_retraining_by_calr_of_an_earlier_version_keeps_its_own_complexity(
+    two_steps: Dataset, tmp_path: Path
+) -> None:
+    """Its folder does not say whose counts; a preset's sizes would be the paper's now, at other rates."""
+    space = preset("smoke").space
+    own = dataclasses.replace(PLAIN, schedule="calr", complexity_of="own")
+    config = RetrainConfig(space, own, "digits", checkpoint_every=1)
+    runs = {name: tmp_path / name for name in ("own", "paper", "old")}
+    retrain(config, SUBNET, two_steps, runs["own"], device="cpu", say=quiet)
+    now = dataclasses.replace(config, recipe=dataclasses.replace(own, complexity_of=None))
+    retrain(now, SUBNET, two_steps, runs["paper"], device="cpu", say=quiet)
+    stored = {name: json.loads((runs[name] / "config.json").read_text()) for name in ("own", "paper")}
+    assert [stored[name]["config"]["recipe"]["complexity_of"] for name in stored] == ["own", "paper"]
+    shutil.copytree(runs["own"], runs["old"])
+    del stored["own"]["config"]["recipe"]["complexity_of"]
+    (runs["old"] / "config.json").write_text(json.dumps(stored["own"]))
+    for name in ("result.json", "network.safetensors"):
+        (runs["old"] / name).unlink()
+    checkpoints(runs["old"])[0].unlink()  # the newest: the last step is to do
+    with pytest.raises(UserError, match=r"recipe\.complexity_of: own, not paper"):
+        retrain(now, SUBNET, two_steps, runs["old"], device="cpu", say=quiet)
+    retrain(config, SUBNET, two_steps, runs["old"], device="cpu", say=quiet)
+    weights = {name: load_file(run / "network.safetensors") for name, run in runs.items()}
+    assert difference(weights["old"], weights["own"]) == 0
+    assert difference(weights["old"], weights["paper"]) > 0
 
 
 def test_a_size_that_a_space_has_got_since_is_at_its_default() -> None:

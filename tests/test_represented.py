@@ -17,6 +17,7 @@ from nshot.training.recipes import Recipe, completed
 from nshot.training.train import decay_facts, told
 
 C_MIN, C_MAX = 72_752, 1_524_272
+SPACE = nshot.space("nasbench201")
 PRESETS = ("paper", "deep", "long", "proxy", "smoke")
 
 
@@ -194,6 +195,67 @@ def test_a_run_of_an_earlier_version_means_what_that_did() -> None:
         assert from_dict(stored).options == Options(schedule=schedule, **power)
 
 
+# Retraining (table H)
+
+
+def own_size(subnet: Subnet) -> int:
+    """C(α) with one cell a stage, as the proxy's networks have it."""
+    return C_MIN + 5_376 * subnet.count(2) + 48_384 * subnet.count(3)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_retraining_decays_by_the_space_that_is_stood_for(name: str) -> None:
+    space = preset(name).space
+    decays = [Recipe(schedule="calr").decay(space, subnet) for subnet in space.subnets()]
+    assert mean(decays) == pytest.approx(2.18, abs=0.01)
+    assert (min(decays), max(decays)) == pytest.approx((1 / 4, 4))
+    assert decays == pytest.approx([gamma(full_size(s), C_MIN, C_MAX) for s in space.subnets()], rel=1e-9)
+
+
+def test_retraining_by_the_networks_own_size_is_to_be_had() -> None:
+    space = preset("proxy").space
+    own = Recipe(schedule="calr", complexity_of="own")
+    decays = [own.decay(space, subnet) for subnet in space.subnets()]
+    assert mean(decays) == pytest.approx(2.65, abs=0.01)
+    assert decays == pytest.approx([gamma(own_size(s), C_MIN, 363_056) for s in space.subnets()], rel=1e-9)
+    mine = nshot.space("nasbench201", channels=8, cells=2)  # sizes of one's own
+    for recipe, of in ((Recipe(schedule="calr"), mine), (Recipe(schedule="calr", complexity_of="paper"), SPACE)):
+        low, high = of.params_range
+        for subnet in [(3, 0, 2, 0, 0, 1), (2, 2, 3, 3, 1, 0)]:
+            assert recipe.decay(mine, subnet) == pytest.approx(gamma(of.params(subnet), low, high))
+
+
+def test_a_retraining_without_a_gamma_is_refused() -> None:
+    mobilenet = preset("proxy", "spos", "mobilenet").space
+    subnet = mobilenet.sample(np.random.default_rng(0))
+    low, high = mobilenet.params_range
+    assert Recipe(schedule="calr").decay(mobilenet, subnet) == pytest.approx(
+        gamma(mobilenet.params(subnet), low, high, mobilenet.gamma)
+    )
+    with pytest.raises(UserError, match=r"complexity_of 'paper'.*use own"):
+        Recipe(schedule="calr", complexity_of="paper").decay(mobilenet, subnet)
+    with pytest.raises(UserError, match="complexity_of paper has no effect without --schedule calr"):
+        Recipe(complexity_of="paper")
+    one = SPACE
+    for decision in one.decisions:
+        one = one.restrict(decision.name, "none")
+    with pytest.raises(UserError, match="schedule 'calr' on space nasbench201: complexity range 72752 to 72752"):
+        Recipe(schedule="calr").decay(one, (0,) * 6)
+
+
+def test_a_recipe_says_whose_complexity_counts() -> None:
+    proxy, mine = preset("proxy").space, nshot.space("nasbench201", channels=8)
+    calr = Recipe(schedule="calr")
+    assert calr.resolved(proxy) == dataclasses.replace(calr, complexity_of="paper")
+    assert calr.resolved(mine) == dataclasses.replace(calr, complexity_of="own")
+    assert Recipe().resolved(proxy) == Recipe()
+    stored = {"space": {"name": "nasbench201"}, "recipe": dataclasses.asdict(calr)}
+    del stored["recipe"]["complexity_of"]  # as an earlier version wrote it
+    assert completed(stored)["recipe"] == dataclasses.asdict(dataclasses.replace(calr, complexity_of="own"))
+    stored["recipe"]["schedule"] = "cosine"
+    assert completed(stored)["recipe"] == dataclasses.asdict(Recipe())
+
+
 @pytest.mark.parametrize("name", ["long", "deep"])
 def test_presets_at_equal_path_steps(name: str) -> None:
     spos, fair, few = (preset(name, method) for method in ("spos", "fairnas", "fsnas"))
@@ -215,31 +277,3 @@ def test_clipping_does_not_depend_on_the_door() -> None:
 
 def vars_of(options: Options) -> dict[str, Any]:
     return {"strategy": "fairnas", "options": options}
-
-
-# retraining
-
-
-@pytest.mark.parametrize("name", PRESETS)
-def test_retraining_by_calr_decays_as_the_papers_network_would(name: str) -> None:
-    """Table H at every preset: γ is that of the same subnet at the paper's sizes, or of this network where asked."""
-    space = preset(name).space
-    calr, own = Recipe(schedule="calr"), Recipe(schedule="calr", complexity_of="own")
-    for subnet in list(space.subnets())[::500]:
-        assert calr.decay(space, subnet) == pytest.approx(gamma(full_size(subnet), C_MIN, C_MAX))
-        assert own.decay(space, subnet) == pytest.approx(gamma(space.params(subnet), *space.params_range))
-        assert Recipe().decay(space, subnet) == 1.0
-    assert calr.decay(space, (3,) * 6) == own.decay(space, (3,) * 6) == pytest.approx(1 / 4)
-
-
-def test_a_retraining_by_calr_of_an_earlier_version_counts_its_own_network() -> None:
-    stored = {"space": {"name": "nasbench201"}, "recipe": {"schedule": "calr"}}
-    assert completed(stored)["recipe"]["complexity_of"] == "own"
-    assert completed({**stored, "recipe": {}})["recipe"]["complexity_of"] == "paper"
-    said = {**stored, "recipe": {"schedule": "calr", "complexity_of": "paper"}}
-    assert completed(said)["recipe"]["complexity_of"] == "paper"
-
-
-def test_whose_complexity_counts_has_no_effect_on_a_cosine() -> None:
-    with pytest.raises(UserError, match="complexity_of own has no effect without --schedule calr"):
-        Recipe(complexity_of="own")

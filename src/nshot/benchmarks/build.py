@@ -76,6 +76,7 @@ def build(
     space = config.space.with_classes(data.classes)
     TrainBatches(data.train, config.recipe.batch_size, 0, flip=False)  # refuses a wrong batch size before any folder
     subnets = distinct_subnets(space, config.subnets)
+    config.recipe.decay(space, subnets[0])  # and a schedule that the space has no γ for
     folder = Path(out)
     with locked(folder):
         claim(folder, "benchmark", _to_dict(config), free=("subnets", "seeds"), completed=completed, data=data)
@@ -139,6 +140,7 @@ def _forms(space: Space) -> int | None:
 def _to_dict(config: BuildConfig) -> dict[str, Any]:
     """The configuration, JSON-able; with the forms, for where a version knows more of them equal it draws others."""
     forms = _forms(config.space)
+    config = dataclasses.replace(config, recipe=config.recipe.resolved(config.space))
     values = {**dataclasses.asdict(config), "space": {"name": config.space.name, **config.space.sizes()}}
     return values if forms is None else {**values, "forms": forms}
 

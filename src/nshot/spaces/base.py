@@ -26,6 +26,7 @@ Subnet = tuple[int, ...]
 """One option index for each decision."""
 
 Complexity = Literal["params", "flops"]
+ComplexityOf = Literal["paper", "own"]
 
 ENUMERABLE = 20_000  # spaces up to this size find their complexity range by looking at every subnet
 
@@ -241,9 +242,27 @@ class Space(ABC):
         )
 
     @property
+    def complexity_of(self) -> ComplexityOf:
+        """Whose C(α) counts where nobody says it: that of the space that this one stands for (`represented`)."""
+        return "paper" if self.stands_for_paper else "own"
+
+    @property
     def represented(self) -> "Space":
         """The space that this one stands for: itself, or where its sizes are a preset's, that at the paper's."""
-        return self.at_paper_sizes if self.stands_for_paper else self
+        return self.counted(self.complexity_of)
+
+    def counted(self, of: ComplexityOf) -> "Space":
+        """The space whose subnets' costs are C(α): ``own`` this one, ``paper`` the same at the paper's sizes.
+
+        Raises:
+            UserError: for ``paper`` where small networks have other decisions than the paper's.
+        """
+        if of == "own":
+            return self
+        if not self.paper_sizes:
+            other = f"small networks of space {self.name} have other decisions than the paper's"
+            raise UserError(f"complexity_of 'paper': {other}, so there is no such subnet: use own")
+        return self.at_paper_sizes
 
     def complexity(self, measure: Complexity) -> tuple[Callable[[Subnet], int], tuple[int, int]]:
         """C(α) by that measure, and its range (Cmin, Cmax)."""

@@ -62,7 +62,7 @@ class Strategy(ABC):
         self.seed = seed
         self.options = options or self.options_type()
         self.gamma = space.gamma if self.options.gamma is None else self.options.gamma
-        counted = self._counted()
+        counted = space.counted(self.options.resolved(space).complexity_of or "own")
         self.cost, self.cost_range = counted.complexity(self.options.complexity)
         if self.options.decays:
             try:
@@ -75,17 +75,6 @@ class Strategy(ABC):
     @abstractmethod
     def plan(self, step: int) -> Plan:
         """What step ``step`` (from 0) trains."""
-
-    def _counted(self) -> Space:
-        """The space whose subnets' costs are C(α)."""
-        if self.options.resolved(self.space).complexity_of != "paper":
-            return self.space
-        if not self.space.paper_sizes:
-            raise UserError(
-                f"complexity_of 'paper': small networks of space {self.space.name} have other decisions than the "
-                "paper's, so there is no such subnet: use own"
-            )
-        return self.space.at_paper_sizes
 
     @cached_property
     def clusters(self) -> int:

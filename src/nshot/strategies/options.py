@@ -6,6 +6,7 @@ from typing import Any, Literal
 from nshot.dynamic.calr import check_decay
 from nshot.errors import UserError, check_choices, check_positive
 from nshot.spaces import Space
+from nshot.spaces.base import ComplexityOf
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Options:
     """g of eq. i."""
     complexity: Literal["params", "flops"] = "params"
     """The measure C(α) of CaLR and of sampling in proportion."""
-    complexity_of: Literal["paper", "own"] | None = None
+    complexity_of: ComplexityOf | None = None
     """Whose C(α): paper, the same subnet's at the paper's sizes, for which a preset's small network stands; own, that
     of this run's networks; None: paper where the sizes are a preset's and keep the paper's decisions."""
     power: float | Literal["mean"] = "mean"
@@ -70,7 +71,7 @@ class Options:
         """The same, saying whose C(α) counts where None leaves it open."""
         if self.complexity_of is not None or not self.counts:
             return self
-        return replace(self, complexity_of="paper" if space.stands_for_paper else "own")
+        return replace(self, complexity_of=space.complexity_of)
 
     @classmethod
     def of(cls, **options: Any) -> "Options":

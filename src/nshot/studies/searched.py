@@ -13,6 +13,7 @@ from nshot.search.limits import Limits
 from nshot.search.pick import pick
 from nshot.search.propose import random_subnets
 from nshot.spaces import Subnet
+from nshot.spaces.base import ComplexityOf
 from nshot.training.config import TrainConfig, preset
 from nshot.training.recipes import Recipe, recipe
 from nshot.training.retrain import RetrainConfig, retrain, retrain_best
@@ -49,9 +50,10 @@ def searched(
     folder: Path,
     scale: Scale,
     schedule: Literal["cosine", "calr"] = "cosine",
+    complexity_of: ComplexityOf | None = None,
 ) -> dict[str, Any]:
-    """Tables A and H: the best of random subnets, retrained with this schedule; of several supernets, the best of each
-    is retrained and the best of those kept (section D).
+    """Tables A and H: the best of random subnets, retrained with this schedule, CaLR's by that C(α); of several
+    supernets, the best of each is retrained and the best of those kept (section D).
 
     The search's minutes are those of one thread that trains and scores: of training by the seconds in its logs, so also
     where it was killed and continued; of scoring as they pass.
@@ -66,7 +68,8 @@ def searched(
     found = pick(run, config, supernet, subnets, figures, count, Limits(), "accuracy")
     best = [tuple(row["subnet"]) for row in found.get("parts") or [found["best"]]]
     how = recipe("cifar") if scale.preset == "paper" else Recipe(epochs=scale.retrain_epochs, batch_size=64, lr=0.05)
-    again = RetrainConfig(config.space, replace(how, schedule=schedule), config.dataset, seed=config.seed)
+    how = replace(how, schedule=schedule, complexity_of=complexity_of)
+    again = RetrainConfig(config.space, how, config.dataset, seed=config.seed)
     result = retrain_best(again, best, data, folder / "retrained", device="cpu", say=quiet)
     return {
         "retrained, test (%)": result["test_accuracy"],

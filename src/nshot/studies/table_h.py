@@ -3,7 +3,7 @@
 from .base import Measured, Row, Study, ours, studies
 from .searched import searched
 
-CALR = {"schedule": "calr"}
+CALR = {"schedule": "calr", "complexity_of": "paper"}
 
 TABLE_H = studies.register("table-h")(
     Study(

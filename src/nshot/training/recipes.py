@@ -1,7 +1,7 @@
 """How a stand-alone network is trained: recipes by name, and their learning rate and optimizer."""
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from torch import nn
@@ -11,6 +11,7 @@ from nshot.dynamic import SeparatedMomentum
 from nshot.dynamic.calr import decay_ratio, learning_rate
 from nshot.errors import UserError, check_choices, check_positive, check_share, check_whole
 from nshot.spaces import Space, Subnet
+from nshot.spaces.base import ComplexityOf
 
 from .config import space_from_dict
 from .optimizers import Decayed, OptimizerName, as_stored, check_optimizer, sgd_or_adamw
@@ -29,9 +30,9 @@ class Recipe:
     """Batch size that lr is for: at others it is scaled in proportion; 0: lr is as it is."""
     schedule: Literal["cosine", "calr"] = "cosine"
     """Decay to zero: cosine, or eq. 3's (1 - t/T)^γ with the subnet's own γ (table H)."""
-    complexity_of: Literal["paper", "own"] = "paper"
-    """Of the schedule calr, whose C(α): paper, that of the space that a preset's small networks stand for; own, these
-    networks'."""
+    complexity_of: ComplexityOf | None = None
+    """Whose C(α) calr takes: paper, the same subnet's at the paper's sizes, for which a preset's small network stands;
+    own, that of the network itself; None: paper where the sizes are a preset's and keep the paper's decisions."""
     warmup: int = 0
     """Epochs in which the learning rate rises linearly, on top of its schedule."""
     momentum: float = 0.9
@@ -63,9 +64,9 @@ class Recipe:
             check_positive(clip=self.clip)
         if self.warmup > self.epochs:
             raise UserError(f"warmup {self.warmup}: must not exceed the {self.epochs} epochs")
-        if self.complexity_of == "own" and self.schedule != "calr":
-            raise UserError("complexity_of own has no effect without --schedule calr")
         check_optimizer(self.optimizer, self.momentum, self.nesterov, self.decayed)
+        if self.complexity_of is not None and self.schedule != "calr":
+            raise UserError(f"complexity_of {self.complexity_of} has no effect without --schedule calr")
 
     @property
     def base_lr(self) -> float:
@@ -73,11 +74,25 @@ class Recipe:
         return self.lr * self.batch_size / self.lr_batch if self.lr_batch else self.lr
 
     def decay(self, space: Space, subnet: Subnet) -> float:
-        """γ(α) of eq. 4 of a subnet, by parameters and with the space's γ'; 1 where the schedule has no γ."""
+        """γ(α) of eq. 4 of a subnet, by parameters and with the space's γ'; 1 where the schedule has no γ.
+
+        Raises:
+            UserError: where γ(α) has no meaning: a space of networks all of one size, or ``complexity_of`` paper in a
+                space whose small networks have other decisions.
+        """
         if self.schedule != "calr":
             return 1.0
-        counted = space.represented if self.complexity_of == "paper" else space
-        return decay_ratio(counted.params(subnet), counted.params_range, space.gamma)
+        counted = space.counted(self.complexity_of or space.complexity_of)
+        try:
+            return decay_ratio(counted.params(subnet), counted.params_range, space.gamma)
+        except ValueError as error:
+            raise UserError(f"schedule 'calr' on space {space.name}: {error}") from None
+
+    def resolved(self, space: Space) -> "Recipe":
+        """The same, saying whose C(α) counts where it left that open: as a run folder keeps it."""
+        if self.complexity_of is not None or self.schedule != "calr":
+            return self
+        return replace(self, complexity_of=space.complexity_of)
 
     def factor(self, step: int, total_steps: int, decay: float) -> float:
         """What the schedule multiplies the learning rate of a step by; ``decay`` is the subnet's γ(α)."""
@@ -153,9 +168,9 @@ def recipe(name: str) -> Recipe:
 
 def completed(stored: dict[str, Any]) -> dict[str, Any]:
     """A stored configuration with a recipe and a space that an earlier version wrote, with what has become an option of
-    them since, as that version did it."""
+    them since, as that version did it: CaLR took the network's own C(α)."""
     values = as_stored(stored.get("recipe", {}))
-    if values.get("schedule") == "calr":  # an earlier version counted these networks' own
+    if values.get("schedule") == "calr":
         values = {"complexity_of": "own", **values}
     augment = asdict(Augment()) | values.get("augment", {})
     space = space_from_dict(stored["space"])

@@ -95,7 +95,11 @@ def retrain(
     total = config.recipe.epochs * batches.steps_per_epoch
     with torch.device("meta"):  # refuses what cannot be before any folder
         make_alone(space, subnet, config.recipe, config.seed)
-    described = {**dataclasses.asdict(config), "space": {"name": space.name, **space.sizes()}}
+    recipe = config.recipe.resolved(space)
+    described = {
+        **dataclasses.asdict(dataclasses.replace(config, recipe=recipe)),
+        "space": {"name": space.name, **space.sizes()},
+    }
     result: dict[str, Any] = {
         "arch": space.format(subnet),
         "subnet": list(subnet),

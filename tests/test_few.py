@@ -1,20 +1,25 @@
 """Few-shot runs: several supernets in one folder, each subnet run by its owner; beginning with a trained supernet."""
 
 import dataclasses
+import importlib
 import json
 import shutil
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from scipy.stats import kendalltau
 
 from helpers import nshot_
 from nshot import UserError
 from nshot.benchmarks.rank import rank_run
 from nshot.data.sources import load
 from nshot.errors import DivergedError
+from nshot.ranking.evaluate import evaluate
+from nshot.spaces import FewShot
 from nshot.strategies import Options, strategies
 from nshot.training.config import TrainConfig, preset
 from nshot.training.recipes import Recipe
@@ -177,3 +182,49 @@ def test_the_best_of_each_part_is_retrained_and_the_best_of_those_kept(run: Path
     assert result["test_accuracy"] == max(each)
     assert (out / result["folder"] / "network.safetensors").exists()
     assert result["folder"] in said
+
+
+# what one seed for all parts does (benchmarks/fsnas_seeds.py)
+
+
+@pytest.fixture
+def fsnas_seeds(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "benchmarks"))
+    return importlib.import_module("fsnas_seeds")
+
+
+def test_a_mixture_has_the_scores_of_the_supernet_of_its_parts(fsnas_seeds: ModuleType, config: TrainConfig) -> None:
+    space, count = config.space, 5
+    parts = strategies["fsnas"].parts(space, config.options, 0)
+    torch.manual_seed(0)
+    runs = [[part.supernet() for part in parts] for _ in range(count)]
+    batches = [(torch.randn(64, 3, 8, 8), torch.arange(64) % 10)]
+    rng = np.random.default_rng(0)
+    subnets = [space.sample(rng) for _ in range(40)]
+    owner = fsnas_seeds.owners(space, config, np.array([space.format(subnet) for subnet in subnets]))
+    assert owner.tolist() == [subnet[4] for subnet in subnets]  # the parts are the options of edge 3<-1
+    scores = np.stack([evaluate(FewShot(space, supernets), subnets, batches).mean_loss for supernets in runs])
+    for k, shift in [(0, 0), (3, 0), (2, 1), (4, 3)]:
+        taken = [(k + shift * i) % count for i in range(count)]
+        assert len(set(taken)) == (count if shift else 1)
+        mixture = FewShot(space, [runs[run][i] for i, run in enumerate(taken)])
+        expected = evaluate(mixture, subnets, batches).mean_loss
+        assert fsnas_seeds.mixed(scores, owner, k, shift) == pytest.approx(expected)
+
+
+def test_what_seeds_of_their_own_change_is_found(fsnas_seeds: ModuleType) -> None:
+    """Parts whose scores are off by what their run's seed says: alike within a run, so that only mixtures suffer."""
+    rng = np.random.default_rng(0)
+    true, owner = rng.normal(size=400), rng.integers(5, size=400)
+    tables = [{"true": true, "accuracy": true + 3 * run, "loss": rng.normal(size=400)} for run in range(7)]
+    found = fsnas_seeds.compared(tables, owner)
+    by_accuracy, by_loss = found["tau by accuracy"], found["tau by loss"]
+    assert by_accuracy["one seed"]["mean"] == pytest.approx(1)
+    assert by_accuracy["difference"]["high"] < -0.2
+    assert by_accuracy["difference"]["shown"]
+    assert by_loss["difference"]["shown"] is False
+    each = [
+        kendalltau(tables[0]["true"], [tables[(2 + d * o) % 7]["accuracy"][i] for i, o in enumerate(owner)]).statistic
+        for d in range(1, 7)
+    ]
+    assert by_accuracy["seeds of their own"]["values"][2] == pytest.approx(sum(each) / 6)

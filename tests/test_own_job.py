@@ -1,4 +1,4 @@
-"""The whole job on a folder of one's own images: the commands of the README's section, at small sizes."""
+"""The whole job on a folder of one's own images: by the README's command and step by step, at small sizes."""
 
 import json
 import os
@@ -20,13 +20,23 @@ from nshot.data.sources import load
 from test_export import ALONE
 
 README = Path(__file__).parent.parent / "README.md"
-# What makes it small; each command of the section gets these beside its own.
+STEPS = """
+nshot train spos --preset proxy --resolution 32 --schedule calr --ms first --dataset imagefolder:pets --out runs/pets
+nshot search runs/pets --max-params 300k
+nshot retrain runs/pets/search.json --out runs/pets-best
+nshot export runs/pets-best --to torch --out pets-network
+"""
+# What makes it small; each command gets these beside its own.
 SMALL = {
     "train": ["--channels", "4", "--epochs", "1", "--batch-size", "32", "--device", "cpu"],
     "search": ["--sample", "5", "--device", "cpu"],
     "retrain": ["--epochs", "2", "--batch-size", "32", "--lr", "0.02", "--device", "cpu"],
     "export": [],
 }
+AUTO = [
+    "--device", "cpu", "--train", "--channels", "4", "--epochs", "1", "--batch-size", "32", "--search", "--sample", "5",
+    "--retrain", "--epochs", "2", "--batch-size", "32", "--lr", "0.02",
+]  # fmt: skip
 
 
 def digits(folder: Path) -> list[str]:
@@ -57,14 +67,39 @@ def cifar(folder: Path) -> list[str]:
     return names
 
 
-def commands() -> list[list[str]]:
-    """Those of the README's section."""
-    section = README.read_text().partition("## Your own images")[2].partition("\n## ")[0]
-    return [shlex.split(line)[1:] for line in re.findall(r"^nshot .*$", section, re.MULTILINE)]
+def commands(text: str = STEPS) -> list[list[str]]:
+    return [shlex.split(line)[1:] for line in re.findall(r"^nshot .*$", text, re.MULTILINE)]
 
 
 @pytest.mark.parametrize("make", [digits, cifar])
-def test_the_readmes_commands_hand_a_network_over(make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_readmes_commands_lead_from_images_to_answers(
+    make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    section = README.read_text().partition("## Your own images")[2].partition("\n## ")[0]
+    names = make(tmp_path / "data" / "pets")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("NSHOT_DATA", raising=False)
+    auto, predict = commands(section)
+    status, said, err = nshot_(*auto, *AUTO)
+    assert (status, err) == (0, "")
+    assert "written: runs/pets/report.html" in said
+    photo = next(Path("data/pets/train", names[0]).iterdir())
+    photo.rename("photo.png")
+    Path("more").mkdir()
+    for path in Path("data/pets/train", names[1]).iterdir():
+        path.rename(Path("more", path.name))
+    status, said, err = nshot_(*predict)
+    assert (status, err) == (0, "")
+    assert all(re.search(rf"^photo\.png: .*{name}", said, re.MULTILINE) for name in names)
+    table = Path("answers.csv").read_text().splitlines()
+    assert len(table) == 2 + len(list(Path("more").iterdir()))
+    result = json.loads(Path("runs/pets/network/result.json").read_text())
+    assert result["params"] <= 300_000
+    assert result["classes"] == names
+
+
+@pytest.mark.parametrize("make", [digits, cifar])
+def test_single_commands_hand_a_network_over(make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = make(tmp_path / "data" / "pets")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("NSHOT_DATA", raising=False)

@@ -87,11 +87,16 @@ def _holds_bytes(kind: "pa.DataType") -> bool:
 
     if types.is_struct(kind):
         return any(part.name == "bytes" and _holds_bytes(part.type) for part in kind)
-    return types.is_binary(kind) or types.is_large_binary(kind)
+    return str(kind) in ("binary", "large_binary", "binary_view")
 
 
 def _holds_labels(kind: "pa.DataType") -> bool:
     import pyarrow.types as types
 
     plain = kind.value_type if types.is_dictionary(kind) else kind
-    return types.is_integer(plain) or types.is_string(plain) or types.is_large_string(plain) or types.is_boolean(plain)
+    return types.is_integer(plain) or holds_texts(plain)
+
+
+def holds_texts(kind: "pa.DataType") -> bool:
+    """Texts, or yes and no."""
+    return str(kind) in ("string", "large_string", "string_view", "bool")

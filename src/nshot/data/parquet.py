@@ -10,7 +10,7 @@ import torch
 
 from nshot.errors import UserError
 
-from .columns import Columns, columns_of
+from .columns import Columns, columns_of, holds_texts
 from .decode import check_memory, read, reason, stacked
 from .images import Images
 from .listing import PARTS, check_classes, find_parts
@@ -140,14 +140,16 @@ def _values(path: Path, columns: Columns, table: "pa.Table") -> np.ndarray:
 
     column = table.column(columns.label)
     kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-    texts = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_boolean(kind)
-    if column.null_count or not (pa.types.is_integer(kind) or (texts and not columns.names)):
+    if column.null_count or not (pa.types.is_integer(kind) or (holds_texts(kind) and not columns.names)):
         kinds = f"{kind} with {column.null_count} missing"
         wanted = "a whole number" if columns.names else "a whole number or a text"
         raise UserError(f"data file {path} has labels ({columns.label}) of type {kinds}: expected {wanted} each")
-    if pa.types.is_integer(kind):
-        return np.array(column.to_pylist(), np.int64)
-    return np.array([str(value) for value in column.to_pylist()], object)
+    values = column.to_pylist()
+    if not pa.types.is_integer(kind):
+        return np.array([str(value) for value in values], object)
+    if values and max(values) >= 2**63:
+        raise UserError(f"data file {path} has the label {max(values)} ({columns.label}): expected 0, 1, 2, ...")
+    return np.array(values, np.int64)
 
 
 def _names(train: Part, where: Path) -> tuple[str, ...]:

@@ -52,7 +52,7 @@ COLUMNS = {
     "word": pa.array(TEXTS).dictionary_encode(),
     "tame": pa.array([bool(i) for i in TWO]),
     "long": pa.array(TEXTS, pa.large_string()),
-    "view": pa.array(TEXTS, pa.string_view()),
+    "view": pa.array(TEXTS, getattr(pa, "string_view", pa.string)()),
     "byte": pa.array(THREE, pa.int8()),
     "number": pa.array(THREE).dictionary_encode(),
     "most": pa.array([2**64 - 1 if i else 0 for i in TWO], pa.uint64()),

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import auto
 import latency
 import small
 import spaces
@@ -28,6 +29,7 @@ def of_study(result: dict[str, Any]) -> str:
 
 # What writes the table of each file; a study's for those that are not named.
 TABLES: dict[str, Callable[[Any], str]] = {
+    "auto": auto.markdown,
     "spaces": spaces.markdown,
     "latency": latency.markdown,
     "small": small.markdown,

@@ -63,18 +63,18 @@ def markdown(result: dict[str, Any]) -> str:
     names = list(dict.fromkeys(name for row in result["rows"] for name in columns(row["seeds"])))
     shown = [name for name in names if OF_IMAGES not in name]
     lines = [f"### {result['title']}", "", f"Preset {result['preset']}.", ""]
+    there = [row for row in result["rows"] if row["seeds"] or row["failed"]]
     lines += _table(
         ["row", "paper", *shown, "seeds"],
-        [
-            [row["label"], _paper(row["paper"]), *(_cell(row, name) for name in shown), _state(row)]
-            for row in result["rows"]
-        ]
+        [[row["label"], _paper(row["paper"]), *(_cell(row, name) for name in shown), _state(row)] for row in there]
         + [
             [row["label"], _paper(row["paper"]), *("-" for _ in shown), "not run here"]
             for row in result.get("cited", [])
         ],
     )
-    if any(len(row["seeds"]) for row in result["rows"]):
+    if absent := [row["label"] for row in result["rows"] if row not in there]:
+        lines += ["", f"Not run yet: {'; '.join(absent)}."]
+    if any(row["seeds"] for row in there):
         lines += ["", _legend(names)]
     if most := result.get("ceiling"):
         told = ", ".join(f"{value:.2f} ({name})" for name, value in most.items())

@@ -168,6 +168,15 @@ def test_what_is_no_better_than_chance_is_said_loudly(tmp_path: Path) -> None:
     assert network
 
 
+@pytest.mark.parametrize(
+    ("phase", "flag"), [("", "--max-latency"), ("--train", "--epochs"), ("--search", "--sample"), ("--retrain", "--lr")]
+)
+def test_help_needs_no_data(phase: str, flag: str) -> None:
+    status, printed, _ = nshot_("auto", "imagefolder:nowhere", *filter(None, [phase]), "--help")
+    assert status == 0
+    assert flag in printed
+
+
 # what is seen
 
 

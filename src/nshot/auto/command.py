@@ -9,6 +9,8 @@ from nshot.errors import UserError
 from nshot.flags import Columns, Download, Where, Workers, parse, positional
 from nshot.search.limits import Limits
 from nshot.search.pick import How
+from nshot.training.config import TrainConfig
+from nshot.training.recipes import Recipe
 
 from .job import Job, run_job
 from .look import look, stored_side
@@ -45,6 +47,9 @@ def auto(args: list[str]) -> None:
     """Runs the job that the arguments ask for. Raises UserError as `run_job`, and for flags and data that cannot be."""
     name = positional(args, "auto", "DATA: imagefolder:FOLDER, parquet:FOLDER or a named data set")
     groups = split_at(args, tuple(PHASES))
+    for phase, default in (("--train", TrainConfig()), ("--search", How()), ("--retrain", Recipe())):
+        if {"-h", "--help"} & set(groups[phase]):  # answered without any data
+            overridden(default, {phase: ["--help"]}, phase)
     given = parse(Auto, groups[""], "auto DATA", WHAT)
     name = given.named(name)
     limits = Limits.of(given.max_params, given.max_flops, None, given.max_latency)

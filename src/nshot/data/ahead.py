@@ -65,8 +65,12 @@ class Ahead:
         self._next += 1
         try:
             batch, left_out = next(self._coming)
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
+        except (RuntimeError, ConnectionError, EOFError, FileNotFoundError) as error:
+            # The loader's own words, or what its queue meets where a process ends while it hands a batch over; errors
+            # inside a process come as "Caught ... in DataLoader worker".
+            if str(error).startswith("Caught") or (
+                type(error) is RuntimeError and "DataLoader worker" not in str(error)
+            ):
                 raise
             who = f"one of {self._workers} processes that make batches"
             raise UserError(f"{who} ended, perhaps for want of memory: start again, with fewer --workers") from None

@@ -1,5 +1,6 @@
 """Accuracy and loss of many subnets with a supernet's weights, on held-out images."""
 
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,11 +19,13 @@ from .calibrate import calibrate
 class Scores:
     """Per subnet (rows, in the order asked for) and image (columns): ``correct`` bool and ``loss`` float32 (S, N).
 
-    The loss is the cross entropy in nats. Kept per image, so that intervals over images can be had.
+    The loss is the cross entropy in nats. Kept per image, so that intervals over images can be had. ``seconds`` is
+    what the scoring took.
     """
 
     correct: np.ndarray
     loss: np.ndarray
+    seconds: float = 0.0
 
     @property
     def accuracy(self) -> np.ndarray:
@@ -53,6 +56,7 @@ def evaluate(
         calibration: batches of training images. Where given, each subnet is scored in evaluation mode, with running
             statistics computed afresh from them: for supernets whose batch norms have some.
     """
+    began = time.perf_counter()
     forms = [canonical(subnet) for subnet in subnets]
     rows = {form: row for row, form in enumerate(sorted(set(forms)))}  # sorted: neighbours share most
     if calibration:
@@ -61,7 +65,7 @@ def evaluate(
     else:
         hits, losses = _all(supernet, list(rows), batches)
     order = [rows[form] for form in forms]
-    return Scores(hits.numpy()[order], losses.numpy()[order])
+    return Scores(hits.numpy()[order], losses.numpy()[order], time.perf_counter() - began)
 
 
 def _all(supernet: nn.Module, forms: list[Subnet], batches: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:

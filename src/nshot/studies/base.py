@@ -25,8 +25,8 @@ class Scale:
     """How many validation images rank; None: all."""
     also: tuple[int, int] | None = None
     """A second ranking: of so many random subnets of the benchmark, on so many images."""
-    whole: tuple[int | None, int] = (None, 2048)
-    """Where the whole space is scored: how many of its canonical forms (None: all), and on how many images."""
+    whole: int = 2048
+    """On how many validation images (at most those there are) every subnet of the benchmark is scored, where it is."""
     overrides: dict[str, Any] = field(default_factory=dict)
     """Values of the configuration at this scale."""
     candidates: int = 1000
@@ -54,7 +54,7 @@ SCALES = {
         )
         for name in ("deep", "long", "proxy")
     },
-    "smoke": Scale("smoke", "digits", None, 40, 256, (60, 128), (300, 64), SMOKE, candidates=4, retrain_epochs=1),
+    "smoke": Scale("smoke", "digits", None, 40, 256, (60, 128), 64, SMOKE, candidates=4, retrain_epochs=1),
 }
 
 
@@ -95,6 +95,8 @@ class Measured(Setting):
 
     function: Callable[..., dict[str, Any]] = field(kw_only=True)
     arguments: dict[str, Any] = field(default_factory=dict)
+    benchmark: bool = False
+    """Whether the function takes the scale's benchmark too, as ``benchmark``."""
 
 
 @dataclass(frozen=True)
@@ -114,8 +116,8 @@ class Study:
     """A table of the paper, made from runs.
 
     ``measure`` says what its columns are: ``tau`` (Kendall's tau by accuracy and by loss), ``bias`` (CB and C³ for
-    each data set of the benchmark), ``own`` (what its rows' functions measured), or ``whole`` (what searches of the
-    whole space answer, by the benchmark). ``cited`` has the paper's figures of methods that are not run here.
+    each data set of the benchmark), ``own`` (what its rows' functions measured), or ``whole`` (what searches of
+    all the benchmark's subnets answer). ``cited`` has the paper's figures of methods that are not run here.
     ``axes`` names two columns: the picture then shows one by the other.
     """
 

@@ -37,7 +37,7 @@ def tau(folder: Path, job: Job, root: str | Path | None) -> dict[str, float]:
 def ceilings(folder: Path, job: Job, root: str | Path | None) -> dict[str, float]:
     """About how far the taus of each list can come, by column, as the rankings of one run have it.
 
-    Those of an earlier version and the scores of a whole space do not say it: it is computed then, where the benchmark
+    Those of an earlier version and the scores of all subnets do not say it: it is computed then, where the benchmark
     is on this machine.
     """
     found: dict[str, float] = {}
@@ -58,9 +58,7 @@ def _ceiling(folder: Path, name: str, job: Job, root: str | Path | None) -> dict
     except UserError:
         return None  # not on this machine
     table = folder / (SCORES if job.measured else f"{name}.parquet")
-    scored = [space.parse(arch) for arch in pq.read_table(table, columns=["arch"]).column("arch").to_pylist()]
-    forms = set(scored)
-    subnets = [each for each in benchmark.subnets if space.canonical(each) in forms] if job.measured else scored
+    subnets = [space.parse(arch) for arch in pq.read_table(table, columns=["arch"]).column("arch").to_pylist()]
     most = ceiling(space, benchmark, f"{job.config.dataset}_test", subnets)
     return None if most is None else asdict(most)
 

@@ -181,19 +181,20 @@ def _work(
 def _checked(group: list[Job], root: str | Path | None) -> Dataset:
     """The data set, once it is clear that all that the runs need is there."""
     config = group[0].config
-    for job in group:
-        if job.measured is None:
-            _check_ranking(job, root)
-            break
+    ranked = [job for job in group if job.measured is None]
+    judged = [job for job in group if job.measured is not None and job.measured.benchmark]
+    for job in ranked[:1] + judged[:1]:
+        _check_benchmark(job, root)
     return load(config.dataset, root=root, split=config.split, resolution=config.space.resolution)
 
 
-def _check_ranking(job: Job, root: str | Path | None) -> None:
+def _check_benchmark(job: Job, root: str | Path | None) -> None:
     config = job.config
     benchmark = read_benchmark(job.scale.benchmark, config.space, root)
-    if job.scale.subnets is not None:
+    listed = benchmark.subnets
+    if job.measured is None and job.scale.subnets is not None:
         listed = subnets_from_file(job.scale.subnets, config.space, data_root(root), benchmark.numbered)
-        benchmark.truth(f"{config.dataset}_test", listed)
+    benchmark.truth(f"{config.dataset}_test", listed)
 
 
 def with_classes(job: Job, data: Dataset) -> Job:
@@ -219,7 +220,10 @@ def _run_one(data: Dataset, job: Job, run: Path, folder: Path, root: str | Path 
             return f"{folder.name} failed with {run.name}"
         if job.measured is not None:
             folder.mkdir(parents=True, exist_ok=True)
-            figures = job.measured.function(job.config, data, run, folder, scale, **job.measured.arguments)
+            more = dict(job.measured.arguments)
+            if job.measured.benchmark:
+                more["benchmark"] = read_benchmark(scale.benchmark, job.config.space, root)
+            figures = job.measured.function(job.config, data, run, folder, scale, **more)
             write_json(folder / f"{job.result}.json", figures)
             return f"{folder.name} is measured"
         train(job.config, data, folder, device="cpu", say=lambda line: None)

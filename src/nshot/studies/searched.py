@@ -1,6 +1,5 @@
-"""The searches behind tables A, B, C, H, L and M: a supernet, its best subnet in a limit, and what that one reaches."""
+"""The searches behind tables B, C, H, L and M: a supernet, its best subnet in a limit, and what that one reaches."""
 
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from nshot.data.sources import Dataset
+from nshot.ranking.evaluate import Scores
 from nshot.search.limits import Limits
 from nshot.search.pick import pick
 from nshot.search.propose import random_subnets
@@ -31,14 +31,14 @@ def quiet(line: str) -> None:
 def retrained(config: TrainConfig, data: Dataset, run: Path, folder: Path, scale: Scale) -> dict[str, Any]:
     """Test accuracy of the best of random subnets, retrained (tables B, L, M)."""
     train(config, data, run, device="cpu", say=quiet)
-    subnets, accuracies, losses = _scored(run, data, scale, Limits())
-    best = subnets[int(np.lexsort((losses, -accuracies))[0])]
+    subnets, scores = _scored(run, data, scale, Limits())
+    best = subnets[int(np.lexsort((scores.mean_loss, -scores.accuracy))[0])]
     short = Recipe(epochs=scale.retrain_epochs, batch_size=64, lr=0.05)
     again = RetrainConfig(space=config.space, recipe=short, dataset=config.dataset, seed=config.seed)
     result = retrain(again, best, data, folder / "retrained", device="cpu", say=quiet)
     return {
         "retrained, test (%)": result["test_accuracy"],
-        "with supernet weights (%)": float(accuracies.max()),
+        "with supernet weights (%)": float(scores.accuracy.max()),
         "parameters (M)": result["params"] / 1e6,
     }
 
@@ -52,18 +52,16 @@ def searched(
     schedule: Literal["cosine", "calr"] = "cosine",
     complexity_of: ComplexityOf | None = None,
 ) -> dict[str, Any]:
-    """Tables A and H: the best of random subnets, retrained with this schedule, CaLR's by that C(α); of several
-    supernets, the best of each is retrained and the best of those kept (section D).
+    """Table H, and at the paper's scale A: the best of random subnets, retrained with this schedule, CaLR's by that
+    C(α); of several supernets, the best of each is retrained and the best of those kept (section D).
 
-    The search's minutes are those of one thread that trains and scores: of training by the seconds in its logs, so also
-    where it was killed and continued; of scoring as they pass.
+    The search's minutes are those of one thread that trains and scores, also where either was killed and continued.
     """
     train(config, data, run, device="cpu", say=quiet)
-    began = time.perf_counter()
-    subnets, accuracies, losses = _scored(run, data, scale, Limits())
-    minutes = training_minutes(run, config.batch_size) + (time.perf_counter() - began) / 60
+    subnets, scores = _scored(run, data, scale, Limits())
+    minutes = training_minutes(run, config.batch_size) + scores.seconds / 60
     supernet = load_run(run)[1]
-    figures = np.stack([accuracies, losses], axis=1)
+    figures = np.stack([scores.accuracy, scores.mean_loss], axis=1)
     count = scale.images or len(data.valid)
     found = pick(run, config, supernet, subnets, figures, count, Limits(), "accuracy")
     best = [tuple(row["subnet"]) for row in found.get("parts") or [found["best"]]]
@@ -100,13 +98,13 @@ def limited(
     for limit in limits:
         share = (limit * 1e6 - full[0]) / (full[1] - full[0])
         most = low + (high - low) * share
-        _, accuracies, _ = _scored(run, data, scale, Limits(max_params=round(most)))
-        found[f"best below limit {limit:g}M (%)"] = float(accuracies.max())
+        scores = _scored(run, data, scale, Limits(max_params=round(most)))[1]
+        found[f"best below limit {limit:g}M (%)"] = float(scores.accuracy.max())
     return found
 
 
-def _scored(run: Path, data: Dataset, scale: Scale, limits: Limits) -> tuple[list[Subnet], np.ndarray, np.ndarray]:
+def _scored(run: Path, data: Dataset, scale: Scale, limits: Limits) -> tuple[list[Subnet], Scores]:
     config, supernet = load_run(run)
     subnets = random_subnets(config.space, scale.candidates, limits, config.seed, supernet.canonical)
     scores, _ = score_run(run, config, supernet, subnets, images=scale.images, device="cpu", data=data)
-    return subnets, scores.accuracy, scores.mean_loss
+    return subnets, scores

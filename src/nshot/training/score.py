@@ -48,7 +48,8 @@ def score_run(
 ) -> tuple[Scores, dict[str, int]]:
     """Scores of subnets with a run's supernet on its validation images, in class-balanced batches.
 
-    What is scored is kept in the run folder until all are, so that a killed scoring continues.
+    What is scored is kept in the run folder until all are, so that a killed scoring continues; its seconds are those of
+    all its processes.
 
     Args:
         folder: the run folder.
@@ -84,7 +85,7 @@ def score_run(
     scores = store.finish()
     rows = {form: row for row, form in enumerate(forms)}
     order = [rows[canonical(subnet)] for subnet in subnets]
-    return Scores(scores.correct[order], scores.loss[order]), given.described
+    return Scores(scores.correct[order], scores.loss[order], scores.seconds), given.described
 
 
 def evaluator(
@@ -199,14 +200,16 @@ class PartialScores:
         self._chunks: list[Scores] = []
         while (path := self._path(len(self._chunks))).exists():
             with np.load(path) as part:
-                self._chunks.append(Scores(part["correct"], part["loss"]))
+                if "seconds" not in part:  # of an earlier version, which did not say: scored again
+                    break
+                self._chunks.append(Scores(part["correct"], part["loss"], float(part["seconds"])))
 
     def __len__(self) -> int:
         return sum(len(chunk.correct) for chunk in self._chunks)
 
     def append(self, chunk: Scores) -> None:
         buffer = io.BytesIO()
-        np.savez(buffer, correct=chunk.correct, loss=chunk.loss)
+        np.savez(buffer, correct=chunk.correct, loss=chunk.loss, seconds=chunk.seconds)
         write_atomically(self._path(len(self._chunks)), buffer.getvalue())
         self._chunks.append(chunk)
 
@@ -216,6 +219,7 @@ class PartialScores:
         return Scores(
             np.concatenate([chunk.correct for chunk in self._chunks]),
             np.concatenate([chunk.loss for chunk in self._chunks]),
+            sum(chunk.seconds for chunk in self._chunks),
         )
 
     def _path(self, index: int) -> Path:

@@ -1,6 +1,6 @@
 """What one seed for all parts of FSNAS does, against parts of seeds of their own.
 
-python benchmarks/fsnas_seeds.py --preset smoke --epochs 20 --seeds 23
+python benchmarks/fsnas_seeds.py --preset smoke --epochs 20 --seeds 5
 NSHOT_DATA=DATA python benchmarks/fsnas_seeds.py --preset proxy --epochs 3 --seeds 5
 
 Trains FSNAS with each of the seeds, which is the one arm. The other is made of the same parts: supernet k of shift d

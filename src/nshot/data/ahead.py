@@ -1,5 +1,7 @@
 """Batches made ahead of time by worker processes: decoding and augmentation beside the training."""
 
+import signal
+import threading
 from collections.abc import Callable, Iterator
 
 import torch
@@ -72,6 +74,7 @@ class Ahead:
                 type(error) is RuntimeError and "DataLoader worker" not in str(error)
             ):
                 raise
+            _calm()
             who = f"one of {self._workers} processes that make batches"
             raise UserError(f"{who} ended, perhaps for want of memory: start again, with fewer --workers") from None
         for name, why in left_out.items():
@@ -80,3 +83,9 @@ class Ahead:
             raise batch
         images, labels = batch
         return images.to(self._device, non_blocking=True), labels.to(self._device, non_blocking=True)
+
+
+def _calm() -> None:
+    """Takes torch's handler of ended processes away: it would raise its error again in whatever is done next."""
+    if threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGCHLD"):
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)

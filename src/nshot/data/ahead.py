@@ -74,7 +74,10 @@ class Ahead:
                 type(error) is RuntimeError and "DataLoader worker" not in str(error)
             ):
                 raise
-            _calm()
+            try:
+                _calm()
+            except RuntimeError:  # torch's own, for the same process
+                _calm()
             who = f"one of {self._workers} processes that make batches"
             raise UserError(f"{who} ended, perhaps for want of memory: start again, with fewer --workers") from None
         for name, why in left_out.items():

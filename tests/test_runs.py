@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import nshot.training.checkpoint as checkpoint
 import nshot.training.train as train_module
+from helpers import nshot_, refuse
 from nshot import UserError
 from nshot.data.augment import Augment
 from nshot.data.batches import TrainBatches
@@ -328,3 +329,30 @@ def test_an_adamw_run_resumes_bit_for_bit(config, digits, tmp_path) -> None:
     newest.unlink()  # goes on from the older one
     train(adam, digits, copy, device="cpu", say=lambda line: None)
     assert_identical(run, copy)
+
+
+@pytest.mark.parametrize(
+    ("name", "lacking", "flags"),
+    [
+        ("nasbench201", ["bias", "options.complexity_of"], "--no-bias --complexity-of own"),
+        ("darts", ["options.complexity_of"], "--complexity-of own"),
+        ("autoformer", ["decayed"], "--decayed all"),
+    ],
+)
+def test_the_command_that_is_told_goes_on_with_a_run_of_an_earlier_version(
+    name: str, lacking: list[str], flags: str, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    method = ["--schedule", "calr"] if "complexity" in flags else []
+    command = ["train", "spos", "--preset", "smoke", "--space", name, "--epochs", "1", *method, "--out", run]
+    assert nshot_(*command, *flags.split())[0] == 0
+    stored = json.loads((run / "config.json").read_text())
+    for key in lacking:
+        *path, last = key.split(".")
+        holder = stored["config"][path[0]] if path else stored["config"]
+        del holder[last]
+    (run / "config.json").write_text(json.dumps(stored))
+    told = refuse(*command).rsplit("goes on with ", 1)[1].split()
+    assert sorted(told) == sorted(flags.split())
+    assert nshot_(*command, *told)[0] == 0
+    assert "same options" in refuse(*command, *told, "--seed", "5")

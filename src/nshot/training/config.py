@@ -1,6 +1,7 @@
 """The configuration of a supernet run: frozen dataclasses, the paper's defaults, JSON there and back; presets."""
 
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -156,16 +157,19 @@ def bare_supernet(config: TrainConfig) -> Supernet:
     return supernet
 
 
-def differences(a: dict[str, Any], b: dict[str, Any], prefix: str = "") -> list[str]:
-    """What differs between two configurations, as ``name: a, not b``."""
-    found = []
+def differing(a: dict[str, Any], b: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """The entries that two configurations have not alike: dotted name, value in one, value in the other."""
     for key in sorted(a.keys() | b.keys()):
         left, right = a.get(key), b.get(key)
         if isinstance(left, dict) and isinstance(right, dict):
-            found += differences(left, right, f"{prefix}{key}.")
+            yield from differing(left, right, f"{prefix}{key}.")
         elif left != right:
-            found.append(f"{prefix}{key}: {left}, not {right}")
-    return found
+            yield f"{prefix}{key}", left, right
+
+
+def differences(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
+    """What differs between two configurations, as ``name: a, not b``."""
+    return [f"{name}: {left}, not {right}" for name, left, right in differing(a, b)]
 
 
 PRESETS = ("paper", "deep", "long", "proxy", "smoke")

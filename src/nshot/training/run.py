@@ -16,7 +16,7 @@ from nshot.errors import UserError
 from nshot.files import make_folder, write_atomically, write_json
 from nshot.spaces import FewShot, Supernet
 
-from .config import TrainConfig, bare_supernet, differences, from_dict
+from .config import TrainConfig, bare_supernet, differences, differing, from_dict
 
 WEIGHTS = "supernet.safetensors"
 PARTS = "parts"  # the kind of a run that is made of runs
@@ -110,10 +110,29 @@ def claim(
     if data is not None and all(line.startswith("space.num_classes: ") for line in changed):
         check_manifest(folder, data)  # which says more than how many classes there are now
     if changed:
-        raise UserError(f"{folder} holds another run ({'; '.join(changed)}): choose a new --out, or the same options")
+        raise UserError(
+            f"{folder} holds another run ({'; '.join(changed)}): {_remedy({'kind': '', **known}, before, now, free)}"
+        )
     if before != now:
         write_json(folder / "config.json", {**stored, "config": config})
     return True
+
+
+def _remedy(known: dict[str, Any], before: dict[str, Any], now: dict[str, Any], free: Collection[str]) -> str:
+    """How such a run goes on: of what has become an option since, a newer default has to be told off."""
+    names = [(name, was) for name, was, _ in differing(before, now) if name not in free]
+    if any(_holds(known, name.split(".")) for name, _ in names):
+        return "choose a new --out, or the same options"
+    return f"an earlier version began it, which goes on with {' '.join(_flag(name, was) for name, was in names)}"
+
+
+def _holds(values: Any, path: list[str]) -> bool:
+    return isinstance(values, dict) and path[0] in values and (not path[1:] or _holds(values[path[0]], path[1:]))
+
+
+def _flag(name: str, value: Any) -> str:
+    flag = name.rsplit(".", 1)[-1].replace("_", "-")
+    return f"--{'' if value else 'no-'}{flag}" if isinstance(value, bool) else f"--{flag} {value}"
 
 
 class Log:

@@ -45,8 +45,15 @@ def first_or_sleep(folder: Path, task: int) -> int:
     return task
 
 
-def threads() -> str:
-    return os.environ["OMP_NUM_THREADS"]
+def threads() -> tuple[int, int]:
+    """Of torch; and those that this process has more once torch has done work that many threads would share."""
+    import torch
+
+    torch.ones(8)  # what torch starts for any work
+    before = len(os.listdir("/proc/self/task")) if os.path.isdir("/proc/self/task") else 0
+    torch.ones(2000, 2000) @ torch.ones(2000, 2000)
+    torch.exp(torch.ones(4_000_000))
+    return torch.get_num_threads(), (len(os.listdir("/proc/self/task")) if before else 0) - before
 
 
 def alive(process: int) -> bool:
@@ -66,8 +73,10 @@ def within(seconds: float, happens) -> bool:
     return False
 
 
-def test_a_process_has_one_thread() -> None:
-    assert list(run_in_processes(threads, [()], 1)) == ["1"]
+def test_a_process_has_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert list(run_in_processes(threads, [()], 1)) == [(1, 0)]
+    assert os.environ["OMP_NUM_THREADS"] == "2"
 
 
 def test_processes_end_with_their_killed_caller(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from nshot.data.sources import load
 from nshot.flags import parse, take_space
 from nshot.report.draw import svg
 from nshot.report.run_data import DRAWN, SHOWN, fronts, retrain_flags, some
-from nshot.training.config import TrainConfig, preset
+from nshot.training.config import TrainConfig, from_dict, preset, to_dict
 from nshot.training.retrain import RetrainConfig
 from nshot.training.run import load_run, read_log
 from nshot.training.train import train
@@ -210,6 +210,8 @@ def test_flags_give_retraining_the_runs_sizes(name: str) -> None:
         config = parse(Command, flags, "retrain", "").config
         assert config.space.with_classes(10) == space.with_classes(10)
         assert config.dataset == "digits"
+        stored = json.loads(json.dumps(to_dict(TrainConfig(space=space, dataset="digits"))))  # as the page has it
+        assert shlex.split(retrain_flags(from_dict(stored))) == flags
 
 
 # in a browser

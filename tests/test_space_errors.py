@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 import nshot
 from helpers import nshot_, refuse
@@ -32,7 +34,11 @@ def test_impossible_sizes(space: str, flags: tuple[str, ...], message: str, work
     if works is not None:  # the smallest that works does
         sizes = preset("smoke", "spos", space).space.sizes() | {"resolution": int(works)}
         built = nshot.space(space, **{key: value for key, value in sizes.items() if key != "kept"})
-        assert built.params_range[0] > 0
+        subnet, images = built.sample(np.random.default_rng(0)), torch.randn(4, 3, int(works), int(works))
+        supernet = built.supernet(num_classes=5)
+        supernet(images, subnet).sum().backward()
+        assert supernet(images, subnet).shape == (4, 5)
+        assert any(weight.grad is not None and weight.grad.abs().sum() > 0 for weight in supernet.parameters())
 
 
 @pytest.mark.parametrize("space", nshot.list_spaces())

@@ -7,6 +7,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import nshot
@@ -15,6 +16,8 @@ from nshot import UserError
 from nshot.studies import runner
 from nshot.studies.base import SCALES, Measured, Row, Setting, Study, studies
 from nshot.studies.collect import Known, collect
+from nshot.studies.figure_c import drawn
+from nshot.studies.plot import draw
 from nshot.studies.runner import PROTOCOL, Job, is_done, jobs_of, run_jobs
 from nshot.studies.searched import limited, retrained
 from nshot.studies.summary import markdown
@@ -47,8 +50,52 @@ def test_every_table_is_written(folder: Path) -> None:
         assert [row["label"] for row in result["rows"]] == [row.label for row in studies[name].rows]
         assert all(row["seeds"].keys() == {"0"} and not row["failed"] for row in result["rows"])
         text = (folder / "out" / f"{name}-smoke.md").read_text()
-        assert all(f"| {row.label} |" in text for row in studies[name].rows)
-        assert (folder / "out" / f"{name}-smoke.png").stat().st_size > 5000
+        assert [line.split(" | ")[0][2:] for line in table_of(text)] == [row.label for row in studies[name].rows]
+        assert (folder / "out" / f"{name}-smoke.png").read_bytes().startswith(b"\x89PNG")
+
+
+def table_of(text: str) -> list[str]:
+    """Lines of the first table, without head and citations."""
+    head = next(line for line in text.splitlines() if line.startswith("| row | paper"))
+    lines = text[text.index(head) :].split("\n\n")[0].splitlines()[2:]
+    return [line for line in lines if "not run here" not in line]
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_tables_and_pictures_show_the_figures(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each number of the text is the JSON's to its last digit; each figure that the picture is of is drawn."""
+    result = json.loads((folder / "out" / f"{name}-smoke.json").read_text())
+    text = (folder / "out" / f"{name}-smoke.md").read_text()
+    head = next(line for line in text.splitlines() if line.startswith("| row | paper")).strip("| ").split(" | ")
+    for row, line in zip(result["rows"], table_of(text), strict=True):
+        cells = dict(zip(head, line.strip("| ").split(" | "), strict=True))
+        assert cells["seeds"] == "1"
+        figures = {key: value for key, value in row["seeds"]["0"].items() if key in cells and value is not None}
+        assert figures or "curve" in row["seeds"]["0"]
+        for column, value in figures.items():
+            assert float(cells[column].split(" ± ")[0]) == pytest.approx(value, rel=5e-3, abs=5e-4)
+    drawn_values = values_drawn(result, monkeypatch)
+    for figures in (row["seeds"]["0"] for row in result["rows"]):
+        if "curve" in figures:
+            wanted = figures["curve"]
+        elif result.get("axes"):
+            wanted = [figures[axis] for axis in result["axes"]]
+        elif len(result["rows"]) == 1:
+            wanted = list(figures.values())
+        else:
+            wanted = [next(iter(figures.values()))]
+        assert {round(value, 9) for value in wanted} <= drawn_values
+
+
+def values_drawn(result: dict, monkeypatch: pytest.MonkeyPatch) -> set[float]:
+    """All coordinates of the picture's lines."""
+    from matplotlib.figure import Figure
+
+    kept: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, path: kept.append(self))
+    draw(Path("unwritten.png"), result)
+    found = {float(z) for line in kept[0].axes[0].lines for xy in line.get_xydata().tolist() for z in xy}
+    return {round(value, 9) for value in found}
 
 
 def test_runs_are_shared(folder: Path) -> None:
@@ -327,6 +374,18 @@ def test_what_is_there_is_collected_without_running(folder: Path, tmp_path: Path
 
 
 def test_figure_c_is_drawn(tmp_path: Path) -> None:
+    """γ falls from 4 to 1/4, by the logarithm, the value or its exponential; below it every subnet is counted."""
     status, _, _ = nshot_("study", "figure-c", "--out", tmp_path)
     assert status == 0
-    assert (tmp_path / "figure-c.png").stat().st_size > 10_000
+    assert (tmp_path / "figure-c.png").read_bytes().startswith(b"\x89PNG")
+    top, bottom = drawn(nshot.space("nasbench201")).axes
+    low, high = 72_752, 1_524_272
+    scales = {"g = log": np.log, "g = linear": np.asarray, "g = exp": lambda c: np.exp(c / high)}
+    curves = {line.get_label(): line.get_xydata() for line in top.lines if line.get_label() in scales}
+    assert curves.keys() == scales.keys()
+    for label, scale in scales.items():
+        millions, gamma = curves[label].T
+        assert [millions[0], millions[-1]] == pytest.approx([low / 1e6, high / 1e6])
+        expected = np.interp(scale(1e6 * millions), scale(np.array([low, high])), [4, 1 / 4])
+        assert gamma == pytest.approx(expected, rel=1e-6)
+    assert sum(bar.get_height() for bar in bottom.patches) == 15_625

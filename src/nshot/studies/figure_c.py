@@ -1,15 +1,25 @@
 """Figure C: the decay ratio γ by complexity, for the three g."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from nshot.dynamic.calr import G, decay_ratio
 from nshot.spaces import Space
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 
 def figure_c(path: Path, space: Space) -> Path:
-    """Draws γ of eqs. i to iii over the space's range of parameters, above the share of subnets at each complexity."""
+    """Writes the picture of `drawn`."""
+    drawn(space).savefig(path)
+    return path
+
+
+def drawn(space: Space) -> "Figure":
+    """γ of eqs. i to iii over the space's range of parameters, above how many subnets there are at each complexity."""
     from matplotlib.figure import Figure
 
     low, high = space.params_range
@@ -27,5 +37,4 @@ def figure_c(path: Path, space: Space) -> Path:
     bottom.set_ylabel("subnets")
     for panel in (top, bottom):
         panel.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path)
-    return path
+    return figure

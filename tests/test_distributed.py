@@ -22,11 +22,11 @@ from nshot.training.config import TrainConfig, preset
 from nshot.training.train import new_supernet
 
 
-def together(*args: str | Path, processes: int = 2) -> subprocess.CompletedProcess[str]:
+def together(*args: str | Path, processes: int = 2, command: str = "train") -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    command = [*launcher, "-m", "nshot.cli", "train", *map(str, args)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True)
+    words = [*launcher, "-m", "nshot.cli", command, *map(str, args)]
+    return subprocess.run(words, env=environment, capture_output=True, text=True)
 
 
 def by_hand(config: TrainConfig, steps: int) -> dict[str, torch.Tensor]:
@@ -96,3 +96,11 @@ def test_a_batch_that_cannot_be_shared_is_refused(tmp_path: Path) -> None:
     done = together("spos", "--preset", "smoke", "--batch-size", "63", "--out", tmp_path / "run")
     assert "batch_size 63: must be a multiple of the 2 processes" in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("command", ["rank", "retrain"])
+def test_what_one_process_does_is_one_line_of_several(command: str, tmp_path: Path) -> None:
+    done = together(tmp_path / "run", command=command)
+    assert done.returncode != 0
+    said = [line for line in done.stderr.splitlines() if line.startswith("nshot: error: ")]
+    assert said == [f"nshot: error: 2 processes: nshot {command} is the work of one, start it without torchrun"]

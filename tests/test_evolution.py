@@ -331,8 +331,9 @@ def test_exhaustive_from_the_command_line(run: Path) -> None:
     found = json.loads((run / "search.json").read_text())
     assert found["candidates"] == len({space.canonical(subnet) for subnet in fitting}) > 10
     assert found["candidates"] == len(archived(run))
-    assert nshot_("search", run, "--method", "random", "--sample", str(space.size), *flags)[0] == 0
-    drawn = json.loads((run / "search.json").read_text())
+    drawing = ("--method", "random", "--sample", str(space.size), "--name", "drawn")
+    assert nshot_("search", run, *drawing, *flags)[0] == 0
+    drawn = json.loads((run / "drawn.json").read_text())
     assert drawn["candidates"] == found["candidates"] == len(archived(run))
     for row in (*found["top"], *drawn["top"]):
         assert space.canonical(tuple(row["subnet"])) == tuple(row["subnet"])

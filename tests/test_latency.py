@@ -243,7 +243,7 @@ def test_from_the_command_line(run: Path, monkeypatch: pytest.MonkeyPatch) -> No
     ("args", "message"),
     [
         (["search", "--max-latency", "3"], "time '3': write a number above 0 with its unit"),
-        (["search", "--max-latency", "0.1ms"], "no subnet keeps to max latency 0.1 ms"),
+        (["search", "--max-latency", "0.1ms", "--name", "quick"], "no subnet keeps to max latency 0.1 ms"),
         (["search", "--method", "nsga2", "--objectives", "accuracy,beauty"], "objectives accuracy, beauty: name two"),
         (["search", "--method", "nsga2", "--objectives", "latency"], "objectives latency: name two or more of"),
         (["latency", "--threads", "2"], "setting.threads: 1, not 2"),

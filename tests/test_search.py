@@ -224,7 +224,9 @@ def test_a_subnet_is_limited_by_what_is_handed_over(run, tmp_path):
     found = search_run(run, Limits(max_params=most), subnets=tmp_path / "list.json", images=32, device="cpu")
     assert (found["best"]["subnet"], found["best"]["params"]) == (list(lean), most)
     with pytest.raises(UserError, match="no subnet keeps to min params"):
-        search_run(run, Limits(min_params=most + 1), subnets=tmp_path / "list.json", images=32, device="cpu")
+        search_run(
+            run, Limits(min_params=most + 1), subnets=tmp_path / "list.json", images=32, name="least", device="cpu"
+        )
 
 
 # lists
@@ -341,7 +343,8 @@ def test_search_finds_the_best_of_a_list(by, limits, run, scored, tmp_path):
     subnets, accuracy, loss = scored
     path = tmp_path / "list.json"
     path.write_text(json.dumps(subnets))
-    found = search_run(run, limits, subnets=path, by=by, device="cpu")
+    name = f"by-{by}-{limits.max_params}"
+    found = search_run(run, limits, subnets=path, by=by, name=name, device="cpu")
     named = {SPACE.canonical(subnet): i for i, subnet in enumerate(subnets)}
     assert len(named) < len(subnets)
     subnets = [SPACE.canonical(subnet) for subnet in subnets]
@@ -356,7 +359,7 @@ def test_search_finds_the_best_of_a_list(by, limits, run, scored, tmp_path):
     assert best["subnet"] == list(subnets[order[0]])
     assert (best["accuracy"], best["loss"]) == pytest.approx((accuracy[order[0]], loss[order[0]]), rel=1e-4)
     assert (best["params"], best["flops"]) == (counted(subnets[order[0]]), SPACE.flops(subnets[order[0]]))
-    assert json.loads((run / "search.json").read_text()) == json.loads(json.dumps(found))
+    assert json.loads((run / f"{name}.json").read_text()) == json.loads(json.dumps(found))
 
 
 def test_accuracy_and_loss_disagree_on_these(scored):
@@ -367,9 +370,10 @@ def test_accuracy_and_loss_disagree_on_these(scored):
 
 def test_search_of_a_sample_is_repeatable(run):
     limits = Limits(max_params=9_000)
-    first = search_run(run, limits, How(sample=12, seed=3), images=64, device="cpu")
-    assert search_run(run, limits, How(sample=12, seed=3), images=64, device="cpu") == first
-    assert search_run(run, limits, How(sample=12, seed=4), images=64, device="cpu")["top"] != first["top"]
+    first = search_run(run, limits, How(sample=12, seed=3), images=64, name="third", device="cpu")
+    assert search_run(run, limits, How(sample=12, seed=3), images=64, name="third", device="cpu") == first
+    other = search_run(run, limits, How(sample=12, seed=4), images=64, name="fourth", device="cpu")
+    assert other["top"] != first["top"]
     assert (first["candidates"], first["images"]) == (12, 64)
     assert all(counted(tuple(row["subnet"])) <= 9_000 for row in first["top"])
 
@@ -386,8 +390,8 @@ def test_search_without_a_finished_run_is_refused(run, tmp_path):
 
 
 def test_choice_of_a_search(run):
-    best = search_run(run, Limits(), How(sample=5), images=32, device="cpu")["best"]
-    config, (subnet,) = read_choice(str(run / "search.json"))
+    best = search_run(run, Limits(), How(sample=5), images=32, name="five", device="cpu")["best"]
+    config, (subnet,) = read_choice(str(run / "five.json"))
     assert config.space.parse(subnet) == tuple(best["subnet"])
     assert (config.space, config.dataset) == (SPACE, "digits")
 

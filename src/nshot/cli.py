@@ -139,7 +139,7 @@ def search(args: list[str]) -> None:
     from nshot.report.search_plot import plot_search
     from nshot.report.tables import print_search
     from nshot.search.limits import Limits
-    from nshot.search.pick import SCORED, How, search_run
+    from nshot.search.pick import NAME, How, search_run
 
     @dataclass(frozen=True)
     class Search(Where):
@@ -162,6 +162,8 @@ def search(args: list[str]) -> None:
         calibration: int | None = None
         """Where the supernet's batch norms have running statistics: from how many batches of training images they are
         computed afresh for each subnet; default: 4."""
+        name: str = NAME
+        """Names the files written to the run folder; the same search is made again, another one needs another name."""
 
     run = Path(positional(args, "search", "RUN: a folder that nshot train made"))
     command = parse(Search, args, "search RUN", "Search a trained supernet's best subnet, under limits.")
@@ -173,14 +175,17 @@ def search(args: list[str]) -> None:
         by=command.by,
         images=command.images,
         calibration=command.calibration,
+        name=command.name,
         root=command.data_root,
         device=command.device,
     )
     print_search(result)
-    found = run / "search.json"
-    picture = plot_search(run / "search.png", result, pq.read_table(run / SCORED).to_pydict())
+    found = run / f"{command.name}.json"
+    scored = found.with_suffix(".parquet")
+    picture = plot_search(found.with_suffix(".png"), result, pq.read_table(scored).to_pydict())
     print(
-        f"written: {found}, {SCORED} and {picture.name}; retrain the best with: nshot retrain {found} --out NEW_FOLDER"
+        f"written: {found}, {scored.name} and {picture.name}; retrain the best with: "
+        f"nshot retrain {found} --out NEW_FOLDER"
     )
 
 
@@ -269,10 +274,19 @@ def _run(args: list[str]) -> int:
 
         print(f"nshot {version('nshot')}")
     elif args[0] in COMMANDS:
+        if (processes := int(os.environ.get("WORLD_SIZE", "1"))) > 1 and args[0] != "train":
+            return _refuse_processes(args[0], processes)
         return COMMANDS[args[0]](args[1:]) or 0
     else:
         raise UserError(f"unknown command {args[0]!r}: choose one of {', '.join(COMMANDS)}")
     return 0
+
+
+def _refuse_processes(command: str, processes: int) -> int:
+    """Says so in the first of torchrun's processes; another one that failed would have that one ended unheard."""
+    if os.environ.get("RANK", "0") != "0":
+        return 0
+    raise UserError(f"{processes} processes: nshot {command} is the work of one, start it without torchrun")
 
 
 if __name__ == "__main__":

@@ -178,7 +178,7 @@ def latency(args: list[str]) -> None:
     """measure what a run's subnets take on this machine: nshot latency RUN [--threads N] [--batch N]"""
     from nshot.report.tables import print_latency
     from nshot.search.latency import FILE, Setting, latency_of
-    from nshot.training.run import load_run
+    from nshot.training.run import held, load_run
 
     @dataclass(frozen=True)
     class Table:
@@ -190,7 +190,8 @@ def latency(args: list[str]) -> None:
     what = "Measure latencies of stand-alone networks on this machine, for nshot search --max-latency."
     command = parse(Table, args, "latency RUN", what)
     config, _ = load_run(run)
-    print_latency(latency_of(run, config.space, command.setting, samples=command.samples).table)
+    with held(run, "a measurement of latency"):
+        print_latency(latency_of(run, config.space, command.setting, samples=command.samples).table)
     print(f"written: {run / FILE}; search with: nshot search {run} --max-latency 3ms")
 
 

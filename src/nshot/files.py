@@ -4,6 +4,7 @@ import io
 import json
 import math
 import os
+import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unicodedata import category
@@ -37,9 +38,19 @@ def check_folder(folder: Path) -> None:
         raise UserError(f"folder {folder} cannot be made ({nearest} is a file): choose another")
 
 
+LONGEST = 255  # bytes of a file's name, on most file systems
+
+
+def check_length(path: Path) -> None:
+    """Raises UserError for a path of which a name is longer than file systems take."""
+    for part in path.parts:
+        if (size := len(os.fsencode(part))) > LONGEST:
+            raise UserError(f"name {shown(part[:40])}...: {size} bytes, and a file's name has at most {LONGEST}")
+
+
 def write_atomically(path: Path, data: bytes) -> None:
     """Writes a file so that a crash leaves the old one or the new one, never a part."""
-    partial = path.with_name(f".{path.name}.partial")
+    partial = path.with_name(f".{secrets.token_hex(8)}.partial")  # its own, whoever else writes this file
     try:
         with open(partial, "wb") as stream:
             stream.write(data)

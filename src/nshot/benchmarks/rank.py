@@ -16,7 +16,9 @@ from nshot.ranking.metrics import kendall_tau, spearman, top_tau
 from nshot.seeding import generator
 from nshot.spaces import Space, Subnet
 from nshot.spaces.lists import subnets_from_file
-from nshot.training.run import load_run
+from nshot.training.distributed import alone
+from nshot.training.naming import check_name
+from nshot.training.run import held, load_run
 from nshot.training.score import score_run
 
 from .ceiling import Ceiling, ceiling
@@ -127,14 +129,14 @@ def rank_run(
     Raises:
         UserError: for a run, benchmark, list or number that cannot be used.
     """
+    alone("a ranking")
     config, supernet = load_run(run)
     if subnets is not None and sample is not None:
         raise UserError(f"sample {sample} has no effect with --subnets: the list is ranked whole")
     sample = SAMPLE if sample is None else sample
     if sample < 0:
         raise UserError(f"sample {sample}: must be at least 1, or 0 for all")
-    if not name or Path(name).name != name:
-        raise UserError(f"name {name!r}: must be a file name without folders")
+    check_name(Path(run), name, "ranking")
     column = column or f"{config.dataset}_test"
     table = read_benchmark(benchmark, config.space, root)
     if subnets is not None:
@@ -148,9 +150,10 @@ def rank_run(
         raise UserError(f"a ranking needs at least 2 subnets, not {len(chosen)}")
     truth = table.truth(column, chosen)
     where: dict[str, Any] = {"root": root, "device": device, "data": data}
-    scores, scored = score_run(Path(run), config, supernet, chosen, images=images, calibration=calibration, **where)
-    ranking = compare(config.space, chosen, scores, truth, ceiling=ceiling(config.space, table, column, chosen))
     listed = str(subnets) if subnets else f"sample of {sample}"
-    described = {"benchmark": benchmark, "column": column, "list": listed, "score": scored}
-    write_ranking(Path(run), name, config.space, ranking, described)
+    with held(Path(run), "a ranking"):
+        scores, scored = score_run(Path(run), config, supernet, chosen, images=images, calibration=calibration, **where)
+        ranking = compare(config.space, chosen, scores, truth, ceiling=ceiling(config.space, table, column, chosen))
+        described = {"benchmark": benchmark, "column": column, "list": listed, "score": scored}
+        write_ranking(Path(run), name, config.space, ranking, described)
     return ranking, column

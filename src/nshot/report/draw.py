@@ -11,6 +11,7 @@ from nshot.files import write_atomically
 from nshot.spaces import Space, Subnet
 from nshot.spaces.drawing import Drawing, Graph
 from nshot.training.config import space_from_dict
+from nshot.training.naming import search_in
 
 from .paint import FONT, MARGIN, SOFT, TEXT, PaintedChain, PaintedGraph, write
 
@@ -81,6 +82,15 @@ def draw(space: Space, subnet: Subnet, path: Path) -> Path:
     return path
 
 
+def chosen_in(folder: Path) -> Path:
+    """The JSON file of a folder that names a subnet; raises UserError where there is none, or several are meant."""
+    named = [folder / name for name in ("result.json", "search.json") if (folder / name).exists()]
+    found = named[0] if named else search_in(folder)
+    if found is None:
+        raise UserError(f"{folder} has no search.json or result.json: make one with nshot search or nshot retrain")
+    return found
+
+
 def read_drawn(choice: str, default: Space) -> tuple[Space, str]:
     """The space and the notation of a subnet: that of a search.json, a result.json or a folder that has one of them
     (of several the best), else the text itself in the default space.
@@ -90,10 +100,7 @@ def read_drawn(choice: str, default: Space) -> tuple[Space, str]:
     """
     path = Path(choice)
     if os.path.isdir(choice):
-        files = [path / name for name in ("result.json", "search.json") if (path / name).exists()]
-        if not files:
-            raise UserError(f"{choice} has no search.json or result.json: make one with nshot search or nshot retrain")
-        path = files[0]
+        path = chosen_in(path)
     if path.suffix != ".json":
         return default, choice
     try:

@@ -144,11 +144,13 @@ def _number(value: float | None) -> str:
 
 
 def _search(run: Path, config: TrainConfig, data: dict[str, Any]) -> str:
-    search = run_data.read_search(run)
-    if search is None:
+    files = run_data.search_files(run)
+    if not files:
         command = f"nshot search {shlex.quote(str(run))}"
         return section("Search", absent("No subnet was searched. This searches the best:", command))
-    everything = run_data.evaluated(run, config.space, search)
+    found = [run_data.read_search(path) for path in files]
+    search = found[0]
+    everything = run_data.evaluated(files[0], config.space, search)
     whole = run_data.fronts(everything)
     rows = run_data.thinned(everything, {0, *whole["params"], *whole["flops"], *range(len(search["top"]))})
     fronts = run_data.fronts(rows)
@@ -162,6 +164,7 @@ def _search(run: Path, config: TrainConfig, data: dict[str, Any]) -> str:
     }
     shown = f"; {len(rows):,} are shown" if len(rows) < len(everything) else ""
     line = (
+        f"{files[0].stem}: {run_data.how_text(search)}. "
         f"{len(everything):,} subnets were evaluated on {search['images']:,} images, "
         f"{run_data.limits_text(search)}{shown}. The best by {search['by']}: "
         f"{rows[0]['accuracy']:.2f} %, {rows[0]['params']:,} parameters, {rows[0]['flops']:,} FLOPs."
@@ -174,9 +177,28 @@ def _search(run: Path, config: TrainConfig, data: dict[str, Any]) -> str:
         '<span style="--swatch: white; --edge: 2px solid #202124">best</span></p>'
         '<p class="soft">Point at a subnet to see it, click to keep it.</p>'
     )
-    return section(
-        "Search", f"<p>{escape(line)}</p>", f'<div class="pair"><div>{plot}</div>{SUBNET}</div>', _front(rows, fronts)
-    )
+    shown_ = f'<div class="pair"><div>{plot}</div>{SUBNET}</div>'
+    return section("Search", _searches(files, found), f"<p>{escape(line)}</p>", shown_, _front(rows, fronts))
+
+
+def _searches(files: list[Path], found: list[dict[str, Any]]) -> str:
+    """A row a search, where there are several."""
+    if len(found) == 1:
+        return ""
+    rows = [
+        [
+            escape(path.stem),
+            escape(run_data.how_text(search)),
+            escape(run_data.limits_text(search)),
+            f"{search['candidates']:,}",
+            f"{search['best']['accuracy']:.2f}",
+            f"{search['best']['params']:,}",
+            f"{search['best']['flops']:,}",
+        ]
+        for path, search in zip(files, found, strict=True)
+    ]
+    head = ["name", "how", "limits", "subnets", "best, accuracy %", "parameters", "FLOPs"]
+    return f"{table(head, rows)}<p>The first is shown.</p>"
 
 
 def _front(rows: list[dict[str, Any]], fronts: dict[str, list[int]]) -> str:

@@ -13,9 +13,9 @@ from nshot.benchmarks.ceiling import Ceiling
 from nshot.benchmarks.table import read_benchmark
 from nshot.errors import UserError
 from nshot.search.pareto import front
-from nshot.search.pick import SCORED
 from nshot.spaces import Space
 from nshot.training.config import TrainConfig
+from nshot.training.naming import kind_of, searches
 from nshot.training.run import WEIGHTS, read_log
 
 from .draw import svg
@@ -60,7 +60,8 @@ def rankings(run: Path) -> list[tuple[str, dict[str, Any], list[Row]]]:
     import pyarrow.parquet as pq
 
     found = []
-    for path in sorted(path for path in run.glob("*.parquet") if path.name != SCORED):
+    searched = {"search.json"} | {path.name for path in searches(run)}
+    for path in sorted(path for path in run.glob("*.parquet") if path.with_suffix(".json").name not in searched):
         try:
             summary = json.loads(path.with_suffix(".json").read_text())
             table = pq.read_table(path, columns=["arch", "params", "flops", "accuracy", "loss", "true"])
@@ -85,32 +86,47 @@ def ranking_command(run: Path, config: TrainConfig) -> str:
     return f"nshot rank {shlex.quote(str(run))} --benchmark TABLE.parquet"
 
 
-def read_search(run: Path) -> dict[str, Any] | None:
-    """The run's search.json; None where there is none. Raises UserError for one that is broken."""
+def search_files(run: Path) -> list[Path]:
+    """The run's searches, that of the default name first, though it be broken."""
+    default = run / "search.json"
+    broken = default.exists() and kind_of(default) != "search"
+    return [*([default] if broken else []), *searches(run)]
+
+
+def read_search(path: Path) -> dict[str, Any]:
+    """What a search's JSON holds. Raises UserError where it is broken."""
     try:
-        found = json.loads((run / "search.json").read_text())
+        found = json.loads(path.read_text())
         rows = [found["best"], *found["top"], *found.get("parts", ()), *found.get("front", ())]
         missing = [key for key in ("images", "limits", "by") if key not in found]
         missing += sorted({key for row in rows for key in ROW if key not in row})
         if missing:
             raise ValueError(f"it lacks {', '.join(missing)}")
         return found
-    except FileNotFoundError:
-        return None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{run / 'search.json'} is no search result ({error}): make it again with nshot search {run}"
-        ) from None
+        again = f"nshot search {shlex.quote(str(path.parent))} --name {shlex.quote(path.stem)}"
+        raise UserError(f"{path} is no search result ({error}): make it again with {again}") from None
 
 
-def evaluated(run: Path, space: Space, search: dict[str, Any]) -> list[Row]:
-    """The subnets that the search scored, as search.json writes them, its own first."""
+def how_text(search: dict[str, Any]) -> str:
+    """How the search proposed subnets, for people: ``random, seed 0, sample 1,000``."""
+    how = dict(search.get("search") or {"method": "unknown"})
+    rest = {key: ", ".join(value) if isinstance(value, list) else value for key, value in how.items()}
+    method = rest.pop("method")
+    return ", ".join(
+        [method, *(f"{key} {value:,}" if isinstance(value, int) else f"{key} {value}" for key, value in rest.items())]
+    )
+
+
+def evaluated(path: Path, space: Space, search: dict[str, Any]) -> list[Row]:
+    """The subnets that the search of this JSON scored, as it writes them, its own first."""
     import pyarrow.parquet as pq
 
     named: dict[str, Row] = {}
     for row in [search["best"], *search["top"], *search.get("parts", ()), *search.get("front", ())]:
         named.setdefault(row["arch"], row)
-    scored = pq.read_table(run / SCORED).to_pylist() if (run / SCORED).exists() else []
+    table = path.with_suffix(".parquet")
+    scored = pq.read_table(table).to_pylist() if table.exists() else []
     others = [row for row in scored if row["arch"] not in named]
     return [*named.values(), *({**row, "subnet": list(space.parse(row["arch"]))} for row in others)]
 

@@ -1,82 +1,34 @@
 """Picks the best subnet of a trained supernet among proposed ones, by accuracy or by loss on held-out images."""
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pyarrow as pa
-from tyro.constructors import PrimitiveConstructorSpec
 
 from nshot.data.sources import Dataset, data_root
-from nshot.errors import UserError, check_choices, check_whole
+from nshot.errors import UserError
 from nshot.files import write_json, write_parquet
 from nshot.spaces import FewShot, Space, Subnet, Supernet
 from nshot.spaces.lists import subnets_from_file
 from nshot.training.config import TrainConfig
-from nshot.training.run import load_run
+from nshot.training.distributed import alone
+from nshot.training.naming import check_name
+from nshot.training.run import held, load_run, versions
 from nshot.training.score import evaluator
 
 from .archive import Archive
 from .evolution import Evolution, evolve
+from .how import How, check_same, list_record
 from .latency import Latency, latency_of
 from .limits import Limits
-from .pareto import OBJECTIVES, Objective, check_objectives, front, nsga2, objective_values
+from .pareto import Objective, front, nsga2, objective_values
 from .propose import all_subnets, random_subnets, within
 
 Score = Literal["accuracy", "loss"]
-Method = Literal["random", "exhaustive", "evolution", "nsga2"]
-SCORED = "search.parquet"
-
-
-def _split(texts: list[str]) -> tuple[str, ...]:
-    return tuple(name for text in texts for name in text.split(",") if name)
-
-
-Objectives = Annotated[
-    tuple[Objective, ...],
-    PrimitiveConstructorSpec(
-        nargs="*",
-        metavar=f"{{{','.join(OBJECTIVES)}}}",
-        instance_from_str=cast(Any, _split),
-        is_instance=lambda value: isinstance(value, tuple),
-        str_from_instance=list,
-    ),
-]
-
-
-@dataclasses.dataclass(frozen=True)
-class How:
-    """How subnets are proposed."""
-
-    method: Method = "random"
-    """random; exhaustive, every subnet of a small space; evolution, the paper's; nsga2, with several objectives."""
-    sample: int = 1000
-    """Of random: how many subnets, all within the limits."""
-    population: int = 50
-    """Of evolution and nsga2: subnets of a generation."""
-    generations: int = 20
-    """Of evolution and nsga2."""
-    objectives: Objectives = ("accuracy", "params")
-    """Of nsga2: two or more of accuracy, loss, params, flops, latency; separated by commas or spaces."""
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        check_choices(self)
-        check_whole(1, sample=self.sample, generations=self.generations)
-        check_whole(2, population=self.population)
-        check_whole(0, seed=self.seed)
-        check_objectives(self.objectives)
-        for name, methods in (
-            ("sample", ("random",)),
-            ("population", ("evolution", "nsga2")),
-            ("generations", ("evolution", "nsga2")),
-            ("objectives", ("nsga2",)),
-        ):
-            if self.method not in methods and getattr(self, name) != type(self).__dataclass_fields__[name].default:
-                raise UserError(f"{name} {getattr(self, name)} has no effect without --method {' or '.join(methods)}")
+NAME = "search"  # of the files of a search that is given no other
 
 
 def search_run(
@@ -88,6 +40,7 @@ def search_run(
     by: Score = "accuracy",
     images: int | None = None,
     calibration: int | None = None,
+    name: str = NAME,
     root: str | Path | None = None,
     device: str = "auto",
     data: Dataset | None = None,
@@ -107,6 +60,7 @@ def search_run(
         by: the score; ties of one are broken by the other.
         images: so many validation images, a stratified sample; default all.
         calibration: as `score_run` has it.
+        name: of the files written. The same search by the same name is made again; another one is refused.
         root: data root.
         device: Fabric's accelerator.
         data: the run's data set, where it is loaded already.
@@ -116,29 +70,47 @@ def search_run(
         As `pick`.
 
     Raises:
-        UserError: for a run, list, latency table or number that cannot be used, and limits that no subnet keeps to.
+        UserError: for a run, list, latency table, name or number that cannot be used, limits that no subnet keeps to,
+            and a run folder that another process holds.
     """
+    alone("a search")
     how = how or How()
     if by not in get_args(Score):
         raise UserError(f"unknown score {by!r}: choose one of {', '.join(get_args(Score))}")
     if subnets is not None and how != How():
         raise UserError(f"subnets {subnets}: a list is scored whole, leave out --method, --sample and --seed")
     config, supernet = load_run(run)
-    objectives = how.objectives if how.method == "nsga2" and subnets is None else None
-    timed = limits.max_latency is not None or "latency" in (objectives or ())
-    latency = latency_of(run, config.space, say=say) if timed else None
-    limits = limits.by(latency)
-    listed = None
-    if subnets is not None:
-        named = subnets_from_file(subnets, config.space, data_root(root))
-        listed = within(config.space, list(dict.fromkeys(map(supernet.canonical, named))), limits)
-    evaluate, count, identity = evaluator(
-        run, config, supernet, images=images, calibration=calibration, root=root, device=device, data=data
-    )
-    archive = Archive(evaluate, supernet.canonical, run / f".search-{identity}.jsonl")
-    candidates = listed or _proposed(config.space, archive, limits, how, by, say)
-    figures = archive(candidates)
-    return pick(run, config, supernet, candidates, figures, count, limits, by, objectives, latency)
+    check_name(run, name, "search")
+    with held(run, "a search"):
+        named = [] if subnets is None else subnets_from_file(subnets, config.space, data_root(root))
+        evaluate, score, identity = evaluator(
+            run, config, supernet, images=images, calibration=calibration, root=root, device=device, data=data
+        )
+        made = {"search": how.record() if subnets is None else list_record(subnets, named), "score": score}
+        check_same(run / f"{name}.json", {**made, "by": by, "limits": limits.record()})
+        objectives = how.objectives if how.method == "nsga2" and subnets is None else None
+        timed = limits.max_latency is not None or "latency" in (objectives or ())
+        latency = latency_of(run, config.space, say=say) if timed else None
+        limits = limits.by(latency)
+        listed = None
+        if subnets is not None:
+            listed = within(config.space, list(dict.fromkeys(map(supernet.canonical, named))), limits)
+        archive = Archive(evaluate, supernet.canonical, run / f".search-{identity}.jsonl")
+        candidates = listed or _proposed(config.space, archive, limits, how, by, say)
+        figures = archive(candidates)
+        return pick(
+            run,
+            config,
+            supernet,
+            candidates,
+            figures,
+            made,
+            limits,
+            by,
+            objectives=objectives,
+            latency=latency,
+            name=name,
+        )
 
 
 def _proposed(
@@ -183,13 +155,15 @@ def pick(
     supernet: Supernet,
     subnets: Sequence[Subnet],
     figures: np.ndarray,
-    images: int,
+    made: dict[str, Any],
     limits: Limits,
     by: Score,
+    *,
     objectives: Sequence[Objective] | None = None,
     latency: Latency | None = None,
+    name: str = NAME,
 ) -> dict[str, Any]:
-    """Writes the ten best of scored subnets to ``search.json`` in the run folder, and all to ``search.parquet``.
+    """Writes the ten best of scored subnets to ``<name>.json`` in the run folder, and all to ``<name>.parquet``.
 
     Args:
         run: a finished run.
@@ -197,17 +171,19 @@ def pick(
         supernet: what scored.
         subnets: the candidates, all within the limits: leanest members of canonical forms, none twice.
         figures: theirs, accuracy in percent and loss (S, 2).
-        images: on how many images.
+        made: how they came about: ``search``, the method and its settings, and ``score``, what they were scored on.
         limits: what they kept to, for the record.
         by: the score; ties of one are broken by the other.
         objectives: whose best compromises are wanted too.
         latency: tells milliseconds, which then are among the costs.
+        name: of the files.
 
     Returns:
-        What search.json holds: ``best`` and the ten best, each with arch, costs, accuracy and loss; of several
-        supernets also ``parts``, the best of each, which few-shot NAS retrains all (section D of the supplement); with
-        ``objectives`` also ``front``, the subnets that no other beats in all of them. With ``latency`` each has
-        ``latency_ms``, as the table predicts it, and the best and the front ``measured_ms`` too.
+        What the JSON holds: ``search``, ``score`` and ``versions``, how it came about; ``best`` and the ten best, each
+        with arch, costs, accuracy and loss; of several supernets also ``parts``, the best of each, which few-shot NAS
+        retrains all (section D of the supplement); with ``objectives`` also ``front``, the subnets that no other beats
+        in all of them. With ``latency`` each has ``latency_ms``, as the table predicts it, and the best and the front
+        ``measured_ms`` too.
     """
     accuracy, loss = figures.T
     keys = (-accuracy, loss)
@@ -223,10 +199,12 @@ def pick(
     result = {
         "space": {"name": space.name, **space.sizes()},
         "dataset": config.dataset,
+        **made,
+        "versions": versions(),
         "by": by,
         "limits": limits.record(),
         "candidates": len(subnets),
-        "images": images,
+        "images": made["score"]["images"],
         "best": top[0],
         "top": top,
     }
@@ -245,8 +223,8 @@ def pick(
         chosen = [top[0], *front_rows]
         for entry, ms in zip(chosen, latency.measured([entry["subnet"] for entry in chosen]), strict=True):
             entry["measured_ms"] = ms
-    write_parquet(run / SCORED, pa.table(scored))
-    write_json(run / "search.json", result)
+    write_parquet(run / f"{name}.parquet", pa.table(scored))
+    write_json(run / f"{name}.json", result)
     return result
 
 

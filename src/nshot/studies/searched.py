@@ -10,7 +10,7 @@ import numpy as np
 from nshot.data.sources import Dataset
 from nshot.ranking.evaluate import Scores
 from nshot.search.limits import Limits
-from nshot.search.pick import pick
+from nshot.search.pick import How, pick
 from nshot.search.propose import random_subnets
 from nshot.spaces import Subnet
 from nshot.spaces.base import ComplexityOf
@@ -31,7 +31,7 @@ def quiet(line: str) -> None:
 def retrained(config: TrainConfig, data: Dataset, run: Path, folder: Path, scale: Scale) -> dict[str, Any]:
     """Test accuracy of the best of random subnets, retrained (tables B, L, M)."""
     train(config, data, run, device="cpu", say=quiet)
-    subnets, scores = _scored(run, data, scale, Limits())
+    subnets, scores, _ = _scored(run, data, scale, Limits())
     best = subnets[int(np.lexsort((scores.mean_loss, -scores.accuracy))[0])]
     short = Recipe(epochs=scale.retrain_epochs, batch_size=64, lr=0.05)
     again = RetrainConfig(space=config.space, recipe=short, dataset=config.dataset, seed=config.seed)
@@ -58,12 +58,12 @@ def searched(
     The search's minutes are those of one thread that trains and scores, also where either was killed and continued.
     """
     train(config, data, run, device="cpu", say=quiet)
-    subnets, scores = _scored(run, data, scale, Limits())
+    subnets, scores, score = _scored(run, data, scale, Limits())
     minutes = training_minutes(run, config.batch_size) + scores.seconds / 60
     supernet = load_run(run)[1]
     figures = np.stack([scores.accuracy, scores.mean_loss], axis=1)
-    count = scale.images or len(data.valid)
-    found = pick(run, config, supernet, subnets, figures, count, Limits(), "accuracy")
+    made = {"search": How(sample=scale.candidates, seed=config.seed).record(), "score": score}
+    found = pick(run, config, supernet, subnets, figures, made, Limits(), "accuracy")
     best = [tuple(row["subnet"]) for row in found.get("parts") or [found["best"]]]
     how = recipe("cifar") if scale.preset == "paper" else Recipe(epochs=scale.retrain_epochs, batch_size=64, lr=0.05)
     how = replace(how, schedule=schedule, complexity_of=complexity_of)
@@ -103,8 +103,8 @@ def limited(
     return found
 
 
-def _scored(run: Path, data: Dataset, scale: Scale, limits: Limits) -> tuple[list[Subnet], Scores]:
+def _scored(run: Path, data: Dataset, scale: Scale, limits: Limits) -> tuple[list[Subnet], Scores, dict[str, int]]:
     config, supernet = load_run(run)
     subnets = random_subnets(config.space, scale.candidates, limits, config.seed, supernet.canonical)
-    scores, _ = score_run(run, config, supernet, subnets, images=scale.images, device="cpu", data=data)
-    return subnets, scores
+    scores, score = score_run(run, config, supernet, subnets, images=scale.images, device="cpu", data=data)
+    return subnets, scores, score

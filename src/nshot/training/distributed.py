@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from nshot.errors import UserError
 from nshot.seeding import generator
 
 
@@ -23,6 +24,12 @@ def size() -> int:
 def rank() -> int:
     """Which one this is; 0 alone writes the run folder."""
     return int(os.environ.get("RANK", "0"))
+
+
+def alone(what: str) -> None:
+    """Raises UserError where torchrun started several processes: ``what`` is the work of one."""
+    if size() > 1:
+        raise UserError(f"{size()} processes: {what} is made in one, start without torchrun; nshot train takes several")
 
 
 def own_seed(seed: int) -> int:

@@ -79,8 +79,7 @@ def retrain(
     Raises:
         UserError: for values that do not fit together, and as `execute`.
     """
-    if distributed.size() > 1:
-        raise UserError(f"{distributed.size()} processes: a network is retrained in one, start without torchrun")
+    distributed.alone("a retraining")
     check_whole(0, workers=workers)
     folder = Path(out)
     space = config.space.with_classes(data.classes)

@@ -2,9 +2,12 @@
 
 import fcntl
 import json
+import os
 import platform
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +16,11 @@ import torch
 from nshot.data.manifest import MANIFEST, check_manifest, write_manifest
 from nshot.data.sources import Dataset
 from nshot.errors import UserError
-from nshot.files import make_folder, write_atomically, write_json
+from nshot.files import make_folder, shown, write_atomically, write_json
 from nshot.spaces import FewShot, Supernet
 
 from .config import TrainConfig, bare_supernet, differences, differing, from_dict
+from .distributed import alone
 
 WEIGHTS = "supernet.safetensors"
 PARTS = "parts"  # the kind of a run that is made of runs
@@ -39,12 +43,72 @@ def locked(folder: Path) -> Iterator[None]:
     if folder.is_dir() and not (folder / "config.json").exists() and any(not _ours(p) for p in folder.iterdir()):
         raise UserError(f"{folder} is not empty and no run folder: choose a new --out")
     make_folder(folder)
-    with open(folder / ".lock", "a") as lock:
+    with _lock(folder, "a training", "use another --out"):
+        yield
+
+
+@contextmanager
+def held(folder: Path, what: str) -> Iterator[None]:
+    """Holds a run folder for ``what`` this process does in it, such as ``a search``.
+
+    Raises:
+        UserError: where another process holds it, it cannot be written, or torchrun started several processes.
+    """
+    alone(what)
+    with _lock(folder, what, "start again when that has ended"):
+        yield
+
+
+STALE = 3600  # seconds after which what a killed process left half written goes
+
+
+@contextmanager
+def _lock(folder: Path, what: str, instead: str) -> Iterator[None]:
+    """The system frees the lock of a process that ends, however it does; what the file says is for the others."""
+    path = folder / ".lock"
+    with _locked_file(path, folder, instead) as lock:
+        lock.truncate(0)
+        lock.write(f"{what}, process {os.getpid()}")
+        lock.flush()
+        _sweep(folder)
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _locked_file(path: Path, folder: Path, instead: str) -> TextIOWrapper:
+    """The file at the path, made where there is none, locked."""
+    while True:
+        try:
+            lock = open(path, "a+")  # noqa: SIM115 (the caller closes it)
+        except OSError as error:
+            raise UserError(f"run folder {folder} cannot be written ({error.strerror}): copy it elsewhere") from None
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_at(lock, path):
+                return lock
         except OSError:
-            raise UserError(f"run folder {folder} is being written by another process: use another --out") from None
-        yield
+            lock.seek(0)
+            holder = f" ({told})" if (told := shown(lock.read())) else ""
+            lock.close()
+            raise UserError(f"run folder {folder} is being written by another process{holder}: {instead}") from None
+        lock.close()  # its last owner took it away between the two: there is another now, or none
+
+
+def _is_at(stream: TextIOWrapper, path: Path) -> bool:
+    """Whether an open file is the one at the path."""
+    with suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(stream.fileno()), os.stat(path))
+    return False
+
+
+def _sweep(folder: Path) -> None:
+    """Removes what killed processes left half written."""
+    for partial in folder.glob(".*.partial"):
+        with suppress(FileNotFoundError):  # whoever wrote it is done
+            if time.time() - partial.stat().st_mtime > STALE:
+                partial.unlink()
 
 
 def _ours(path: Path) -> bool:

@@ -98,11 +98,12 @@ def evaluator(
     calibration: int | None = None,
     device: str = "auto",
     data: Dataset | None = None,
-) -> tuple[Callable[[list[Subnet]], np.ndarray], int, str]:
+) -> tuple[Callable[[list[Subnet]], np.ndarray], dict[str, int], str]:
     """What evaluates subnets with a run's supernet: accuracy in percent and loss (S, 2).
 
     Returns:
-        It, on how many validation images, and a name that says with which weights and images.
+        It, what determines its figures besides supernet and subnet (``images`` among that), and a name that says with
+        which weights and images.
 
     Raises:
         UserError: as `score_run`.
@@ -114,7 +115,7 @@ def evaluator(
         scores = evaluate(supernet, subnets, given.batches, calibration=given.calibration)
         return np.stack([scores.accuracy, scores.mean_loss], axis=1)
 
-    return evaluate_, given.images, identity
+    return evaluate_, given.described, identity
 
 
 def _weights(folder: Path) -> bytes:

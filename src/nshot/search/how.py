@@ -1,0 +1,97 @@
+"""How a search proposes subnets, and what it says of how it came about."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, cast
+
+from tyro.constructors import PrimitiveConstructorSpec
+
+from nshot.errors import UserError, check_choices, check_whole
+from nshot.spaces import Subnet
+from nshot.training.config import differences
+from nshot.training.naming import kind_of
+
+from .pareto import OBJECTIVES, Objective, check_objectives
+
+Method = Literal["random", "exhaustive", "evolution", "nsga2"]
+
+
+def _split(texts: list[str]) -> tuple[str, ...]:
+    return tuple(name for text in texts for name in text.split(",") if name)
+
+
+Objectives = Annotated[
+    tuple[Objective, ...],
+    PrimitiveConstructorSpec(
+        nargs="*",
+        metavar=f"{{{','.join(OBJECTIVES)}}}",
+        instance_from_str=cast(Any, _split),
+        is_instance=lambda value: isinstance(value, tuple),
+        str_from_instance=list,
+    ),
+]
+
+
+OWN = {  # which methods take an entry of How
+    "sample": ("random",),
+    "population": ("evolution", "nsga2"),
+    "generations": ("evolution", "nsga2"),
+    "objectives": ("nsga2",),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class How:
+    """How subnets are proposed."""
+
+    method: Method = "random"
+    """random; exhaustive, every subnet of a small space; evolution, the paper's; nsga2, with several objectives."""
+    sample: int = 1000
+    """Of random: how many subnets, all within the limits."""
+    population: int = 50
+    """Of evolution and nsga2: subnets of a generation."""
+    generations: int = 20
+    """Of evolution and nsga2."""
+    objectives: Objectives = ("accuracy", "params")
+    """Of nsga2: two or more of accuracy, loss, params, flops, latency; separated by commas or spaces."""
+    seed: int = 0
+
+    def record(self) -> dict[str, Any]:
+        """What of it counts for its method, JSON-able."""
+        own = {name: getattr(self, name) for name, methods in OWN.items() if self.method in methods}
+        seed = {} if self.method == "exhaustive" else {"seed": self.seed}
+        return {"method": self.method, **seed, **own}
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+        check_whole(1, sample=self.sample, generations=self.generations)
+        check_whole(2, population=self.population)
+        check_whole(0, seed=self.seed)
+        check_objectives(self.objectives)
+        for name, methods in OWN.items():
+            if self.method not in methods and getattr(self, name) != type(self).__dataclass_fields__[name].default:
+                raise UserError(f"{name} {getattr(self, name)} has no effect without --method {' or '.join(methods)}")
+
+
+def list_record(path: Path, subnets: Sequence[Subnet]) -> dict[str, Any]:
+    """Where a list takes the place of a method; the digest is of the subnets."""
+    digest = hashlib.sha256(json.dumps(subnets).encode()).hexdigest()[:16]
+    return {"method": "list", "list": str(path), "digest": digest}
+
+
+def check_same(path: Path, made: dict[str, Any]) -> None:
+    """Raises UserError where a file holds another search than this one, with what differs."""
+    if kind_of(path) != "search":
+        return
+    there = json.loads(path.read_text())
+    now = json.loads(json.dumps(made))
+    changed = differences({key: there.get(key) for key in now}, now)
+    if "search" not in there:
+        changed = ["of an earlier version, which did not say by which method and seed"]
+    if changed:
+        raise UserError(
+            f"{path} holds another search ({'; '.join(changed)}): give this one a --name of its own (nshot auto: a new --out)"
+        )

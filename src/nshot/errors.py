@@ -1,5 +1,7 @@
 """The one error class for mistakes that a user can make and mend, and the check that raises it for wrong choices."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from types import NoneType, UnionType
@@ -25,6 +27,20 @@ class DivergedError(UserError):
         if clip is None:
             return f"the loss is {loss} by step {step}: lower --lr, or set --clip"
         return f"the loss is {loss} by step {step}, though gradients are clipped to {clip:g}: lower --lr, or --clip"
+
+
+@contextmanager
+def statistics_needed() -> Iterator[None]:
+    """Says in one line what batch norm says of a batch that has one value a channel, and so no statistics."""
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise UserError(
+            "a batch of one image has no batch statistics where the network shrinks it to one pixel: take batches of "
+            "2 images or more, or a larger --resolution"
+        ) from None
 
 
 def check_positive(**values: float) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from nshot.data.batches import TrainBatches
 from nshot.data.sources import Dataset, load
@@ -17,7 +18,7 @@ from nshot.files import write_atomically
 from nshot.seeding import generator
 from nshot.spaces import Space, Subnet, space
 from nshot.spaces.base import ENUMERABLE
-from nshot.training.alone import train_alone
+from nshot.training.alone import check_batch, make_alone, train_alone
 from nshot.training.processes import run_in_processes
 from nshot.training.progress import Progress
 from nshot.training.recipes import Recipe, completed
@@ -77,6 +78,8 @@ def build(
     TrainBatches(data.train, config.recipe.batch_size, 0, flip=False)  # refuses a wrong batch size before any folder
     subnets = distinct_subnets(space, config.subnets)
     config.recipe.decay(space, subnets[0])  # and a schedule that the space has no γ for
+    with torch.device("meta"):  # and one image a batch where it has no statistics
+        check_batch(make_alone(space, subnets[0], config.recipe, 0), config.recipe, data.train.side)
     folder = Path(out)
     with locked(folder):
         claim(folder, "benchmark", _to_dict(config), free=("subnets", "seeds"), completed=completed, data=data)

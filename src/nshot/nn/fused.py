@@ -106,6 +106,8 @@ class Tape:
         averaged = [p.value.tensor for p in pooled if p.value is not None]
         like = [*(s.tensor for s in convolved), *(s.tensor for s in plain), *averaged][0]
         n, c, h, w = like.shape
+        if convolved and n * h * w == 1:  # as torch says it, where the plain path runs
+            raise ValueError(f"Expected more than 1 value per channel when training, got input size {like.shape}")
         summed = torch.empty_like(like, dtype=torch.float32) if value else None
         positive = torch.empty_like(like, dtype=self.dtype) if relu else None
         node = Node(summed, positive)

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nshot.errors import statistics_needed
 from nshot.spaces import Subnet, Supernet
 
 from .calibrate import calibrate
@@ -55,15 +56,19 @@ def evaluate(
         canonical: the space's.
         calibration: batches of training images. Where given, each subnet is scored in evaluation mode, with running
             statistics computed afresh from them: for supernets whose batch norms have some.
+
+    Raises:
+        UserError: for a batch of one image where the network shrinks it to one pixel: it has no statistics.
     """
     began = time.perf_counter()
     forms = [canonical(subnet) for subnet in subnets]
     rows = {form: row for row, form in enumerate(sorted(set(forms)))}  # sorted: neighbours share most
-    if calibration:
-        each = [_calibrated(supernet, form, batches, calibration) for form in rows]
-        hits, losses = (torch.cat(part) for part in zip(*each, strict=True))
-    else:
-        hits, losses = _all(supernet, list(rows), batches)
+    with statistics_needed():
+        if calibration:
+            each = [_calibrated(supernet, form, batches, calibration) for form in rows]
+            hits, losses = (torch.cat(part) for part in zip(*each, strict=True))
+        else:
+            hits, losses = _all(supernet, list(rows), batches)
     order = [rows[form] for form in forms]
     return Scores(hits.numpy()[order], losses.numpy()[order], time.perf_counter() - began)
 

@@ -92,6 +92,5 @@ def check_same(path: Path, made: dict[str, Any]) -> None:
     if "search" not in there:
         changed = ["of an earlier version, which did not say by which method and seed"]
     if changed:
-        raise UserError(
-            f"{path} holds another search ({'; '.join(changed)}): give this one a --name of its own (nshot auto: a new --out)"
-        )
+        remedy = "give this one a --name of its own (nshot auto: a new --out)"
+        raise UserError(f"{path} holds another search ({'; '.join(changed)}): {remedy}")

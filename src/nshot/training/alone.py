@@ -11,6 +11,7 @@ from nshot.data.batches import TrainBatches, heldout_batches
 from nshot.data.images import Pictures
 from nshot.data.sources import Dataset
 from nshot.dynamic import SeparatedMomentum
+from nshot.errors import statistics_needed
 from nshot.nn.auxiliary import WithAuxiliary
 from nshot.nn.drop import set_drop_path
 from nshot.seeding import seeded
@@ -53,6 +54,16 @@ def make_alone(space: Space, subnet: Subnet, recipe: Recipe, seed: int) -> Alone
         trained = space.with_auxiliary(network) if recipe.auxiliary > 0 else network
     set_drop_path(trained, recipe.drop_path)
     return Alone(trained, recipe).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def check_batch(alone: Alone, recipe: Recipe, side: int) -> None:
+    """Raises UserError for batches that have no statistics: of one image, which the network shrinks to one pixel.
+
+    ``alone`` is one without values, on torch's device ``meta``.
+    """
+    if recipe.batch_size == 1:
+        with torch.device("meta"), torch.no_grad(), statistics_needed():
+            alone.train()(torch.empty(1, 3, side, side), ())
 
 
 def fit_steps(

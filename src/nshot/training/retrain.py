@@ -19,7 +19,7 @@ from nshot.files import write_json
 from nshot.spaces import Space, Subnet, space
 
 from . import distributed
-from .alone import Alone, accuracy, fit_steps, make_alone, make_batches
+from .alone import Alone, accuracy, check_batch, fit_steps, make_alone, make_batches
 from .config import space_from_dict
 from .networks import NETWORK, RESULT, read_result
 from .recipes import Recipe, completed
@@ -93,7 +93,7 @@ def retrain(
     decay = config.recipe.decay(space, subnet)
     total = config.recipe.epochs * batches.steps_per_epoch
     with torch.device("meta"):  # refuses what cannot be before any folder
-        make_alone(space, subnet, config.recipe, config.seed)
+        check_batch(make_alone(space, subnet, config.recipe, config.seed), config.recipe, learn.side)
     recipe = config.recipe.resolved(space)
     described = {
         **dataclasses.asdict(dataclasses.replace(config, recipe=recipe)),

@@ -12,7 +12,7 @@ from nshot.data.ahead import made
 from nshot.data.batches import TrainBatches
 from nshot.data.sources import Dataset
 from nshot.dynamic import SeparatedMomentum
-from nshot.errors import UserError, check_whole
+from nshot.errors import UserError, check_whole, statistics_needed
 from nshot.nn.drop import set_drop_path
 from nshot.nn.graphs import cuda_capture
 from nshot.seeding import seeded
@@ -76,6 +76,7 @@ def train(
     lightning = fabric(device, config.precision)
     given = initial_weights(config)
     _check_supernet(config, lightning.device)
+    _check_batch(config)
 
     def make() -> Job:
         supernet = new_supernet(config)
@@ -213,6 +214,16 @@ def _check_supernet(config: TrainConfig, device: torch.device) -> None:
             raise UserError(f"graphs on: needs a GPU of NVIDIA's, and this runs on {device.type}; leave --graphs out")
 
 
+def _check_batch(config: TrainConfig) -> None:
+    """Raises UserError for batches that have no statistics: of one image, which the network shrinks to one pixel."""
+    if config.batch_size > distributed.size():
+        return
+    side = config.space.resolution
+    with torch.device("meta"), torch.no_grad(), statistics_needed():
+        supernet = bare_supernet(config)
+        supernet(torch.empty(1, 3, side, side), tuple(d.allowed[0] for d in config.space.decisions))
+
+
 def _train_parts(
     config: TrainConfig, parts: list[Space], data: Dataset, folder: Path, device: str, jobs: int, workers: int, say: Say
 ) -> Path:
@@ -223,6 +234,7 @@ def _train_parts(
         strategies[part.strategy](part.space, total_steps=1, seed=part.seed, options=part.options)
         initial_weights(part)
         _check_supernet(part, on)
+        _check_batch(part)
     make_batches(config, data)
     with locked(folder):
         claim(folder, PARTS, to_dict(config), completed=completed, data=data)

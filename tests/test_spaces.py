@@ -17,9 +17,11 @@ import nshot
 from helpers import SMALL
 from nshot import UserError
 from nshot.nn.cells import live_edges
+from nshot.report.run_data import retrain_flags
 from nshot.spaces import Space, Subnet
 from nshot.spaces.base import Decision
 from nshot.spaces.nasbench201 import EDGES, NASBench201, NASBench201Supernet
+from nshot.training.config import TrainConfig, from_dict, space_from_dict, to_dict
 
 FORMATS = [torch.contiguous_format, torch.channels_last]
 
@@ -73,6 +75,22 @@ def few(space: Space, seed: int) -> Space:
 
 
 # The contract of every space
+
+
+def test_a_space_read_back_from_json_is_the_same(space: Space) -> None:
+    """Equal, of one hash, of the same types: what JSON keeps as lists are tuples again; of every preset too."""
+    presets = [nshot.space(space.name, **preset.get("sizes", {})) for preset in space.presets.values()]
+    for one in (space, few(space, 0), type(space)(), *presets):
+        stored = json.loads(json.dumps({"name": one.name, **one.sizes()}))
+        back = space_from_dict(stored)
+        assert back == one
+        assert hash(back) == hash(one)
+        assert repr(back) == repr(one)
+        config = from_dict(json.loads(json.dumps(to_dict(TrainConfig(space=one, dataset="digits")))))
+        assert (config.space, hash(config.space)) == (one, hash(one))
+        flags, wanted = (retrain_flags(TrainConfig(space=each, dataset="digits")) for each in (config.space, one))
+        assert flags == wanted
+        assert not set("[](),") & set(flags)
 
 
 def test_samples_are_subnets(space: Space) -> None:

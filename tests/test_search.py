@@ -16,8 +16,9 @@ from nshot import UserError, space
 from nshot.data.batches import Normalise, heldout_batches
 from nshot.data.mixture import mixture
 from nshot.data.sources import load
+from nshot.quantities import quantity
 from nshot.ranking.evaluate import evaluate
-from nshot.search.limits import Limits, quantity
+from nshot.search.limits import Limits
 from nshot.search.pick import How, search_run
 from nshot.search.propose import random_subnets, within
 from nshot.spaces.lists import subnets_from_file

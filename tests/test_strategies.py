@@ -11,8 +11,9 @@ import torch
 
 import nshot
 from nshot import UserError
+from nshot.flags import parse
 from nshot.spaces import Space, Subnet
-from nshot.strategies import Plan, Strategy
+from nshot.strategies import Options, Plan, Strategy
 
 STEPS = 400
 C_MIN, C_MAX = 72_752, 1_524_272
@@ -448,3 +449,16 @@ def test_a_window_that_no_subnet_keeps_to(space: Space) -> None:
         make("spos", space, max_flops=1000)
     with pytest.raises(UserError, match="a window would not be fair"):
         make("fairnas", space, max_flops=10**9)
+
+
+@pytest.mark.parametrize(("text", "value"), [("150k", 150_000), ("0.2M", 200_000), ("150000", 150_000), ("None", None)])
+def test_a_window_is_said_as_limits_of_a_search_are(text: str, value: int | None) -> None:
+    for flag in ("--max-flops", "--min-flops"):
+        found = parse(Options, [flag, text], "train", "")
+        assert getattr(found, flag[2:].replace("-", "_")) == value
+
+
+@pytest.mark.parametrize("text", ["many", "0", "-1M", "1,5M", ""])
+def test_a_window_that_is_no_quantity_is_refused(text: str) -> None:
+    with pytest.raises(UserError, match=f"quantity '{text}'"):
+        parse(Options, [f"--max-flops={text}"], "train", "")

@@ -6,25 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from nshot.errors import UserError
+from nshot.quantities import quantity
 from nshot.spaces import Space, Subnet
 
-_UNITS = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9}
 _MILLISECONDS = {"s": 1e3, "ms": 1.0, "us": 1e-3, "µs": 1e-3, "μs": 1e-3}  # the micro sign and the Greek letter
-
-
-def quantity(text: str) -> int:
-    """``1.2M`` as 1,200,000; k, M, G (or B) or nothing. Raises UserError for anything else."""
-    number = text.strip().lower()
-    if re.fullmatch(r"\d{1,3}(,\d{3})+(\.\d+)?[kmgb]?", number):  # 1,200,000; a decimal comma is refused
-        number = number.replace(",", "")
-    unit = number[-1] if number and number[-1] in "kmgb" else ""
-    try:
-        value = float(number.removesuffix(unit)) * _UNITS[unit]
-    except ValueError:
-        value = math.nan
-    if not (math.isfinite(value) and value >= 1):
-        raise UserError(f"quantity {text!r}: write a number above 0 such as 1200000, 1.2M or 60M")
-    return round(value)
 
 
 def milliseconds(text: str) -> float:

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from nshot.dynamic.calr import check_decay
 from nshot.errors import UserError, check_choices, check_positive
+from nshot.quantities import Quantity
 from nshot.spaces import Space
 from nshot.spaces.base import ComplexityOf
 
@@ -33,9 +34,9 @@ class Options:
     shuffled, as many clusters as the first decision has options, each subnet in one drawn at random."""
     sampling: Literal["uniform", "proportional"] = "uniform"
     """Paths drawn uniformly, or in proportion to their complexity (table G)."""
-    min_flops: int | None = None
-    """Paths are drawn among subnets of at least so many multiply-accumulates (None: no limit)."""
-    max_flops: int | None = None
+    min_flops: Quantity = None
+    """Paths are drawn among subnets of at least so many multiply-accumulates, such as 300M (None: no limit)."""
+    max_flops: Quantity = None
     """Paths are drawn among subnets of at most so many; SPOS on MobileNet was released with 300M to 330M."""
 
     def __post_init__(self) -> None:

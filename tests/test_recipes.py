@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 import nshot
 import nshot.training.retrain as retrain_module
-from helpers import nshot_, refuse
+from helpers import SMALL, nshot_, refuse
 from nshot import UserError
 from nshot.data.augment import Augment
 from nshot.data.batches import TrainBatches
@@ -426,3 +426,82 @@ def test_a_recipe_is_named_and_flags_override_it(name: str, tmp_path: Path) -> N
 def test_a_recipe_that_cannot_be_is_refused(flags: list[str], expected: str, tmp_path: Path) -> None:
     assert expected in refuse("retrain", *CLI, "--out", tmp_path / "out", *flags)
     assert not (tmp_path / "out").exists()
+
+
+# the recipe that belongs to a space
+
+
+class AskedError(Exception):
+    """What would be retrained."""
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> Callable[..., RetrainConfig]:
+    """The configuration that a command line comes to, without training it."""
+
+    def stop(config: RetrainConfig, *args: object, **kwargs: object) -> None:
+        raise AskedError(config)
+
+    monkeypatch.setattr(retrain_module, "retrain_best", stop)
+
+    def ask(*args: str | Path) -> RetrainConfig:
+        with pytest.raises(AskedError) as called:
+            nshot_("retrain", *args, "--out", "never")
+        return called.value.args[0]
+
+    return ask
+
+
+def a_search(folder: Path, space: Space, dataset: str, name: str = "search") -> Path:
+    """What nshot search writes, of the space's first subnet."""
+    arch = space.format(next(space.subnets()))
+    best = {"arch": arch, "subnet": [], "accuracy": 1.0, "loss": 1.0, "params": 1, "flops": 1}
+    found = {"space": {"name": space.name, **space.sizes()}, "dataset": dataset, "best": best, "top": [best]}
+    (folder / f"{name}.json").write_text(json.dumps(found))
+    return folder / f"{name}.json"
+
+
+@pytest.mark.parametrize(
+    ("name", "optimizer", "lr", "epochs"),
+    [
+        ("nasbench201", "sgd", 0.1, 200),
+        ("mobilenet", "sgd", 0.1, 200),
+        ("darts", "sgd", 0.025, 200),
+        ("autoformer", "adamw", 5e-4, 500),
+    ],
+)
+def test_a_search_is_retrained_by_the_recipe_of_its_space(
+    name: str, optimizer: str, lr: float, epochs: int, asked: Callable[..., RetrainConfig], tmp_path: Path
+) -> None:
+    space = nshot.space(name, **SMALL[name])
+    path = a_search(tmp_path, space, "digits")
+    for choice in (path, tmp_path):  # the file, or the folder that it lies in
+        config = asked(choice)
+        assert (config.recipe.optimizer, config.recipe.lr, config.recipe.epochs) == (optimizer, lr, epochs)
+        assert config.recipe.augment.cutout <= space.resolution // 2
+        assert (config.space, config.dataset) == (space, "digits")
+    named = asked(path, "--recipe", "cifar")
+    assert named.recipe == Recipe()
+    assert asked(path, "--lr", "0.5").recipe == dataclasses.replace(config.recipe, lr=0.5)
+    arch = space.format(next(space.subnets()))
+    assert asked(arch, "--space", name, *flags_of(name), "--dataset", "digits").recipe.optimizer == optimizer
+
+
+def flags_of(name: str) -> list[str]:
+    """The small sizes as flags."""
+    words = []
+    for key, value in SMALL[name].items():
+        if key != "num_classes":
+            words += [f"--{key.replace('_', '-')}", *(map(str, value) if isinstance(value, tuple) else [str(value)])]
+    return [*words, "--cutout", "0"]
+
+
+def test_a_folder_with_several_named_searches_asks_which(tmp_path: Path, asked: Callable[..., RetrainConfig]) -> None:
+    assert "has no search.json" in refuse("retrain", tmp_path, "--out", tmp_path / "out")
+    first = a_search(tmp_path, SPACE, "digits", "first")
+    assert asked(tmp_path).space == SPACE
+    a_search(tmp_path, SPACE, "digits", "second")
+    assert f"name one: {first}, " in refuse("retrain", tmp_path, "--out", tmp_path / "out")
+    other = nshot.space("nasbench201", channels=6, cells=1, resolution=8)
+    a_search(tmp_path, other, "digits")
+    assert asked(tmp_path).space == other  # that of the default name

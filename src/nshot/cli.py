@@ -190,16 +190,20 @@ def search(args: list[str]) -> None:
 
 
 def retrain(args: list[str]) -> None:
-    """retrain a subnet from scratch and test it: nshot retrain SUBNET|search.json --out FOLDER [options]"""
+    """retrain a subnet from scratch and test it: nshot retrain SUBNET|search.json|RUN --out FOLDER [options]"""
     from nshot.data.manifest import check_manifest
     from nshot.data.sources import load
-    from nshot.training.recipes import RECIPES, recipe
-    from nshot.training.retrain import RetrainConfig, read_choice, retrain_best
+    from nshot.training.recipes import RECIPES, fitting, recipe, recipe_name
+    from nshot.training.retrain import RetrainConfig, choice_file, read_choice, retrain_best
 
-    choice = positional(args, "retrain", "SUBNET: its notation, released:N, or a search.json")
+    choice = choice_file(positional(args, "retrain", "SUBNET: its notation, released:N, or a search.json"))
     default, archs = read_choice(choice)
-    name = take(args, "--recipe") or "cifar"
-    default = dataclasses.replace(take_space(args, default), recipe=recipe(name))
+    default = take_space(args, default)
+    named = take(args, "--recipe")
+    name = named or recipe_name(default.space, take([*args], "--dataset") or default.dataset)
+    default = dataclasses.replace(
+        default, recipe=recipe(name) if named else fitting(recipe(name), default.space.resolution)
+    )
 
     @dataclass(frozen=True)
     class Retrain(Where, Download, Workers, Columns):
@@ -209,8 +213,8 @@ def retrain(args: list[str]) -> None:
 
     what = (
         "Retrain a subnet from scratch on all training images and test it. SUBNET: its notation, released:N or a "
-        f"search.json. The defaults are those of the recipe {name}; options override it. Recipes (--recipe): "
-        f"{', '.join(RECIPES)}."
+        f"search.json, or the run folder with one. The defaults are those of the recipe {name}, which belongs to the "
+        f"space unless another is named; options override it. Recipes (--recipe): {', '.join(RECIPES)}."
     )
     command = parse(Retrain, args, "retrain SUBNET", what)
     config = dataclasses.replace(command.config, dataset=command.named(command.config.dataset))

@@ -7,7 +7,7 @@ from nshot.search.limits import Limits
 from nshot.spaces import Space, space
 from nshot.strategies import strategies
 from nshot.training.config import TrainConfig, preset
-from nshot.training.recipes import RECIPES, Recipe
+from nshot.training.recipes import OWN, RECIPES, Recipe
 
 from .look import Look
 
@@ -17,7 +17,6 @@ EPOCHS = 40  # of a supernet, where they lie between
 ALONE_STEPS, ALONE_EPOCHS = (4_000, 40_000), 100  # the same of a retraining
 SMALL = 5_000  # images below which strong augmentation pays
 NASBENCH = "nasbench201"
-OWN_RECIPE = {"darts": "darts", "autoformer": "autoformer"}  # spaces whose networks ask for a recipe of their own
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ def plan(look: Look, limits: Limits, space_name: str, side: int) -> Plan:
 
 def retraining(look: Look, augment: Augment, space_name: str) -> Recipe:
     """How the network that is found is trained: the space's recipe, for as many steps as the data ask for."""
-    base = RECIPES[OWN_RECIPE.get(space_name, "cifar")]
+    base = RECIPES[OWN.get(space_name, "cifar")]
     count = look.train + look.valid
     batch = batch_size(count)
     epochs = epochs_for(count, batch, ALONE_STEPS, ALONE_EPOCHS)

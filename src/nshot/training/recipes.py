@@ -154,6 +154,20 @@ RECIPES = {
 }
 
 
+OWN = {"darts": "darts", "autoformer": "autoformer"}  # spaces whose networks ask for a recipe of their own
+
+
+def recipe_name(space: Space, dataset: str) -> str:
+    """The recipe that belongs to a space: that of its paper, for ImageNet's networks section A's, else ``cifar``."""
+    return OWN.get(space.name, "imagenet" if (space.name, dataset) == ("mobilenet", "imagenet") else "cifar")
+
+
+def fitting(recipe: Recipe, side: int) -> Recipe:
+    """The recipe on images of this side: a cutout larger than half of it, as DARTS's of 32 pixels is, becomes that."""
+    cutout = min(recipe.augment.cutout, side // 2)
+    return replace(recipe, augment=replace(recipe.augment, cutout=cutout))
+
+
 def recipe(name: str) -> Recipe:
     """A recipe by name: ``cifar`` (NAS-Bench-201's), ``imagenet`` (section A's retraining), ``darts`` or
     ``autoformer``.

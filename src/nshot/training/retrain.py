@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +23,7 @@ from nshot.spaces import Space, Subnet, space
 from . import distributed
 from .alone import Alone, accuracy, check_batch, fit_steps, make_alone, make_batches
 from .config import space_from_dict
+from .naming import search_in
 from .networks import NETWORK, RESULT, read_result
 from .recipes import Recipe, completed
 from .runner import Job, Run, Say, execute, fabric, save_weights
@@ -186,6 +189,20 @@ def retrain_best(
     summary = {**results[best], "folder": f"part-{best}", "test_accuracies": accuracies}
     write_json(folder / RESULT, summary)
     return summary
+
+
+def choice_file(choice: str) -> str:
+    """Of a run folder the JSON file of its search; any other text itself.
+
+    Raises:
+        UserError: for a folder without a search, or with several none of which has the default name.
+    """
+    if not os.path.isdir(choice):
+        return choice
+    found = search_in(Path(choice))
+    if found is None:
+        raise UserError(f"{choice} has no search.json: make one with nshot search {shlex.quote(choice)}")
+    return str(found)
 
 
 def read_choice(choice: str) -> tuple[RetrainConfig, list[str]]:

@@ -3,13 +3,16 @@
 import json
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from torch import nn
 
 import nshot
+import nshot.search.latency
 import nshot.search.pick
 from helpers import SMALL, nshot_, refuse
 from nshot import UserError
@@ -81,11 +84,38 @@ def test_too_few_samples() -> None:
             Setting(**wrong)
 
 
-def test_a_real_measurement() -> None:
+class Timed(nn.Module):
+    """A network that takes 50 ms to warm up, then 2 ms, and of every seventh call 80; it keeps how it was run."""
+
+    def __init__(self, clock: SimpleNamespace) -> None:
+        super().__init__()
+        self.clock, self.calls, self.seen = clock, 0, set()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        self.clock.now += 0.05 if self.calls <= 3 else 0.08 if self.calls % 7 == 0 else 0.002
+        self.seen.add((tuple(x.shape), torch.get_num_threads(), torch.is_inference_mode_enabled(), self.training))
+        return x
+
+
+def test_a_measurement_is_the_median_of_calls_that_are_warm(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SimpleNamespace(now=0.0)
+    network = Timed(clock)
+    space = SimpleNamespace(network=lambda subnet: network, resolution=8)
+    monkeypatch.setattr(nshot.search.latency, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+    assert measure(space, (0,), Setting(threads=2, batch=5)) == pytest.approx(2.0)
+    assert network.seen == {((5, 3, 8, 8), 2, True, False)}
+    assert network.calls >= 3 + 9
+
+
+def test_a_larger_network_takes_longer() -> None:
     """Threads and gradients are as they were before."""
-    space = nshot.space("nasbench201", **SMALL["nasbench201"])
     threads = torch.get_num_threads()
-    assert 0.001 < measure(space, (3,) * 6, Setting(threads=2, batch=2)) < 10_000
+    small, large = (
+        measure(nshot.space("nasbench201", channels=c, cells=1, resolution=32), (3,) * 6, Setting(threads=2, batch=8))
+        for c in (4, 64)
+    )
+    assert large > 2 * small > 0
     assert torch.get_num_threads() == threads
     assert torch.is_grad_enabled()
     assert not torch.is_inference_mode_enabled()

@@ -1,9 +1,12 @@
 """That the speed benchmarks run; what they measure is no test."""
 
+import importlib
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -48,7 +51,24 @@ def test_parts_add_up(tmp_path: Path) -> None:
 def test_depthwise_convolutions_are_timed(tmp_path: Path) -> None:
     out = tmp_path / "result.json"
     command = [sys.executable, "-W", "ignore", str(BENCHMARKS / "depthwise.py"), "--quick", "--out", str(out)]
+    begin = time.perf_counter()
     subprocess.run(command, check=True, capture_output=True, timeout=250)
+    seconds = time.perf_counter() - begin
     result = json.loads(out.read_text())
     assert [row["space"] for row in result["steps"]] == ["darts", "mobilenet"]
-    assert all(row[kind] > 0 for row in result["steps"] for kind in ("torch", "ours"))
+    times = [row[kind] for row in result["steps"] for kind in ("torch", "ours")]
+    assert min(times) > 0.1  # a training step of 64 images: milliseconds, not seconds
+    assert 2 * 5 * sum(times) / 1000 < 2 * seconds  # two subnets, five calls each: no longer than all took
+
+
+def test_a_time_is_the_median_after_two_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    depthwise = importlib.import_module("depthwise")
+    took = iter([9.0, 9.0, 0.003, 0.001, 0.002])  # seconds of each call
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(depthwise, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+
+    def call() -> None:
+        clock.now += next(took)
+
+    assert depthwise.milliseconds(call, 3) == pytest.approx(2.0)

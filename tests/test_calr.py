@@ -100,6 +100,9 @@ def test_g_of_the_middle() -> None:
 def test_lr_starts_at_lr0_and_ends_at_zero(lr0: float, total: int, gamma: float) -> None:
     assert learning_rate(lr0, 0, total, gamma) == lr0
     assert learning_rate(lr0, total, total, gamma) == 0
+    for step in (-1, total + 1):
+        with pytest.raises(ValueError, match=f"step {step}: must be from 0 to total_steps {total}"):
+            learning_rate(lr0, step, total, gamma)
 
 
 # The scheduler
@@ -156,6 +159,65 @@ def test_a_parameter_group_trains_at_the_rate_that_was_set() -> None:
     assert weight.item() == pytest.approx(-0.5 * (1 + 0.9**0.25))
 
 
+def gamma_of(g: str, c: float) -> float:
+    """Eq. 4 as a straight line in g(C) through its two ends, γ' = 4."""
+    scale = {"log": math.log, "linear": float, "exp": lambda x: math.exp(x / C_MAX)}[g]
+    share = (scale(c) - scale(C_MIN)) / (scale(C_MAX) - scale(C_MIN))
+    return 4 * (1 - share) + share / 4
+
+
+@pytest.mark.parametrize("g", G)
+def test_the_scheduler_decays_by_its_g(g: str) -> None:
+    optimizer = two_groups()[1]
+    calr = ComplexityAwareLR(optimizer, total_steps=10, complexity_range=NB201, g=g)
+    for k, complexity in enumerate(COMPLEXITIES):
+        calr.step(complexity)
+        assert calr.decay == pytest.approx(gamma_of(g, complexity), rel=1e-9)
+        assert calr.get_last_lr() == pytest.approx([lr0 * (1 - k / 10) ** calr.decay for lr0 in (0.5, 0.1)], rel=1e-9)
+
+
+def test_options_left_out_are_the_papers() -> None:
+    """γ' = 4 by the logarithm."""
+    calr = ComplexityAwareLR(two_groups()[1], total_steps=4, complexity_range=NB201)
+    for complexity in (C_MIN, math.sqrt(C_MIN * C_MAX)):
+        calr.step(complexity)
+        assert calr.decay == pytest.approx(4 if complexity == C_MIN else (4 + 1 / 4) / 2)
+
+
+def test_before_the_first_subnet_rates_are_the_optimizers() -> None:
+    calr = calr_of(two_groups()[1])
+    assert calr.get_last_lr() == [0.5, 0.1]
+    assert math.isnan(calr.decay)
+
+
+def test_a_rate_that_is_a_tensor_stays_the_same_tensor() -> None:
+    """As torch.compile and captured optimizers need it."""
+    rate = torch.tensor(0.5, dtype=torch.float64)
+    weight = nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([weight], lr=rate)
+    calr = calr_of(optimizer)
+    for k, complexity in enumerate(COMPLEXITIES):
+        calr.step(complexity)
+        assert optimizer.param_groups[0]["lr"] is rate
+        assert rate.item() == pytest.approx(0.5 * (1 - k / 10) ** gamma_by_hand(complexity), rel=1e-9)
+
+
+def test_one_step_is_a_training() -> None:
+    calr = calr_of(two_groups()[1], total_steps=1)
+    calr.step(C_MAX)
+    assert calr.get_last_lr() == [0.5, 0.1]
+    calr.step(C_MAX)
+    assert calr.get_last_lr() == [0, 0]
+
+
+def test_a_group_that_came_later_has_no_rate_to_begin_with() -> None:
+    _, optimizer = two_groups()
+    calr = calr_of(optimizer)
+    optimizer.add_param_group({"params": [nn.Parameter(torch.zeros(1))]})
+    with pytest.raises(ValueError, match="zip"):
+        calr.step(C_MIN)
+
+
 def test_state_dict_continues() -> None:
     def rates(calr: ComplexityAwareLR, complexities: list[int]) -> list[list[float]]:
         out = []
@@ -178,14 +240,15 @@ def test_state_dict_continues() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"gamma": 0}, "gamma 0"),
-        ({"gamma": -1}, "gamma -1"),
+        ({"gamma": 0}, "gamma 0: .* must be at least 1$"),
+        ({"gamma": -1}, "gamma -1: .* must be at least 1$"),
         ({"gamma": 0.25}, "gamma 0.25.*did you mean 4"),
-        ({"gamma": math.nan}, "gamma nan"),
+        ({"gamma": math.nan}, "gamma nan: .* must be at least 1$"),
         ({"gamma": math.inf}, "gamma inf"),
-        ({"g": "sqrt"}, "'sqrt'.*log.*linear.*exp"),
+        ({"g": "sqrt"}, "'sqrt': choose one of log, linear, exp$"),
         ({"complexity_range": (C_MAX, C_MIN)}, "1524272 to 72752"),
-        ({"complexity_range": (5, 5)}, "5 to 5"),
+        ({"complexity_range": (5, 5)}, "5 to 5: needs 0 < Cmin < Cmax"),
+        ({"complexity_range": (1e15, math.nextafter(1e15, 2e15))}, r"00\.1: too narrow to tell apart$"),
         ({"complexity_range": (0, 5)}, "0 to 5"),
         ({"complexity_range": (1, math.inf)}, "1 to inf"),
         ({"total_steps": 0}, "total_steps 0"),
@@ -217,5 +280,5 @@ def test_step_past_the_total() -> None:
 
 
 def test_step_without_complexity() -> None:
-    with pytest.raises(TypeError, match="complexity"):
+    with pytest.raises(TypeError, match="^step.. needs the complexity of the subnet to train"):
         calr_of(two_groups()[1]).step()

@@ -282,9 +282,10 @@ def test_cluster_out_of_range(cluster: int) -> None:
         SeparatedMomentum(SGD(parameters(), lr=0.1), clusters=5).step(cluster=cluster)
 
 
-def test_no_cluster_said() -> None:
+@pytest.mark.parametrize("clusters", [2, 5])
+def test_no_cluster_said(clusters: int) -> None:
     with pytest.raises(ValueError, match=r"step\(cluster=i\)"):
-        SeparatedMomentum(SGD(parameters(), lr=0.1), clusters=5).step()
+        SeparatedMomentum(SGD(parameters(), lr=0.1), clusters=clusters).step()
 
 
 def test_clusters_begin_with_the_state_that_the_optimizer_had() -> None:
@@ -326,13 +327,19 @@ def test_a_copy_goes_its_own_way() -> None:
     assert set(both["optimizer"].state[both["weights"][0]]) == {1}
 
 
-def test_state_with_more_clusters_is_refused() -> None:
+@pytest.mark.parametrize("clusters", [3, 4])
+def test_state_with_more_clusters_is_refused(clusters: int) -> None:
     weights = parameters()
     five = SeparatedMomentum(SGD(weights, lr=0.1, momentum=0.9), clusters=5)
     put(weights, [torch.ones_like(w) for w in weights], "rest")
     five.step(cluster=4)
-    with pytest.raises(ValueError, match=r"clusters \[4\], this optimizer has 3"):
-        SeparatedMomentum(SGD(parameters(), lr=0.1, momentum=0.9), clusters=3).load_state_dict(five.state_dict())
+    fewer = SeparatedMomentum(SGD(parameters(), lr=0.1, momentum=0.9), clusters=clusters)
+    state = five.state_dict()
+    with pytest.raises(ValueError, match=rf"clusters \[4\], this optimizer has {clusters}"):
+        fewer.load_state_dict(state)
+    next(iter(state["state"].values()))["momentum_buffer"] = None
+    with pytest.raises(ValueError, match=rf"clusters \[4, 'momentum_buffer'\], this optimizer has {clusters}"):
+        fewer.load_state_dict(state)
 
 
 def test_state_of_a_plain_optimizer_is_refused() -> None:

@@ -98,7 +98,6 @@ class ComplexityAwareLR(LRScheduler):
 
     def _initial_step(self) -> None:
         # torch's base class sets the first learning rate here; ours waits for the first subnet.
-        self._step_count = 0
         self._last_lr = [group["lr"] for group in self.optimizer.param_groups]
 
     def step(self, complexity: float | None = None) -> None:
@@ -109,7 +108,6 @@ class ComplexityAwareLR(LRScheduler):
             raise ValueError(f"step {self.last_epoch + 1} is past total_steps {self.total_steps}")
         self.decay = decay_ratio(complexity, self.complexity_range, self.gamma, self.g)
         self.last_epoch += 1
-        self._step_count += 1
         self._last_lr = self.get_lr()
         for group, lr in zip(self.optimizer.param_groups, self._last_lr, strict=True):
             if isinstance(group["lr"], Tensor):

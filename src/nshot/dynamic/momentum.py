@@ -92,7 +92,7 @@ class _ClusterState(defaultdict[Tensor, Any]):
     """The wrapped optimizer's ``state`` for one cluster: its entries live in the separated optimizer's own."""
 
     def __init__(self, state: dict[Tensor, Any], cluster: int, initial: dict[Tensor, dict[str, Any]]) -> None:
-        super().__init__(dict)
+        super().__init__()
         self._of = (state, cluster, initial)
 
     def __missing__(self, parameter: Tensor) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import nshot.training.checkpoint as checkpoint
@@ -356,3 +357,73 @@ def test_the_command_that_is_told_goes_on_with_a_run_of_an_earlier_version(
     assert sorted(told) == sorted(flags.split())
     assert nshot_(*command, *told)[0] == 0
     assert "same options" in refuse(*command, *told, "--seed", "5")
+
+
+# what a run goes on with
+
+
+@pytest.mark.parametrize(("kill_at", "every"), [(25, 3), (44, 20), (44, 100), (39, 11)])
+def test_a_run_goes_on_with_other_lines_and_checkpoints(kill_at, every, config, digits, whole, tmp_path) -> None:
+    """The same weights; each line is the mean of the losses since the one before, as far as the checkpoint had them."""
+    folder = tmp_path / "run"
+    kill(config, digits, folder, kill_at)
+    start = checkpoint.step_of(checkpoint.checkpoints(folder)[0])
+    kept = [line for line in read_log(folder / "log.jsonl") if line["step"] <= start]
+    other = dataclasses.replace(config, log_every=every, checkpoint_every=9)
+    train(other, digits, folder, device="cpu", say=lambda line: None)
+    assert all(torch.equal(value, outcome(whole)[1][name]) for name, value in outcome(folder)[1].items())
+    single = tmp_path / "single"
+    train(dataclasses.replace(config, log_every=1), digits, single, device="cpu", say=lambda line: None)
+    losses = [line["loss"] for line in read_log(single / "log.jsonl")]
+    lines = read_log(folder / "log.jsonl")
+    assert lines[: len(kept)] == kept
+    steps = [line["step"] for line in lines[len(kept) :]]
+    assert steps == [step for step in range(start + 1, STEPS + 1) if step % every == 0 or step == STEPS]
+    for line in lines[len(kept) :]:
+        first = (line["step"] - 1) // every * every
+        first = max(first, start - min(config.log_every, every))
+        mean = sum(losses[first : line["step"]]) / (line["step"] - first)
+        assert line["loss"] == pytest.approx(mean, rel=1e-5)
+    stored = json.loads((folder / "config.json").read_text())["config"]
+    assert (stored["log_every"], stored["checkpoint_every"]) == (every, 9)
+
+
+def test_a_finished_run_keeps_what_it_was_trained_with(config, digits, whole) -> None:
+    before = (whole / "config.json").read_bytes()
+    train(dataclasses.replace(config, log_every=5, checkpoint_every=9), digits, whole, device="cpu", say=[].append)
+    assert (whole / "config.json").read_bytes() == before
+
+
+class NoDouble(torch.Tensor):
+    """As on a device without float64: there is none until it is on the CPU."""
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        found = super().__torch_function__(func, types, args, kwargs or {})
+        if func is torch.Tensor.cpu:
+            return found.as_subclass(torch.Tensor)
+        if isinstance(found, torch.Tensor) and found.dtype == torch.float64:
+            raise TypeError("Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't support float64")
+        return found
+
+
+class OnSuchADevice(TorchFunctionMode):
+    """The losses of a run are kept there."""
+
+    made = 0
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        found = func(*args, **(kwargs or {}))
+        if func is torch.zeros and args == (7,):
+            self.made += 1
+            return found.as_subclass(NoDouble)
+        return found
+
+
+def test_a_device_without_float64_trains_and_logs(config, digits, whole, tmp_path) -> None:
+    with pytest.raises(TypeError, match="float64"):
+        torch.zeros(7).as_subclass(NoDouble).double()
+    with OnSuchADevice() as device:
+        train(config, digits, tmp_path / "run", device="cpu", say=lambda line: None)
+    assert device.made == 1
+    assert_identical(tmp_path / "run", whole)

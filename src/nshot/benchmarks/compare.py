@@ -8,10 +8,8 @@ from typing import Any, Literal
 
 from nshot.errors import UserError
 from nshot.ranking.seeds import Mean, difference, over_seeds
-from nshot.training.config import completed, differences
+from nshot.training.config import FREE, completed, differences
 from nshot.training.run import read_config
-
-SPEED = ("log_every", "checkpoint_every")  # entries of a configuration that do not change what is trained
 
 
 @dataclass(frozen=True)
@@ -95,7 +93,7 @@ def _read(run: Path, ranking: str, score: str) -> tuple[int, float, dict[str, An
 
 def _check_one_method(runs: Sequence[Path]) -> None:
     whole = [completed(read_config(run)["config"]) for run in runs]  # of whichever version wrote them
-    known = [{key: value for key, value in config.items() if key not in ("seed", *SPEED)} for config in whole]
+    known = [{key: value for key, value in config.items() if key not in ("seed", *FREE)} for config in whole]
     for run, config in zip(runs, known, strict=True):
         if changed := differences(known[0], config):
             raise UserError(

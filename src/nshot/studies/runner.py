@@ -15,7 +15,7 @@ from nshot.errors import DivergedError, UserError, check_whole
 from nshot.files import write_json
 from nshot.spaces import space
 from nshot.spaces.lists import subnets_from_file
-from nshot.training.config import TrainConfig, to_dict
+from nshot.training.config import FREE, TrainConfig, to_dict
 from nshot.training.processes import run_in_processes
 from nshot.training.progress import Progress
 from nshot.training.train import train
@@ -86,7 +86,7 @@ def _name(kind: str, config: TrainConfig, **more: Any) -> str:
     defaults = to_dict(TrainConfig())
     own = to_dict(replace(TrainConfig(), space=space(config.space.name)))["space"]
     values = _unlike(to_dict(config), defaults | {"space": own | {"name": defaults["space"]["name"]}}) | more
-    for key in ("log_every", "checkpoint_every"):  # they do not change what is trained
+    for key in FREE:
         values.pop(key, None)
     return f"{kind}-{_digest(values | {'protocol': PROTOCOL})[:12]}"
 

@@ -15,6 +15,8 @@ from nshot.strategies import Options, strategies
 
 from .optimizers import Decayed, Idle, OptimizerName, as_stored, check_optimizer
 
+FREE = ("log_every", "checkpoint_every")  # entries that do not change what is trained: a run goes on with others
+
 
 @dataclass(frozen=True)
 class TrainConfig:

@@ -138,6 +138,7 @@ def claim(
     config: dict[str, Any],
     *,
     free: Collection[str] = (),
+    finished: bool = False,
     completed: Completed = lambda stored: stored,
     facts: dict[str, Any] | None = None,
     data: Dataset | None = None,
@@ -148,7 +149,8 @@ def claim(
         folder: the run folder, locked.
         kind: what it is a run of.
         config: JSON-able, everything that determines the run.
-        free: entries of the configuration that may change; the folder then takes the new ones.
+        free: entries of the configuration that may change; the folder then takes the new ones, unless ``finished``.
+        finished: whether the folder has what it was made for.
         completed: adds to a stored configuration what the version that wrote it did not know.
         facts: what follows from the configuration and a reader wants to know, kept in a new run's config.json.
         data: what it is made of.
@@ -170,14 +172,14 @@ def claim(
     before = {"kind": stored.get("kind"), **(completed(known) if stored.get("kind") == kind else known)}
     before = json.loads(json.dumps(before))
     now = {"kind": kind, **json.loads(json.dumps(config))}  # as JSON gives it back: tuples are lists
-    changed = differences({**before, **{key: now[key] for key in free}}, now)
+    changed = differences({**before, **{key: now[key] for key in free if key in now}}, now)
     if data is not None and all(line.startswith("space.num_classes: ") for line in changed):
         check_manifest(folder, data)  # which says more than how many classes there are now
     if changed:
         raise UserError(
             f"{folder} holds another run ({'; '.join(changed)}): {_remedy({'kind': '', **known}, before, now, free)}"
         )
-    if before != now:
+    if before != now and not finished:
         write_json(folder / "config.json", {**stored, "config": config})
     return True
 

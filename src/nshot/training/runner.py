@@ -15,6 +15,7 @@ from nshot.errors import DivergedError, UserError
 from nshot.files import write_atomically
 
 from . import checkpoint, distributed
+from .config import FREE
 from .progress import Progress
 from .run import Completed, Log, claim, locked, trained_seconds
 
@@ -82,15 +83,17 @@ def execute(run: Run, make: Callable[[], Job], finish: Callable[[Job], None], sa
         _follow(run, make)
         return
     with locked(run.folder):
-        resumed = claim(run.folder, run.kind, run.config, completed=run.completed, facts=run.facts, data=run.data)
-        if (run.folder / run.result).exists():
+        finished = (run.folder / run.result).exists()
+        named: dict[str, Any] = {"completed": run.completed, "facts": run.facts, "data": run.data}
+        resumed = claim(run.folder, run.kind, run.config, free=FREE, finished=finished, **named)
+        if finished:
             say(f"{run.folder} is finished already: nothing to do")
             distributed.wait()
             return
         distributed.wait()  # the others may look into the folder now
         job = make()
         losses = torch.zeros(run.log_every, device=job.device)  # read off the device only when logged
-        start, seconds = _restore(run.folder, job, losses, say)
+        start, seconds, known = _restore(run.folder, job, losses, say)
         if resumed:
             say(f"resuming {run.folder} at step {start} of {job.total_steps}")
         elif run.opening:
@@ -104,7 +107,7 @@ def execute(run: Run, make: Callable[[], Job], finish: Callable[[Job], None], sa
                 losses[slot] = loss
                 progress.advance()
                 if slot == run.log_every - 1 or done == job.total_steps:
-                    mean = _finite(float(losses[: slot + 1].double().mean()), done, run)
+                    mean = _finite(_mean(losses[max(0, known - step + slot) : slot + 1]), done, run)
                     speed = {"images_per_second": progress.rate, "seconds": progress.seconds}
                     log.write(done, loss=mean, lr=job.optimizer.param_groups[0]["lr"], **speed)
                     progress.show(loss=mean)
@@ -123,22 +126,31 @@ def _follow(run: Run, make: Callable[[], Job]) -> None:
     if (run.folder / run.result).exists():
         return
     job = make()
-    start, _ = _restore(run.folder, job, torch.zeros(run.log_every, device=job.device), lambda line: None)
+    start, *_ = _restore(run.folder, job, torch.zeros(run.log_every, device=job.device), lambda line: None)
     for _ in job.steps(start):
         pass
     distributed.wait()
 
 
-def _restore(folder: Path, job: Job, losses: Tensor, say: Say) -> tuple[int, float | None]:
-    """Loads the newest intact checkpoint, if any: the step to go on with, and the seconds of training behind it."""
+def _mean(losses: Tensor) -> float:
+    """In double precision on the CPU: not every device has it."""
+    return float(losses.cpu().double().mean())
+
+
+def _restore(folder: Path, job: Job, losses: Tensor, say: Say) -> tuple[int, float | None, int]:
+    """Loads the newest intact checkpoint, if any: the step to go on with, the seconds of training behind it, and the
+    first step whose loss is among ``losses``."""
     start, state, corrupt = checkpoint.load_newest(folder)
     for name in corrupt:
         say(f"checkpoint {name} is corrupt: falling back to the older one")
-    if state is not None:
-        job.module.load_state_dict(state["model"])
-        job.optimizer.load_state_dict(state["optimizer"])
-        losses.copy_(state["losses"])
-    return start, 0.0 if state is None else state.get("seconds")
+    if state is None:
+        return start, 0.0, 0
+    job.module.load_state_dict(state["model"])
+    job.optimizer.load_state_dict(state["optimizer"])
+    old, every = state["losses"], len(losses)  # of other lengths where --log-every has changed
+    steps = torch.arange(max(0, start - min(len(old), every)), start)
+    losses[(steps % every).to(losses.device)] = old[steps % len(old)].to(losses.device)
+    return start, state.get("seconds"), start - len(steps)
 
 
 def _save(folder: Path, step: int, job: Job, losses: Tensor, seconds: float) -> None:

@@ -20,7 +20,7 @@ from nshot.spaces import Space, Supernet
 from nshot.strategies import Strategy, strategies
 
 from . import distributed
-from .config import TrainConfig, bare_supernet, completed, preset, to_dict
+from .config import FREE, TrainConfig, bare_supernet, completed, preset, to_dict
 from .optimizers import rest_slices, sgd_or_adamw
 from .processes import run_in_processes
 from .run import PARTS, WEIGHTS, claim, load_run, locked
@@ -237,7 +237,7 @@ def _train_parts(
         _check_batch(part)
     make_batches(config, data)
     with locked(folder):
-        claim(folder, PARTS, to_dict(config), completed=completed, data=data)
+        claim(folder, PARTS, to_dict(config), free=FREE, completed=completed, data=data)
         todo = [(part, folder / f"part-{i}", device, workers) for i, part in enumerate(configs)]
         if jobs == 1:
             for part, out, *_ in todo:

@@ -280,5 +280,5 @@ def test_step_past_the_total() -> None:
 
 
 def test_step_without_complexity() -> None:
-    with pytest.raises(TypeError, match="^step.. needs the complexity of the subnet to train"):
+    with pytest.raises(TypeError, match=r"^step.. needs the complexity of the subnet to train"):
         calr_of(two_groups()[1]).step()

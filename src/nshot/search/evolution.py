@@ -12,7 +12,7 @@ from nshot.spaces import Space, Subnet
 
 from .archive import Archive
 from .limits import Limits
-from .propose import random_subnets
+from .propose import endless, feasible
 
 TRIES = 200  # draws a wanted child before random subnets take its place
 
@@ -57,7 +57,7 @@ def evolve(
         space: where.
         archive: evaluates, and knows the forms.
         score: figures (S, 2) to numbers, the larger the better.
-        limits: kept by rejection.
+        limits: a child outside them is repaired, or gives way to a random subnet inside.
         evolution: sizes.
         seed: the search is a function of it and of the figures.
         after: called after each generation with its number, the best subnet so far and its score.
@@ -72,27 +72,35 @@ def evolve(
     rng = generator(seed, "evolution")
     visited: set[Subnet] = set()
 
+    fresh = (form for form in endless(space, limits, seed, archive.canonical) if form not in visited)
+    within = feasible(space, limits, archive.canonical, seed)
+
     def new(subnet: Subnet) -> Subnet | None:
-        """The leanest equal of a child; None where that one is known or outside the limits."""
+        """The leanest equal of a child, brought within the limits; None where that one is known."""
         form = archive.canonical(subnet)
-        if form in visited or not limits.allow(space, form):
+        if form not in visited:
+            form = archive.canonical(within.inside(subnet, rng))
+        if form in visited:
             return None
         visited.add(form)
         return form
 
-    fresh = iter(random_subnets(space, sizes.population * sizes.generations * 4, limits, seed, archive.canonical))
+    spare: Subnet | None = None
     parents: list[Subnet] = []
     values: dict[Subnet, float] = {}
     for generation in range(sizes.generations):
+        spare = next(fresh, None) if spare is None or spare in visited else spare
+        if spare is None:
+            break  # the limits leave no more subnets
         children: list[Subnet] = []
         if parents:
             children += _bred(sizes.crossovers, new, partial(_cross, rng, parents))
             children += _bred(sizes.mutations, new, partial(_mutate, rng, space, parents, sizes.probability))
-        while len(children) < sizes.population and (subnet := next(fresh, None)) is not None:
-            if (form := new(subnet)) is not None:
-                children.append(form)
-        if not children:
-            break  # the limits leave no more subnets
+        while len(children) < sizes.population and spare is not None:
+            if spare not in visited:
+                visited.add(spare)
+                children.append(spare)
+            spare = next(fresh, None)
         values |= dict(zip(children, score(archive(children)).tolist(), strict=True))
         parents = sorted(values, key=values.__getitem__, reverse=True)[: sizes.top]
         after(generation, parents[0], values[parents[0]])

@@ -2,14 +2,17 @@
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from nshot.errors import UserError
 from nshot.quantities import quantity
 from nshot.spaces import Space, Subnet
+from nshot.spaces.feasible import Bound
 
 _MILLISECONDS = {"s": 1e3, "ms": 1.0, "us": 1e-3, "µs": 1e-3, "μs": 1e-3}  # the micro sign and the Greek letter
+
+_FORMS = ("{:,.0f} parameters", "{:,.0f} FLOPs", "a latency of {:.4g} ms")
 
 
 def milliseconds(text: str) -> float:
@@ -53,19 +56,37 @@ class Limits:
         latency = {} if self.max_latency is None else {"max_latency_ms": self.max_latency}
         return {**{name: getattr(self, name) for name in names}, **latency}
 
+    def bounds(self, space: Space, canonical: Callable[[Subnet], Subnet] = lambda subnet: subnet) -> list[Bound]:
+        """What they bound, of the network that is handed over for a subnet: ``canonical`` gives its leanest equal."""
+
+        def bound(cost: Callable[[Subnet], float], least: float | None, most: float | None) -> Bound:
+            ends = -math.inf if least is None else least, math.inf if most is None else most
+            return Bound(lambda subnet: cost(canonical(subnet)), *ends)
+
+        costs: tuple[tuple[Callable[[Subnet], float], float | None, float | None], ...] = (
+            (space.network_params, self.min_params, self.max_params),
+            (space.flops, None, self.max_flops),
+            (self.predicted, None, self.max_latency),
+        )
+        return [bound(cost, least, most) for cost, least, most in costs if (least, most) != (None, None)]
+
     def allow(self, space: Space, subnet: Subnet) -> bool:
         """Whether the subnet's network keeps to them; a cost that is not limited is not computed."""
-        costs: tuple[tuple[float | None, Callable[[Subnet], float], float | None], ...] = (
-            (self.min_params, space.network_params, self.max_params),
-            (None, space.flops, self.max_flops),
-            (None, self.predicted, self.max_latency),
-        )
-        for least, cost, most in costs:
-            if least is not None or most is not None:
-                value = cost(subnet)
-                if (least is not None and value < least) or (most is not None and value > most):
-                    return False
-        return True
+        return all(bound.off(bound.cost(subnet)) == 0 for bound in self.bounds(space))
+
+    def broken(self, space: Space, nearest: Sequence[float], among: str = "") -> UserError:
+        """The error that no subnet keeps to them.
+
+        Args:
+            space: where.
+            nearest: the costs of the subnet that comes nearest, in the order of `bounds`.
+            among: which subnets these are, where it is not certain that none of the space keeps to them.
+        """
+        limited = ((self.min_params, self.max_params), (self.max_flops,), (self.max_latency,))
+        forms = [f for f, of in zip(_FORMS, limited, strict=True) if of != (None,) * len(of)]
+        costs = " and ".join(form.format(cost) for form, cost in zip(forms, nearest, strict=True))
+        place = f"space {space.name} of these sizes"
+        return UserError(f"no subnet{among} keeps to {self}: {place} comes nearest with {costs}")
 
     def predicted(self, subnet: Subnet) -> float:
         """Milliseconds of a subnet, by ``latency``."""

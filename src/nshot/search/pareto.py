@@ -11,7 +11,7 @@ from nshot.spaces import Space, Subnet
 
 from .archive import Archive
 from .limits import Limits
-from .propose import TRIES, random_subnets
+from .propose import feasible, random_subnets
 
 FREE = Limits()
 
@@ -69,7 +69,8 @@ def nsga2(
         space: where.
         archive: evaluates, none twice, and knows the forms.
         objectives: two or more of ``OBJECTIVES``.
-        limits: a child outside them gives way to a random subnet inside; they tell the latency where it is wanted.
+        limits: a child outside them is repaired, or gives way to a random subnet inside; they tell the latency where
+            it is wanted.
         population: subnets of a generation.
         generations: how many.
         seed: the search is a function of it and of the figures.
@@ -92,6 +93,11 @@ def nsga2(
     limits = limits or FREE
     rng = generator(seed, "nsga2")
     first = random_subnets(space, population, limits, seed, archive.canonical)
+    if len(first) < population:  # all that there are
+        archive(first)
+        after(1, first)
+        return first
+    within = feasible(space, limits, archive.canonical, seed)
     algorithm = NSGA2(
         pop_size=len(first),
         sampling=np.array(first),
@@ -104,9 +110,10 @@ def nsga2(
     algorithm.setup(problem, termination=get_termination("n_gen", generations), seed=seed, verbose=False)
     seen: dict[Subnet, None] = {}
     while algorithm.has_next():
-        infills = algorithm.ask()
+        if (infills := algorithm.ask()) is None or not len(infills):
+            break  # no child is new
         subnets = [archive.canonical(tuple(row)) for row in infills.get("X").astype(int).tolist()]
-        subnets = [s if limits.allow(space, s) else _inside(space, archive, limits, rng, first) for s in subnets]
+        subnets = [archive.canonical(within.inside(subnet, rng)) for subnet in subnets]
         infills.set("X", np.array(subnets))
         infills.set("F", objective_values(space, subnets, archive(subnets), objectives, limits))
         for individual in infills:
@@ -115,15 +122,6 @@ def nsga2(
         seen |= dict.fromkeys(subnets)
         after(algorithm.n_iter, list(seen))
     return list(seen)
-
-
-def _inside(space: Space, archive: Archive, limits: Limits, rng: np.random.Generator, known: list[Subnet]) -> Subnet:
-    """A random subnet within the limits; one that is known where they leave hardly any."""
-    for _ in range(TRIES):
-        subnet = archive.canonical(space.sample(rng))
-        if limits.allow(space, subnet):
-            return subnet
-    return known[int(rng.integers(len(known)))]
 
 
 def _mutation(space: Space, rng: np.random.Generator) -> Any:

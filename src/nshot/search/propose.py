@@ -1,15 +1,17 @@
 """Who proposes subnets: a random sample or the whole space; the leanest member of each form, within the limits."""
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 
 from nshot.errors import UserError
 from nshot.seeding import generator
 from nshot.spaces import Space, Subnet
 from nshot.spaces.base import ENUMERABLE
+from nshot.spaces.feasible import Feasible, InfeasibleError, nearest
 
 from .limits import Limits
 
-TRIES = 1000  # draws a wanted subnet before limits count as unsatisfiable
+STALE = 20  # draws a known form without a new one, after which there are hardly more
 
 Canonical = Callable[[Subnet], Subnet]
 
@@ -19,28 +21,45 @@ def random_subnets(
 ) -> list[Subnet]:
     """Up to ``count`` random subnets, fewer where the space has no more; none of one canonical form twice.
 
-    Subnets are drawn uniformly; each is given as the leanest member of its form, which keeps to the limits.
-    ``canonical`` is a supernet's (default: the space's).
+    Subnets are drawn uniformly among those that keep to the limits (`Feasible`), each given as the leanest member of
+    its form: what the limits are about. ``canonical`` is a supernet's (default: the space's).
 
     Raises:
-        UserError: where none can be found, with the costs that the space has.
+        UserError: where there are none, or where none can be found, with the costs of the nearest.
     """
-    limits, canonical = limits or Limits(), canonical or space.canonical
+    return list(itertools.islice(endless(space, limits or Limits(), seed, canonical or space.canonical), count))
+
+
+def endless(space: Space, limits: Limits, seed: int, canonical: Canonical) -> Iterator[Subnet]:
+    """As `random_subnets`, one by one, until it takes very many draws to find another."""
     rng = generator(seed, "search")
+    found: dict[Subnet, None] = {}
     if space.size <= ENUMERABLE:
         subnets = list(space.subnets())
         forms = dict.fromkeys(canonical(subnets[i]) for i in rng.permutation(len(subnets)))
-        return within(space, list(forms), limits)[:count]
-    found: dict[Subnet, None] = {}
-    for draws in range(TRIES * max(1, count)):
-        subnet = canonical(space.sample(rng))
-        if limits.allow(space, subnet):
-            found.setdefault(subnet)
-        if len(found) == min(count, space.size) or (draws >= TRIES and draws > 50 * len(found) + 20 * count):
-            break
-    if not found:
-        raise unsatisfiable(space, limits)
-    return list(found)
+        for form in forms:
+            if limits.allow(space, form):
+                found.setdefault(form)
+                yield form
+        if not found:
+            raise limits.broken(space, nearest(forms, limits.bounds(space)))
+        return
+    draws, stale = feasible(space, limits, canonical, seed), 0
+    while stale < STALE * (len(found) + 100):
+        form = canonical(draws.draw(rng))
+        stale += 1
+        if form not in found:
+            found[form], stale = None, 0
+            yield form
+
+
+def feasible(space: Space, limits: Limits, canonical: Canonical, seed: int) -> Feasible:
+    """What draws subnets whose leanest equals keep to the limits; raises UserError where it finds none."""
+    try:
+        return Feasible(space, limits.bounds(space, canonical), generator(seed, "limits"))
+    except InfeasibleError as error:
+        among = "" if error.looked is None else f" of {error.looked:,} looked at"
+        raise limits.broken(space, error.nearest, among) from None
 
 
 def all_subnets(space: Space, canonical: Canonical, limits: Limits | None = None) -> list[Subnet]:
@@ -57,25 +76,13 @@ def all_subnets(space: Space, canonical: Canonical, limits: Limits | None = None
     return within(space, list(dict.fromkeys(map(canonical, space.subnets()))), limits or Limits())
 
 
-def within(space: Space, subnets: Sequence[Subnet], limits: Limits) -> list[Subnet]:
-    """Those subnets that keep to the limits; raises UserError where none does."""
+def within(space: Space, subnets: Sequence[Subnet], limits: Limits, among: str = "") -> list[Subnet]:
+    """Those subnets that keep to the limits.
+
+    Raises:
+        UserError: where none does, saying ``among`` which: of those the nearest costs.
+    """
     allowed = [subnet for subnet in subnets if limits.allow(space, subnet)]
     if not allowed:
-        raise unsatisfiable(space, limits)
+        raise limits.broken(space, nearest(subnets, limits.bounds(space)), among)
     return allowed
-
-
-def unsatisfiable(space: Space, limits: Limits) -> UserError:
-    """The error that says what the limits were and what the space has."""
-    some = random_subnets(space, space.size if space.size <= ENUMERABLE else 1000)
-    params = [space.network_params(subnet) for subnet in some]
-    flops = [space.flops(subnet) for subnet in some]
-    times = "" if limits.latency is None else _range([limits.latency(subnet) for subnet in some])
-    return UserError(
-        f"no subnet keeps to {limits}: space {space.name} of these sizes has from about {min(params):,} to "
-        f"{max(params):,} parameters and {min(flops):,} to {max(flops):,} FLOPs{times}"
-    )
-
-
-def _range(milliseconds: list[float]) -> str:
-    return f", and latencies of {min(milliseconds):.3g} to {max(milliseconds):.3g} ms"

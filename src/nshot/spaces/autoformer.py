@@ -1,6 +1,5 @@
 """The AutoFormer space, supernet-tiny (Chen et al., ICCV 2021): a vision transformer of entangled weights."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
@@ -152,28 +151,15 @@ class AutoFormer(Space):
     def flops(self, subnet: Subnet) -> int:
         return self._cost(subnet, 1)
 
-    def _extremes(self, which: int, best: Callable[..., int]) -> int:
-        """For each width and depth layers' costs add up."""
-        widths, depths, *rest = self.decisions
-        outside, layers = self._tables
+    @property
+    def couples(self) -> tuple[int, ...]:
+        """Width and depth."""
+        return 0, 1
 
-        def layer(width: int, index: int) -> int:
-            heads, ratios = rest[2 * index : 2 * index + 2]
-            return best(layers[width][h][r][which] for h in heads.allowed for r in ratios.allowed)
-
-        return best(
-            outside[width][which] + sum(layer(width, index) for index in range(self.depths[depth]))
-            for width in widths.allowed
-            for depth in depths.allowed
-        )
-
-    @cached_property
-    def params_range(self) -> tuple[int, int]:
-        return self._extremes(0, min), self._extremes(0, max)
-
-    @cached_property
-    def flops_range(self) -> tuple[int, int]:
-        return self._extremes(1, min), self._extremes(1, max)
+    @property
+    def groups(self) -> tuple[tuple[int, ...], ...]:
+        """Heads and ratio of each layer."""
+        return tuple((i, i + 1) for i in range(2, len(self.decisions), 2))
 
     # notation
 

@@ -16,6 +16,7 @@ from tyro.conf import Suppress
 from nshot.errors import UserError
 from nshot.registry import Registry
 
+from .additive import extremes
 from .drawing import Block, Chain, Drawing
 
 if TYPE_CHECKING:
@@ -171,6 +172,20 @@ class Space(ABC):
             for i, (name, options) in enumerate(self.all_decisions())
         )
 
+    @property
+    def couples(self) -> tuple[int, ...]:
+        """Decisions on whose options it depends what the others cost."""
+        return ()
+
+    @property
+    def groups(self) -> tuple[tuple[int, ...], ...] | None:
+        """Decisions whose options cost something together, but for `couples`; None where that is not known.
+
+        With the options of `couples` given, each cost is a sum of terms, one a group: parameters, FLOPs and latency, of
+        a subnet and of its canonical form. Then ranges of costs and draws within limits are exact for any size.
+        """
+        return None
+
     @cached_property
     def size(self) -> int:
         """How many subnets there are."""
@@ -284,10 +299,12 @@ class Space(ABC):
         return self._range(self.flops)
 
     def _range(self, measure: Callable[[Subnet], int]) -> tuple[int, int]:
+        if self.groups is not None:
+            return extremes(self, measure)
         if self.size > ENUMERABLE:
             raise UserError(
                 f"space {self.name} has {self.size:,} subnets, too many to look at each for the range of their costs: "
-                "give it params_range and flops_range of its own"
+                "give it params_range and flops_range of its own, or groups of decisions whose costs add up"
             )
         costs = [measure(subnet) for subnet in self.subnets()]
         return min(costs), max(costs)

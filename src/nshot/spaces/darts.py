@@ -2,7 +2,6 @@
 
 import ast
 import itertools
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, cast
@@ -162,34 +161,17 @@ class DARTS(Space):
     def network_params(self, subnet: Subnet) -> int:
         return self._cost(subnet, 0) + 2 * self._cost(subnet, 2)
 
-    def _extremes(self, which: int, best: Callable[..., int]) -> int:
-        """Costs add up over nodes, and over a node's two inputs once the pair is chosen."""
-        total = self._fixed[which]
-        for kind in (0, 1):
-            for node in range(NODES):
-                pairs, ops = self.open(kind, node)
-                total += best(
-                    sum(
-                        best(self._table[kind][op][source < 2][which] for op in slot.allowed)
-                        for source, slot in zip(PAIRS[node][pair], ops, strict=True)
-                    )
-                    for pair in pairs
-                )
-        return total
+    @property
+    def groups(self) -> tuple[tuple[int, ...], ...]:
+        """A node's inputs and operations."""
+        found = [(pair, op) for kind in LAYOUT for pair, op in kind]
+        return tuple((*(() if pair is None else (pair,)), op, op + 1) for pair, op in found)
 
     def open(self, kind: int, node: int) -> tuple[tuple[int, ...], tuple[Decision, Decision]]:
         """The pairs of inputs that a node may keep, and the decisions of its two operations."""
         pair, op = LAYOUT[kind][node]
         pairs = (0,) if pair is None else self.decisions[pair].allowed
         return pairs, (self.decisions[op], self.decisions[op + 1])
-
-    @cached_property
-    def params_range(self) -> tuple[int, int]:
-        return self._extremes(0, min), self._extremes(0, max)
-
-    @cached_property
-    def flops_range(self) -> tuple[int, int]:
-        return self._extremes(1, min), self._extremes(1, max)
 
     # notation
 

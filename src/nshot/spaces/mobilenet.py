@@ -165,18 +165,10 @@ class MobileNet(Space):
     def network_params(self, subnet: Subnet) -> int:
         return self._cost(subnet, 0) + 2 * self._cost(subnet, 2)
 
-    def _extremes(self, which: int) -> tuple[int, int]:
-        """Costs add up, so each layer's own extremes make those of the space."""
-        rows = [[row[i][which] for i in d.allowed] for row, d in zip(self._table, self.decisions, strict=True)]
-        return self._fixed[which] + sum(map(min, rows)), self._fixed[which] + sum(map(max, rows))
-
-    @cached_property
-    def params_range(self) -> tuple[int, int]:
-        return self._extremes(0)
-
-    @cached_property
-    def flops_range(self) -> tuple[int, int]:
-        return self._extremes(1)
+    @property
+    def groups(self) -> tuple[tuple[int, ...], ...]:
+        """Each layer alone."""
+        return tuple((i,) for i in range(len(self.decisions)))
 
     # notation
 

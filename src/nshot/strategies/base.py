@@ -14,10 +14,10 @@ from nshot.registry import Registry
 from nshot.seeding import generator
 from nshot.spaces import Space, Subnet
 from nshot.spaces.base import ENUMERABLE
+from nshot.spaces.feasible import Bound, Feasible, InfeasibleError
 
 from .options import Options
 
-WINDOW_TRIES = 2000  # random subnets among which one must lie in a window of FLOPs
 MEAN_DRAWS = 20_000  # paths whose mean γ stands for that of a space too large to enumerate
 
 
@@ -70,7 +70,7 @@ class Strategy(ABC):
             except ValueError as error:
                 raise UserError(f"schedule {self.options.schedule!r} on space {space.name}: {error}") from None
         self.ms_decision = self._ms_decision()
-        self._check_window()
+        self._window = self._open_window()
 
     @abstractmethod
     def plan(self, step: int) -> Plan:
@@ -88,38 +88,33 @@ class Strategy(ABC):
         return 0 if self.ms_decision is None else path[self.ms_decision]
 
     def draw(self, rng: np.random.Generator) -> Subnet:
-        """A path, uniformly or in proportion to its complexity, within the window of FLOPs.
-
-        By rejection, so no table of subnets is needed.
-        """
-        path = self.space.sample(rng)
+        """A path, uniformly or in proportion to its complexity, within the window of FLOPs."""
+        path = self._proposed(rng)
         while not self._accepts(path, rng):
-            path = self.space.sample(rng)
+            path = self._proposed(rng)
         return path
+
+    def _proposed(self, rng: np.random.Generator) -> Subnet:
+        """A plain draw where the window is hit often, as runs of earlier versions have it; else one inside it."""
+        return self.space.sample(rng) if self._window.often else self._window.draw(rng)
 
     def _accepts(self, path: Subnet, rng: np.random.Generator) -> bool:
         if self.options.sampling == "proportional" and rng.random() * self.cost_range[1] > self.cost(path):
             return False
-        return self._within(path)
+        return self._window.keeps(path)
 
-    def _within(self, path: Subnet) -> bool:
-        """Whether the path keeps to the window of FLOPs."""
+    def _open_window(self) -> Feasible:
+        """The window of FLOPs; raises UserError where no subnet is inside."""
         low, high = self.options.min_flops, self.options.max_flops
-        if low is None and high is None:
-            return True
-        flops = self.space.flops(path)
-        return (low is None or flops >= low) and (high is None or flops <= high)
-
-    def _check_window(self) -> None:
-        """Raises UserError for a window that draws practically never hit: rejection would not end."""
-        rng = generator(self.seed, "window")
-        if not any(self._within(self.space.sample(rng)) for _ in range(WINDOW_TRIES)):
-            low, high = self.space.flops_range
-            window = f"min_flops {self.options.min_flops}, max_flops {self.options.max_flops}"
+        bound = Bound(self.space.flops, -math.inf if low is None else low, math.inf if high is None else high)
+        try:
+            return Feasible(self.space, [bound], generator(self.seed, "window"))
+        except InfeasibleError as error:
+            among = "" if error.looked is None else f" of {error.looked:,} looked at"
             raise UserError(
-                f"{window}: none of {WINDOW_TRIES} random subnets is inside; "
-                f"space {self.space.name} of these sizes has {low:,} to {high:,} FLOPs"
-            )
+                f"min_flops {low}, max_flops {high}: no subnet{among} is inside; "
+                f"space {self.space.name} of these sizes comes nearest with {error.nearest[0]:,.0f} FLOPs"
+            ) from None
 
     def lr(self, step: int, path: Subnet) -> float:
         """The schedule's learning rate for that path, as a multiple of lr0."""
@@ -153,7 +148,7 @@ class Strategy(ABC):
         if self.space.size > ENUMERABLE:
             rng = generator(0, "mean decay")
             return float(np.mean([self._decay_ratio(self.draw(rng)) for _ in range(MEAN_DRAWS)]))
-        paths = [path for path in self.space.subnets() if self._within(path)]
+        paths = [path for path in self.space.subnets() if self._window.keeps(path)]
         proportional = self.options.sampling == "proportional"
         shares = [self.cost(path) if proportional else 1 for path in paths]
         return float(np.average([self._decay_ratio(path) for path in paths], weights=shares))

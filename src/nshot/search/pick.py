@@ -94,7 +94,7 @@ def search_run(
         limits = limits.by(latency)
         listed = None
         if subnets is not None:
-            listed = within(config.space, list(dict.fromkeys(map(supernet.canonical, named))), limits)
+            listed = within(config.space, list(dict.fromkeys(map(supernet.canonical, named))), limits, f" of {subnets}")
         archive = Archive(evaluate, supernet.canonical, run / f".search-{identity}.jsonl")
         candidates = listed or _proposed(config.space, archive, limits, how, by, say)
         figures = archive(candidates)

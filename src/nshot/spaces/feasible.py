@@ -25,7 +25,7 @@ class Bound:
     most: float = math.inf
 
     def off(self, value: float) -> float:
-        """How far a cost is outside, as a share of the bound that it breaks (both, where none can be inside); 0 inside."""
+        """How far a cost is outside, as a share of the bound that it breaks (the sum, where of both); 0 inside."""
         over, under = max(value - self.most, 0.0), max(self.least - value, 0.0)
         return (over and over / (abs(self.most) or 1)) + (under and under / (abs(self.least) or 1))
 

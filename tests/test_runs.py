@@ -22,9 +22,9 @@ from helpers import nshot_, refuse
 from nshot import UserError
 from nshot.data.augment import Augment
 from nshot.data.batches import TrainBatches
-from nshot.data.sources import load
-from nshot.dynamic import SeparatedMomentum
-from nshot.strategies import Options, strategy
+from nshot.data.sources import Dataset, load
+from nshot.dynamic import ComplexityAwareLR, SeparatedMomentum
+from nshot.strategies import Options, strategies, strategy
 from nshot.training.config import TrainConfig, from_dict, preset, to_dict
 from nshot.training.optimizers import sgd
 from nshot.training.run import load_run, locked, read_log
@@ -304,6 +304,31 @@ def test_warm_up_rises_linearly_on_top_of_the_schedule(config, digits, tmp_path)
     cosine = [config.lr * (1 + math.cos(math.pi * step / STEPS)) / 2 for step in range(STEPS)]
     expected = [rate * min(1, (step + 1) / 36) for step, rate in enumerate(cosine)]
     assert rates == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("method", ["spos", "fairnas"])
+def test_logged_rates_are_those_of_the_public_scheduler(method: str, digits: Dataset, tmp_path: Path) -> None:
+    """Each path of each step, FairNAS's too, where the optimizer's own rate is constant (Alg. 2)."""
+    options = strategies[method].options_type.of(schedule="calr", gamma=3.0, g="linear")
+    config = dataclasses.replace(preset("smoke", method), epochs=1, options=options, log_every=1)
+    run = train(config, digits, tmp_path / "run", device="cpu", say=lambda line: None)
+    lines = read_log(run / "log.jsonl")
+    plans = strategies[method](config.space, total_steps=len(lines), seed=config.seed, options=options)
+    paper = config.space.represented
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=config.lr)
+    calr = ComplexityAwareLR(
+        optimizer, total_steps=len(lines), complexity_range=paper.params_range, gamma=3.0, g="linear"
+    )
+    for step, line in enumerate(lines):
+        rates = []
+        for path in plans.plan(step).paths:
+            calr.last_epoch = step - 1
+            calr.step(paper.params(path))
+            rates += calr.get_last_lr()
+        assert line["lr"] == pytest.approx(sum(rates) / len(rates), rel=1e-12)
+        assert line.get("path_lr", rates) == pytest.approx(rates, rel=1e-12)
+        assert ("path_lr" in line) == (method == "fairnas")
+    assert len({line["lr"] for line in lines}) == len(lines)
 
 
 @pytest.mark.parametrize(

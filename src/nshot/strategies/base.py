@@ -33,6 +33,11 @@ class Plan:
     cluster: int
     """Whose momentum the step uses (eq. 7); 0 where momentum is not separated."""
 
+    @property
+    def rates(self) -> tuple[float, ...]:
+        """At what learning rate each path is trained, as a multiple of lr0: a gradient's weight scales its rate."""
+        return tuple(self.lr * weight for weight in self.weights)
+
 
 class Strategy(ABC):
     """An N-shot method on one space for one length of training.

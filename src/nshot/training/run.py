@@ -215,11 +215,12 @@ class Log:
         self._stream = open(self.path, "a")  # noqa: SIM115 (closed by close)
         self._board = SummaryWriter(str(folder), purge_step=start + 1)
 
-    def write(self, step: int, **values: float) -> None:
+    def write(self, step: int, **values: float | list[float]) -> None:
         self._stream.write(json.dumps({"step": step, **values}) + "\n")
         self._stream.flush()
         for key, value in values.items():
-            self._board.add_scalar(key, value, step)
+            for name, each in enumerate(value) if isinstance(value, list) else [("", value)]:
+                self._board.add_scalar(f"{key}/{name}".rstrip("/"), each, step)
 
     def close(self) -> None:
         self._stream.close()

@@ -1,7 +1,7 @@
 """Runs training steps in a run folder: resumes by itself, logs, saves checkpoints, loses nothing to a crash."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,16 @@ class Job:
     total_steps: int
     batch_size: int
     device: torch.device
+    rates: Callable[[int], Sequence[float]] | None = None
+    """Of a step, the learning rate of each path; None: that of the optimizer."""
+
+    def logged_rates(self, step: int) -> dict[str, float | list[float]]:
+        """What the log says of a step's learning rate: the mean over its paths, and each where there are several."""
+        if self.rates is None:
+            return {"lr": self.optimizer.param_groups[0]["lr"]}
+        rates = list(self.rates(step))
+        several = {"path_lr": rates} if len(rates) > 1 else {}
+        return {"lr": sum(rates) / len(rates), **several}
 
 
 @dataclass(frozen=True)
@@ -109,7 +119,7 @@ def execute(run: Run, make: Callable[[], Job], finish: Callable[[Job], None], sa
                 if slot == run.log_every - 1 or done == job.total_steps:
                     mean = _finite(_mean(losses[max(0, known - step + slot) : slot + 1]), done, run)
                     speed = {"images_per_second": progress.rate, "seconds": progress.seconds}
-                    log.write(done, loss=mean, lr=job.optimizer.param_groups[0]["lr"], **speed)
+                    log.write(done, loss=mean, **job.logged_rates(step), **speed)
                     progress.show(loss=mean)
                     run.tell_left_out(say)
                 if done % run.checkpoint_every == 0:

@@ -87,13 +87,14 @@ def train(
             supernet.use_graphs(cuda_capture)
         optimizer = SeparatedMomentum(make_optimizer(config, supernet), strategy.clusters)
         images = made(batches, workers, total_steps, lightning.device)
+        plan = warmed(strategy.plan, config.warmup * batches.steps_per_epoch)
         return Job(
             supernet,
             optimizer,
             lambda start: train_steps(
                 model,
                 optimizer,
-                warmed(strategy.plan, config.warmup * batches.steps_per_epoch),
+                plan,
                 images,
                 start=start,
                 total_steps=total_steps,
@@ -105,6 +106,7 @@ def train(
             total_steps,
             config.batch_size,
             lightning.device,
+            rates=lambda step: [config.lr * rate for rate in plan(step).rates],
         )
 
     facts = decay_facts(strategy)

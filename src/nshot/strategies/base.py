@@ -39,6 +39,11 @@ class Plan:
         return tuple(self.lr * weight for weight in self.weights)
 
 
+def cosine(step: int, total_steps: int) -> float:
+    """Half a cosine, from 1 to 0."""
+    return (1 + math.cos(math.pi * step / total_steps)) / 2
+
+
 class Strategy(ABC):
     """An N-shot method on one space for one length of training.
 
@@ -127,12 +132,8 @@ class Strategy(ABC):
         if schedule == "constant":
             return 1.0
         if schedule == "cosine":
-            return self.cosine(step)
+            return cosine(step, self.total_steps)
         return learning_rate(1.0, step, self.total_steps, self.decay(path))
-
-    def cosine(self, step: int) -> float:
-        """A cosine from 1 to 0."""
-        return (1 + math.cos(math.pi * step / self.total_steps)) / 2
 
     def decay(self, path: Subnet) -> float:
         """γ(α) of eq. 4, or what a control puts in its place."""

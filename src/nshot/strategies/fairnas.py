@@ -9,7 +9,7 @@ from nshot.errors import UserError
 from nshot.seeding import generator
 from nshot.spaces import Subnet
 
-from .base import Plan, Strategy, strategies
+from .base import Plan, Strategy, cosine, strategies
 from .options import Options
 
 
@@ -75,4 +75,4 @@ class FairNAS(Strategy):
         """The step's own learning rate."""
         if not self.options.weighs:
             return self.lr(step, ())
-        return self.cosine(step) if self.options.outer == "cosine" else 1.0
+        return cosine(step, self.total_steps) if self.options.outer == "cosine" else 1.0

@@ -98,10 +98,13 @@ def fit_steps(
     total = recipe.epochs * steps_per_epoch
 
     def plan(step: int) -> Plan:
-        if recipe.drop_path > 0:  # it rises from none, epoch by epoch, as in the networks that it is from
-            set_drop_path(alone.network, recipe.drop_path * (step // steps_per_epoch) / recipe.epochs)
         return Plan(paths=((),), weights=(1.0,), lr=recipe.factor(step, total, decay), cluster=0)
 
+    def set_drop(step: int) -> None:  # it rises from none, epoch by epoch, as in the networks that it is from
+        if recipe.drop_path > 0:
+            set_drop_path(alone.network, recipe.drop_path * (step // steps_per_epoch) / recipe.epochs)
+
+    set_drop(start)
     steps = train_steps(
         model or alone,
         optimizer,
@@ -118,6 +121,8 @@ def fit_steps(
         if alone.average is not None:
             alone.average.update_parameters(alone.plain)
         yield step, loss
+        if step + 1 < total:
+            set_drop(step + 1)
 
 
 def _criterion(label_smoothing: float, auxiliary: float) -> Callable[[Any, Tensor], Tensor]:

@@ -12,6 +12,7 @@ from nshot.dynamic.calr import decay_ratio, learning_rate
 from nshot.errors import UserError, check_choices, check_positive, check_share, check_whole
 from nshot.spaces import Space, Subnet
 from nshot.spaces.base import ComplexityOf
+from nshot.strategies.base import cosine
 
 from .config import space_from_dict
 from .optimizers import Decayed, OptimizerName, as_stored, check_optimizer, sgd_or_adamw
@@ -98,7 +99,7 @@ class Recipe:
         """What the schedule multiplies the learning rate of a step by; ``decay`` is the subnet's γ(α)."""
         if self.schedule == "calr":
             return learning_rate(1.0, step, total_steps, decay)
-        return (1 + math.cos(math.pi * step / total_steps)) / 2
+        return cosine(step, total_steps)
 
     def make_optimizer(self, network: nn.Module) -> SeparatedMomentum:
         """The recipe's optimizer of a network, with one momentum."""

@@ -105,7 +105,7 @@ def _check_learned(run: Path, job: Job, data: Dataset, device: str, say: Say) ->
     """Says loudly where a supernet does not know more than which class is largest."""
     config, supernet = load_run(run)
     subnets = random_subnets(config.space, min(CHECKED, config.space.size), Limits(), 0, supernet.canonical)
-    scores, _ = score_run(run, config, supernet, subnets, device=device, data=data)
+    scores, _ = score_run(run, config, supernet, subnets, device=device, data=data, say=say)
     known = accuracy_of(round(float(np.median(scores.accuracy)) / 100 * len(data.valid)), len(data.valid))
     if known["low"] <= 100 * job.look.majority:
         say(

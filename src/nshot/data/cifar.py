@@ -10,11 +10,12 @@ from nshot.errors import UserError
 
 from .images import Images
 from .parquet import checked, read_parquet
+from .reading import Say
 from .sources import Source, sources
 
 
 @sources.register("cifar10")
-def cifar10(root: Path, download: bool) -> Source:
+def cifar10(root: Path, download: bool, say: Say) -> Source:
     """CIFAR-10: 50,000 images of 32x32 pixels to learn from, 10,000 to test on."""
     if _has_parquet(root / "cifar10"):
         return _from_parquet(root / "cifar10", 10, ("label",))
@@ -24,7 +25,7 @@ def cifar10(root: Path, download: bool) -> Source:
 
 
 @sources.register("cifar100")
-def cifar100(root: Path, download: bool) -> Source:
+def cifar100(root: Path, download: bool, say: Say) -> Source:
     """CIFAR-100, by its 100 fine labels."""
     if _has_parquet(root / "cifar100"):
         return _from_parquet(root / "cifar100", 100, ("fine_label", "label"))

@@ -1,7 +1,6 @@
 """Encoded images to pixels of one size: what is read, and how; Pillow's part is copied into what is handed over."""
 
 import io
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nshot.errors import UserError
+
+from .memory import memory_here
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -31,17 +32,17 @@ def stacked(pixels: Sequence[np.ndarray], where: Path | str) -> np.ndarray:
 
 
 def memory_needed(count: int, resolution: int | None, copies: int = COPIES) -> tuple[int, int]:
-    """Bytes that so many images take, and bytes that this machine has."""
-    return copies * 3 * count * (resolution or 0) ** 2, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    """Bytes that so many images take, and bytes that there are."""
+    return copies * 3 * count * (resolution or 0) ** 2, memory_here()
 
 
 def check_memory(count: int, resolution: int | None, where: Path | str, copies: int = COPIES) -> None:
-    """Raises UserError for more images than this machine's memory can hold."""
+    """Raises UserError for more images than the memory can hold."""
     needed, memory = memory_needed(count, resolution, copies)
     if needed > memory:
         raise UserError(
-            f"{where}: {count:,} images at resolution {resolution} take about {needed / 1e9:.0f} GB, this machine has "
-            f"{memory / 1e9:.0f}: choose a smaller --resolution, or fewer images"
+            f"{where}: {count:,} images at resolution {resolution} take about {needed / 1e9:.0f} GB, and there are "
+            f"{memory / 1e9:.0f} of memory here: choose a smaller --resolution, or fewer images"
         )
 
 

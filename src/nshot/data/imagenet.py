@@ -9,7 +9,7 @@ from nshot.seeding import generator
 
 from .listing import listing
 from .own import files_of
-from .reading import LeftOut
+from .reading import LeftOut, Say
 from .sources import Source, sources
 
 VALID = 50  # images of each class that rank subnets, at most one in ten
@@ -17,7 +17,7 @@ CROP = 224 / 256  # at test: the central 224 pixels of the shorter side brought 
 
 
 @sources.register("imagenet")
-def imagenet(root: Path, download: bool) -> Source:
+def imagenet(root: Path, download: bool, say: Say) -> Source:
     """``imagenet/train/<class>/`` and ``imagenet/val/<class>/``, with any number of classes.
 
     Subnets are judged on ``val``, and ranked on images that are held out of ``train``, the same each time: 50 of each
@@ -29,7 +29,7 @@ def imagenet(root: Path, download: bool) -> Source:
     if not folder.is_dir():
         raise UserError(f"data set 'imagenet' not found under {root}: expected imagenet/train/<class>/ and val/")
     left_out = LeftOut()
-    names, parts = listing(folder, left_out, print)
+    names, parts = listing(folder, left_out, say)
     if set(parts) != {"train", "valid"}:
         raise UserError(f"{folder} must have the parts train and val, and no other")
     learn, test = (files_of(parts[part], left_out, 224, CROP) for part in ("train", "valid"))

@@ -59,8 +59,8 @@ class Source:
     left_out: LeftOut = field(default_factory=LeftOut)
 
 
-Loader = Callable[[Path, bool], Source]
-"""(data root, whether to download); named sets have a size, so they are resized after."""
+Loader = Callable[[Path, bool, Say], Source]
+"""(data root, whether to download, what takes lines); named sets have a size, so they are resized after."""
 sources: Registry[Loader] = Registry("data set", "nshot.data")
 OwnLoader = Callable[..., Source]
 """(folder, resolution, what takes lines for the user): images of any size, brought to the resolution as they load.
@@ -138,7 +138,7 @@ def _source(name: str, root: Path, download: bool, resolution: int | None, say: 
         if name not in sources.names():
             known = ", ".join(sources.names())
             raise UserError(f"unknown data set {name!r}: choose one of {known}, or images of your own by {kinds}")
-        return sources[name](root, download)
+        return sources[name](root, download, say)
     folder, mirrors, options = _parsed(name)
     if download:
         raise UserError(f"download has no effect on data set {name!r}: its images are those of the folder")
@@ -196,7 +196,7 @@ def _split(split: str, learn: Pictures, own_: bool, root: Path) -> tuple[np.ndar
 
 
 @sources.register("digits")
-def digits(root: Path, download: bool) -> Source:
+def digits(root: Path, download: bool, say: Say) -> Source:
     """scikit-learn's 1,797 handwritten digits of 8x8 pixels; a fixed third is the test set. Needs no files."""
     from sklearn.datasets import load_digits
 

@@ -84,7 +84,7 @@ def search_run(
     with held(run, "a search"):
         named = [] if subnets is None else subnets_from_file(subnets, config.space, data_root(root))
         evaluate, score, identity = evaluator(
-            run, config, supernet, images=images, calibration=calibration, root=root, device=device, data=data
+            run, config, supernet, images=images, calibration=calibration, root=root, device=device, data=data, say=say
         )
         made = {"search": how.record() if subnets is None else list_record(subnets, named), "score": score}
         check_same(run / f"{name}.json", {**made, "by": by, "limits": limits.record()})

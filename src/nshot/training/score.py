@@ -25,7 +25,7 @@ from nshot.spaces import Subnet, Supernet
 from .config import TrainConfig
 from .progress import Progress
 from .run import WEIGHTS
-from .runner import fabric
+from .runner import Say, fabric
 
 VERSION = 2  # of what a score is; 1 took images in their order, so that batches might be of one class
 BATCH = 256  # most images whose batch statistics normalise together, as in the released code
@@ -45,6 +45,7 @@ def score_run(
     device: str = "auto",
     data: Dataset | None = None,
     mixture: int = 0,
+    say: Say = print,
 ) -> tuple[Scores, dict[str, int]]:
     """Scores of subnets with a run's supernet on its validation images, in class-balanced batches.
 
@@ -63,6 +64,7 @@ def score_run(
         device: Fabric's accelerator.
         data: the run's data set, where it is loaded already.
         mixture: seed of the sample and of the order in batches.
+        say: takes lines for the user.
 
     Returns:
         The scores, and what else than supernet and subnets determines them, JSON-able: scores of two runs compare
@@ -72,7 +74,7 @@ def score_run(
         UserError: for ``images`` outside 2 to what there are, a ``calibration`` without effect or beyond them, and a
             data set that is no longer what the run was made of.
     """
-    given = _heldout(folder, config, supernet, root, images, calibration, device, data, mixture)
+    given = _heldout(folder, config, supernet, root, images, calibration, device, data, mixture, say)
     canonical = supernet.canonical
     forms = sorted({canonical(subnet) for subnet in subnets})
     store = PartialScores(folder, _weights(folder), list(given.described.values()), forms)
@@ -98,6 +100,7 @@ def evaluator(
     calibration: int | None = None,
     device: str = "auto",
     data: Dataset | None = None,
+    say: Say = print,
 ) -> tuple[Callable[[list[Subnet]], np.ndarray], dict[str, int], str]:
     """What evaluates subnets with a run's supernet: accuracy in percent and loss (S, 2).
 
@@ -108,7 +111,7 @@ def evaluator(
     Raises:
         UserError: as `score_run`.
     """
-    given = _heldout(folder, config, supernet, root, images, calibration, device, data, 0)
+    given = _heldout(folder, config, supernet, root, images, calibration, device, data, 0, say)
     identity = hashlib.sha256(_weights(folder) + json.dumps(given.described).encode()).hexdigest()[:16]
 
     def evaluate_(subnets: list[Subnet]) -> np.ndarray:
@@ -149,10 +152,11 @@ def _heldout(
     device: str,
     data: Dataset | None,
     seed: int,
+    say: Say,
 ) -> _Heldout:
     """A run's validation images and what its running statistics are computed from; moves the supernet to them."""
     if data is None:
-        data = load(config.dataset, root=root, split=config.split, resolution=config.space.resolution)
+        data = load(config.dataset, root=root, split=config.split, resolution=config.space.resolution, say=say)
     check_manifest(folder, data)
     if data.classes != config.space.num_classes:
         raise UserError(f"{data.name} has {data.classes} classes, the run was trained on {config.space.num_classes}")
@@ -166,7 +170,7 @@ def _heldout(
     normalise = Normalise(data.train).to(lightning.device)
     batches = heldout_batches(valid, min(BATCH, len(valid)), normalise, lightning.device)
     drawn = heldout_batches(train, min(BATCH, len(train)), normalise, lightning.device) if train else []
-    data.tell_left_out(folder, print, last=True)
+    data.tell_left_out(folder, say, last=True)
     return _Heldout(images_in(batches), batches, [pixels for pixels, _ in drawn], seed)
 
 

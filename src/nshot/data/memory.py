@@ -1,0 +1,42 @@
+"""How much memory there is for this process: the machine's, or less where a container has a limit."""
+
+import os
+from pathlib import Path, PurePosixPath
+
+
+def memory_here(root: Path = Path("/")) -> int:
+    """Bytes: of the machine, or the least limit of the control groups (versions 1 and 2) that this process is in.
+
+    ``root`` is where /proc and /sys are.
+    """
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min([machine, *_limits(root)])
+
+
+def _limits(root: Path) -> list[int]:
+    """The limits of the groups that /proc/self/cgroup names, and of those they lie in.
+
+    Inside a container the path may be that outside, of which no more than the ends of it is to be seen here: then the
+    container's own limit stands at the top.
+    """
+    groups = root / "sys/fs/cgroup"
+    found = []
+    for line in _text(root / "proc/self/cgroup").splitlines():
+        number, kinds, path = [*line.split(":", 2), "", ""][:3]
+        if number == "0" and not kinds:
+            top, name = groups, "memory.max"
+        elif "memory" in kinds.split(","):
+            top, name = groups / "memory", "memory.limit_in_bytes"
+        else:
+            continue
+        inner = PurePosixPath(path.lstrip("/"))
+        texts = [_text(top / part / name).strip() for part in (inner, *inner.parents)]
+        found += [int(text) for text in texts if text.isdecimal()]  # "max" is none
+    return found
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""

@@ -1,0 +1,90 @@
+"""Memory is the container's where that has less; and every kind of data says its lines where it is told to."""
+
+import ast
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import nshot
+import nshot.data.decode
+from nshot import UserError
+from nshot.data.decode import check_memory
+from nshot.data.memory import memory_here
+from nshot.data.sources import load
+
+PHYSICAL = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+MIB = 2**20
+
+
+def system(root: Path, groups: str, limits: dict[str, str]) -> Path:
+    for path, text in {"proc/self/cgroup": groups, **{f"sys/fs/cgroup/{p}": t for p, t in limits.items()}}.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(f"{text}\n")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("groups", "limits", "expected"),
+    [
+        ("0::/", {"memory.max": f"{64 * MIB}"}, 64 * MIB),  # version 2, in a container
+        ("0::/", {"memory.max": "max"}, PHYSICAL),
+        ("0::/", {}, PHYSICAL),
+        ("0::/a/b", {"a/b/memory.max": "max", "a/memory.max": f"{9 * MIB}", "memory.max": f"{80 * MIB}"}, 9 * MIB),
+        ("0::/a/b", {"a/b/memory.max": f"{5 * MIB}", "a/memory.max": f"{9 * MIB}"}, 5 * MIB),
+        ("0::/docker/0af3", {"memory.max": f"{7 * MIB}"}, 7 * MIB),  # the path is that outside
+        ("5:cpu,memory:/x\n1:cpu:/y", {"memory/x/memory.limit_in_bytes": f"{6 * MIB}"}, 6 * MIB),  # version 1
+        ("5:memory:/docker/0af3", {"memory/memory.limit_in_bytes": f"{6 * MIB}"}, 6 * MIB),
+        ("5:memory:/", {"memory/memory.limit_in_bytes": "9223372036854771712"}, PHYSICAL),  # its word for none
+        ("4:memory:/x\n0::/y", {"memory/x/memory.limit_in_bytes": f"{6 * MIB}", "memory.max": f"{3 * MIB}"}, 3 * MIB),
+        ("5:cpu:/x", {"memory/x/memory.limit_in_bytes": "1", "cpu/x/memory.limit_in_bytes": "1"}, PHYSICAL),
+        ("nonsense", {}, PHYSICAL),
+    ],
+)
+def test_the_least_limit_counts(groups: str, limits: dict[str, str], expected: int, tmp_path: Path) -> None:
+    assert memory_here(system(tmp_path, groups, limits)) == expected
+
+
+def test_a_system_without_groups_has_its_own_memory(tmp_path: Path) -> None:
+    assert memory_here(tmp_path) == PHYSICAL
+
+
+def test_images_are_judged_by_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    root = system(tmp_path, "0::/", {"memory.max": f"{64 * MIB}"})
+    monkeypatch.setattr(nshot.data.decode, "memory_here", lambda: memory_here(root))
+    check_memory(1000, 32, "some")
+    with pytest.raises(UserError, match="take about 2 GB, and there are 0 of memory here"):
+        check_memory(100_000, 32, "many")
+
+
+# where lines go
+
+
+def test_imagenet_says_its_lines_where_it_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rng = np.random.default_rng(0)
+    for part in ("train", "val"):
+        for name in ("cat", "dog"):
+            folder = tmp_path / "imagenet" / part / name
+            folder.mkdir(parents=True)
+            for i in range(3):
+                Image.fromarray(rng.integers(0, 256, (40, 40, 3), np.uint8)).save(folder / f"{i}.png")
+        (tmp_path / "imagenet" / part / "notes.txt").write_text("no image")
+    said: list[str] = []
+    load("imagenet", root=tmp_path, resolution=32, say=said.append)
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", "")
+    assert any("notes.txt" in line for line in said)
+
+
+def test_nothing_below_the_commands_prints_of_itself() -> None:
+    """A line goes through ``say``; what shows progress alone writes, to standard error."""
+    src = Path(nshot.__file__).parent
+    printing = set()
+    for path in (path for layer in ("data", "training", "search", "ranking") for path in (src / layer).glob("*.py")):
+        for call in (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)):
+            named = [call.func, *call.args, *(keyword.value for keyword in call.keywords)]
+            if any(isinstance(one, ast.Name) and one.id == "print" for one in named):
+                printing.add(path.name)
+    assert printing == {"progress.py"}

@@ -1,6 +1,7 @@
 """The command line: one command a user task, its flags generated from the configuration dataclasses."""
 
 import dataclasses
+import errno
 import os
 import sys
 from collections.abc import Callable
@@ -9,26 +10,24 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Literal
 
-from nshot.commands import benchmark, compare, draw, export, judged, latency, predict, report, study, verdict
+from nshot.commands import (
+    benchmark,
+    compare,
+    draw,
+    export,
+    judged,
+    latency,
+    predict,
+    quickstart,
+    report,
+    study,
+    verdict,
+)
 from nshot.errors import UserError
+from nshot.files import too_long, typed
 from nshot.flags import Columns, Download, Where, Workers, parse, positional, take, take_space
 
 # Nothing that imports torch may be imported here: `nshot --help` must answer at once.
-
-
-def quickstart(args: list[str]) -> None:
-    """the whole job on embedded data, in under two minutes"""
-
-    @dataclass(frozen=True)
-    class Quickstart:
-        out: Path = Path("runs/quickstart")
-        """Folder for runs and pictures."""
-        seed: int = 0
-
-    command = parse(Quickstart, args, "quickstart", "SPOS and SPOS + CaLR + MS on digits: train, rank, pick, retrain.")
-    from nshot.quickstart import quickstart
-
-    quickstart(command.out, command.seed)
 
 
 def auto(args: list[str]) -> None:
@@ -84,7 +83,7 @@ def train(args: list[str]) -> None:
             known = known and read_benchmark(known, config.space, command.data_root).name
         except UserError:  # of another space or other sizes, or not on this machine
             known = None
-        then = f"rank {command.out} --benchmark {known}" if known else f"search {command.out}"
+        then = f"rank {typed(command.out)} --benchmark {typed(known)}" if known else f"search {typed(command.out)}"
         print(f"trained: {command.out}; go on with: nshot {then}")
 
 
@@ -185,7 +184,7 @@ def search(args: list[str]) -> None:
     picture = plot_search(found.with_suffix(".png"), result, pq.read_table(scored).to_pydict())
     print(
         f"written: {found}, {scored.name} and {picture.name}; retrain the best with: "
-        f"nshot retrain {found} --out NEW_FOLDER"
+        f"nshot retrain {typed(found)} --out NEW_FOLDER"
     )
 
 
@@ -266,6 +265,11 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # who read the output has enough of it, as `head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python writes when it ends
         return 1
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        print(f"nshot: error: {too_long(error)}", file=sys.stderr)
+        return 2
 
 
 def _run(args: list[str]) -> int:
@@ -279,18 +283,13 @@ def _run(args: list[str]) -> int:
         print(f"nshot {version('nshot')}")
     elif args[0] in COMMANDS:
         if (processes := int(os.environ.get("WORLD_SIZE", "1"))) > 1 and args[0] != "train":
-            return _refuse_processes(args[0], processes)
+            if os.environ.get("RANK", "0") != "0":
+                return 0  # torchrun ends all when one fails: the first would go unheard
+            raise UserError(f"{processes} processes: nshot {args[0]} is the work of one, start it without torchrun")
         return COMMANDS[args[0]](args[1:]) or 0
     else:
         raise UserError(f"unknown command {args[0]!r}: choose one of {', '.join(COMMANDS)}")
     return 0
-
-
-def _refuse_processes(command: str, processes: int) -> int:
-    """Says so in the first of torchrun's processes; another one that failed would have that one ended unheard."""
-    if os.environ.get("RANK", "0") != "0":
-        return 0
-    raise UserError(f"{processes} processes: nshot {command} is the work of one, start it without torchrun")
 
 
 if __name__ == "__main__":

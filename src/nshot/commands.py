@@ -1,16 +1,32 @@
-"""The commands around the main job: handing a network over, pictures, benchmarks, studies. cli.py has the others."""
+"""The commands around the main job: quickstart, hand-over, pictures, benchmarks, studies. cli.py has the others."""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from nshot.errors import UserError
+from nshot.files import typed
 from nshot.flags import Columns, Where, parse, positional, take, take_space
 
 if TYPE_CHECKING:
     from nshot.data.sources import Dataset
 
 # Nothing that imports torch may be imported here: `nshot --help` must answer at once.
+
+
+def quickstart(args: list[str]) -> None:
+    """the whole job on embedded data, in under two minutes"""
+
+    @dataclass(frozen=True)
+    class Quickstart:
+        out: Path = Path("runs/quickstart")
+        """Folder for runs and pictures."""
+        seed: int = 0
+
+    command = parse(Quickstart, args, "quickstart", "SPOS and SPOS + CaLR + MS on digits: train, rank, pick, retrain.")
+    from nshot.quickstart import quickstart
+
+    quickstart(command.out, command.seed)
 
 
 def verdict(args: list[str]) -> None:
@@ -41,7 +57,7 @@ def judged(folder: Path, data: "Dataset", device: str, *, again: bool = False) -
         found = judge(folder, data, device=device)
     print_verdict(found)
     picture = plot_confusion(folder / "confusion.png", found)
-    print(f"written: {folder / VERDICT} and {picture.name}; as a page: nshot report {folder}")
+    print(f"written: {folder / VERDICT} and {picture.name}; as a page: nshot report {typed(folder)}")
 
 
 def export(args: list[str]) -> None:
@@ -192,7 +208,7 @@ def latency(args: list[str]) -> None:
     config, _ = load_run(run)
     with held(run, "a measurement of latency"):
         print_latency(latency_of(run, config.space, command.setting, samples=command.samples).table)
-    print(f"written: {run / FILE}; search with: nshot search {run} --max-latency 3ms")
+    print(f"written: {run / FILE}; search with: nshot search {typed(run)} --max-latency 3ms")
 
 
 def benchmark(args: list[str]) -> None:

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import secrets
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unicodedata import category
@@ -25,6 +26,7 @@ def make_folder(folder: Path) -> None:
     """Makes a folder and those it lies in. Raises UserError where that cannot be, and for a name that is no text."""
     if shown(folder) != str(folder):
         raise UserError(f"folder {shown(folder)} has a name that is no text: choose another")
+    check_length(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -33,9 +35,16 @@ def make_folder(folder: Path) -> None:
 
 def check_folder(folder: Path) -> None:
     """Raises UserError where a folder cannot be, for a file lies there or above; makes nothing."""
+    check_length(folder)
     nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not nearest.is_dir():
         raise UserError(f"folder {folder} cannot be made ({nearest} is a file): choose another")
+
+
+def typed(path: str | Path) -> str:
+    """A path as a shell takes it in a command, also one with spaces, or one that would be taken for a flag."""
+    text = str(path)
+    return shlex.quote(f"./{text}" if text.startswith("-") else text)
 
 
 LONGEST = 255  # bytes of a file's name, on most file systems
@@ -45,7 +54,18 @@ def check_length(path: Path) -> None:
     """Raises UserError for a path of which a name is longer than file systems take."""
     for part in path.parts:
         if (size := len(os.fsencode(part))) > LONGEST:
-            raise UserError(f"name {shown(part[:40])}...: {size} bytes, and a file's name has at most {LONGEST}")
+            many = f"{size} bytes, and a file's name has at most {LONGEST}"
+            raise UserError(f"name {shown(part[:40])}...: {many}: choose a shorter one")
+
+
+def too_long(error: OSError) -> UserError:
+    """What the system's word for a name that it does not take comes to, wherever it was met."""
+    path = Path(os.fsdecode(error.filename or ""))
+    try:
+        check_length(path)
+    except UserError as told:
+        return told
+    return UserError(f"path {shown(str(path)[:40])}... is longer than this system takes: choose a shorter one")
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -1,6 +1,5 @@
 """The whole job: train, search, retrain, hand over, report; in one folder, continued where it was killed."""
 
-import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from nshot.data.sources import Dataset
-from nshot.files import make_folder
+from nshot.files import make_folder, typed
 from nshot.handover.export import export
 from nshot.handover.figures import accuracy_of
 from nshot.handover.verdict import judge, read_verdict
@@ -95,9 +94,7 @@ def run_job(
     plot_confusion(network / "confusion.png", verdict)
     say(f"[4/4] handing it over: {out / 'handover'}")
     say(f"written: {', '.join(map(str, export(network, out / 'handover', say=say)))}")
-    say(
-        f"written: {write_report(out)}; classify images with: nshot predict {shlex.quote(str(out / 'handover'))} IMAGES"
-    )
+    say(f"written: {write_report(out)}; classify images with: nshot predict {typed(out / 'handover')} IMAGES")
     return verdict
 
 

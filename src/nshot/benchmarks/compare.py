@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from nshot.errors import UserError
+from nshot.files import typed
 from nshot.ranking.seeds import Mean, difference, over_seeds
 from nshot.training.config import FREE, completed, differences
 from nshot.training.run import read_config
@@ -78,9 +79,8 @@ def _read(run: Path, ranking: str, score: str) -> tuple[int, float, dict[str, An
         archs = pq.read_table(run / f"{ranking}.parquet", columns=["arch"]).column("arch").to_pylist()
         tau = float(found["metrics"][score]["tau"])
     except FileNotFoundError:
-        raise UserError(
-            f"{run} has no ranking {ranking!r}: make one with nshot rank {run} --benchmark B --name {ranking}"
-        ) from None
+        make = f"nshot rank {typed(run)} --benchmark B --name {typed(ranking)}"
+        raise UserError(f"{run} has no ranking {ranking!r}: make one with {make}") from None
     except (ValueError, KeyError, TypeError, OSError, pa.ArrowException) as error:
         raise UserError(f"{run}: ranking {ranking!r} cannot be read ({error}): rank the run again") from None
     described = {

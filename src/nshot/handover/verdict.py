@@ -15,7 +15,7 @@ from nshot.data.images import Pictures
 from nshot.data.manifest import check_manifest
 from nshot.data.sources import Dataset
 from nshot.errors import UserError
-from nshot.files import shown, write_json
+from nshot.files import shown, typed, write_json
 from nshot.search.latency import Setting, machine, measure
 from nshot.training.config import space_from_dict
 from nshot.training.networks import read_network
@@ -94,7 +94,7 @@ def read_verdict(folder: str | Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, AttributeError) as error:
-        raise UserError(f"{path} is no verdict ({error}): make it again with nshot verdict {folder}") from None
+        raise UserError(f"{path} is no verdict ({error}): make it again with nshot verdict {typed(folder)}") from None
 
 
 def warnings_of(verdict: dict[str, Any]) -> list[str]:

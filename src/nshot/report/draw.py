@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nshot.errors import UserError
-from nshot.files import write_atomically
+from nshot.files import check_length, write_atomically
 from nshot.spaces import Space, Subnet
 from nshot.spaces.drawing import Drawing, Graph
 from nshot.training.config import space_from_dict
@@ -66,6 +66,7 @@ def draw(space: Space, subnet: Subnet, path: Path) -> Path:
     """
     if path.suffix not in (".svg", ".png"):
         raise UserError(f"out {str(path)!r}: name a file that ends in .svg or .png")
+    check_length(path)
     drawing = space.drawing(space.check(subnet))
     caption = f"{space.name}: {space.network_params(subnet):,} parameters, {space.flops(subnet):,} FLOPs"
     if path.suffix == ".svg":

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nshot.errors import UserError
+from nshot.files import typed
 from nshot.handover.verdict import baseline_name, read_verdict, warnings_of
 from nshot.training.config import space_from_dict
 from nshot.training.networks import RESULT, read_network
@@ -33,7 +34,7 @@ def network_sections(folder: Path, data: dict[str, Any]) -> list[str]:
     Raises:
         UserError: for broken files.
     """
-    name = shlex.quote(str(folder))
+    name = typed(folder)
     if not (folder / RESULT).exists():
         again = f"nshot retrain {shlex.quote(read_config(folder)['config']['subnet'])} --out {name} [the same options]"
         open_ = absent("The retraining is not finished; the command that began it continues it:", again)
@@ -44,7 +45,8 @@ def network_sections(folder: Path, data: dict[str, Any]) -> list[str]:
         good, *more = _verdict(verdict, name)
         parts = [good, _network(result, verdict), *more]
     except (KeyError, TypeError, IndexError) as error:
-        raise UserError(f"{folder} has a broken verdict ({error}): make it again with nshot verdict {folder}") from None
+        again = f"make it again with nshot verdict {name}"
+        raise UserError(f"{folder} has a broken verdict ({error}): {again}") from None
     hand = f"nshot export {name} --out NEW_FOLDER\nnshot predict {name} IMAGES --out table.csv"
     return [
         *parts,

@@ -145,7 +145,7 @@ function choose(i, pinned) {
   const drawing = document.getElementById("drawing");
   if (drawings[i]) drawing.innerHTML = drawings[i];
   else {
-    const sizes = flags.replace(/ --dataset \S+$/, "");
+    const sizes = flags.replace(/ --dataset .+$/, "");
     drawing.innerHTML = "<p class=soft>This page has no picture of it. This makes one:</p><pre></pre>";
     showCommands(drawing.querySelector("pre"), [`nshot draw ${quoted} ${sizes}`]);
   }

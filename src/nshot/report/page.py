@@ -1,6 +1,5 @@
 """A run as one HTML page that needs no network: what was run, curves, rankings, the search, pictures of subnets."""
 
-import shlex
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from nshot.errors import UserError
+from nshot.files import check_length, typed
 from nshot.training.config import TrainConfig, from_dict
 from nshot.training.run import PARTS, read_config
 
@@ -40,6 +40,8 @@ def write_report(run: str | Path, out: str | Path | None = None) -> Path:
         UserError: for a folder that is neither or has broken files, and a file that cannot be written.
     """
     folder = Path(run)
+    if out is not None:
+        check_length(Path(out))
     data: dict[str, Any] = {}
     if is_job(folder):
         body = job_sections(folder, data)
@@ -96,7 +98,7 @@ def _what(config: TrainConfig, versions: dict[str, str]) -> str:
 def _curves(run: Path, config: TrainConfig, data: dict[str, Any]) -> str:
     curves = run_data.curves(run)
     todo = run_data.unfinished(run)
-    again = f"nshot train {config.strategy} --out {shlex.quote(str(run))} [the same options]"
+    again = f"nshot train {config.strategy} --out {typed(run)} [the same options]"
     open_ = absent("The training is not finished; the command that began it continues it:", again)
     if not curves:
         return section("Training", open_ if todo else '<p class="absent">The run has no log.jsonl.</p>')
@@ -146,7 +148,7 @@ def _number(value: float | None) -> str:
 def _search(run: Path, config: TrainConfig, data: dict[str, Any]) -> str:
     files = run_data.search_files(run)
     if not files:
-        command = f"nshot search {shlex.quote(str(run))}"
+        command = f"nshot search {typed(run)}"
         return section("Search", absent("No subnet was searched. This searches the best:", command))
     found = [run_data.read_search(path) for path in files]
     search = found[0]

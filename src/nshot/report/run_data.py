@@ -12,6 +12,7 @@ import numpy as np
 from nshot.benchmarks.ceiling import Ceiling
 from nshot.benchmarks.table import read_benchmark
 from nshot.errors import UserError
+from nshot.files import typed
 from nshot.search.pareto import front
 from nshot.spaces import Space
 from nshot.training.config import TrainConfig
@@ -71,7 +72,7 @@ def rankings(run: Path) -> list[tuple[str, dict[str, Any], list[Row]]]:
             )
         except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
             message = str(error).partition("\n")[0]
-            raise UserError(f"{path} is no ranking ({message}): make it again with nshot rank {run}") from None
+            raise UserError(f"{path} is no ranking ({message}): make it again with nshot rank {typed(run)}") from None
     return found
 
 
@@ -80,10 +81,10 @@ def ranking_command(run: Path, config: TrainConfig) -> str:
     for name in ("digits", "nasbench201"):
         try:
             if f"{config.dataset}_test" in read_benchmark(name, config.space).columns:
-                return f"nshot rank {shlex.quote(str(run))} --benchmark {name}"
+                return f"nshot rank {typed(run)} --benchmark {name}"
         except UserError:
             continue  # of another space, or not on this machine
-    return f"nshot rank {shlex.quote(str(run))} --benchmark TABLE.parquet"
+    return f"nshot rank {typed(run)} --benchmark TABLE.parquet"
 
 
 def search_files(run: Path) -> list[Path]:
@@ -104,7 +105,7 @@ def read_search(path: Path) -> dict[str, Any]:
             raise ValueError(f"it lacks {', '.join(missing)}")
         return found
     except (OSError, ValueError, KeyError, TypeError) as error:
-        again = f"nshot search {shlex.quote(str(path.parent))} --name {shlex.quote(path.stem)}"
+        again = f"nshot search {typed(path.parent)} --name {shlex.quote(path.stem)}"
         raise UserError(f"{path} is no search result ({error}): make it again with {again}") from None
 
 

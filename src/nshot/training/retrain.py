@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import os
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +16,7 @@ from nshot.data.images import joined
 from nshot.data.mixture import mixture
 from nshot.data.sources import Dataset
 from nshot.errors import UserError, check_choices, check_whole
-from nshot.files import write_json
+from nshot.files import typed, write_json
 from nshot.spaces import Space, Subnet, space
 
 from . import distributed
@@ -201,7 +200,7 @@ def choice_file(choice: str) -> str:
         return choice
     found = search_in(Path(choice))
     if found is None:
-        raise UserError(f"{choice} has no search.json: make one with nshot search {shlex.quote(choice)}")
+        raise UserError(f"{choice} has no search.json: make one with nshot search {typed(choice)}")
     return str(found)
 
 

@@ -2,8 +2,7 @@
 
 A node sums batch-normalised convolutions, earlier values and 3x3 averages of earlier values. Autograd would pass over
 memory once for each of these operations and each of their gradients; here a node costs one pass for the statistics and
-one for all the rest, forward as backward. Convolutions stay torch's own. The same mathematics as the modules' plain
-``forward``, to rounding: tests compare every gradient.
+one for all the rest, forward as backward. Convolutions stay torch's own. It is the plain path's result, to rounding.
 """
 
 from collections.abc import Callable, Sequence

@@ -32,11 +32,6 @@ ComplexityOf = Literal["paper", "own"]
 ENUMERABLE = 20_000  # spaces up to this size find their complexity range by looking at every subnet
 
 
-def _tuples(value: Any) -> Any:
-    """A size as a space keeps it: JSON has lists, which are equal to no tuple and have no hash."""
-    return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value
-
-
 @dataclass(frozen=True)
 class Decision:
     """One choice to make. ``options`` keep their order and index in restricted spaces; ``allowed`` are those left."""
@@ -81,7 +76,9 @@ class Space(ABC):
         for key in sizes:
             if key not in known:
                 raise UserError(f"unknown size {key!r} of space {cls.name}: choose of {', '.join(known)}")
-        return cls(**{key: _tuples(value) for key, value in sizes.items()})
+        for key, value in sizes.items():
+            sizes[key] = tuple(value) if isinstance(value, list) else value  # JSON's lists have no hash
+        return cls(**sizes)
 
     @abstractmethod
     def all_decisions(self) -> tuple[tuple[str, tuple[str, ...]], ...]:

@@ -17,7 +17,7 @@ from nshot.errors import UserError, check_whole
 from nshot.files import write_atomically
 from nshot.seeding import generator
 from nshot.spaces import Space, Subnet, space
-from nshot.spaces.base import ENUMERABLE
+from nshot.spaces.additive import ENUMERABLE
 from nshot.training.alone import check_batch, make_alone, train_alone
 from nshot.training.processes import run_in_processes
 from nshot.training.progress import Progress

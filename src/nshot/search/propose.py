@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from nshot.errors import UserError
 from nshot.seeding import generator
 from nshot.spaces import Space, Subnet
-from nshot.spaces.base import ENUMERABLE
+from nshot.spaces.additive import ENUMERABLE
 from nshot.spaces.feasible import Feasible, InfeasibleError, nearest
 
 from .limits import Limits

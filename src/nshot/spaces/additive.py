@@ -7,12 +7,16 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from nshot.errors import UserError
+
 if TYPE_CHECKING:
     from .base import Space, Subnet
 
+ENUMERABLE = 20_000  # spaces up to this size are looked at subnet by subnet
 Cost = Callable[["Subnet"], float]
 CELLS = 2**19  # of a grid of costs, over all of a space's cases; an axis whose costs have a common divisor is exact
-BITS = 2**33
+BITS = 2**28  # sums of a cost, to each of which a bit may be given
+MANY = 50  # costs of a term, from which on numpy is faster
 
 
 class Term(NamedTuple):
@@ -57,8 +61,16 @@ def cases(space: "Space", costs: Sequence[Cost]) -> Iterator[Case]:
         yield Case(tuple(start), base, terms)
 
 
-def extremes(space: "Space", cost: Cost) -> tuple[int, int]:
-    """The least and the largest of a whole-numbered cost."""
+def extremes(space: "Space", cost: Callable[["Subnet"], int]) -> tuple[int, int]:
+    """The least and the largest cost; raises UserError for a large space that does not say how costs add up."""
+    if space.groups is None and space.size > ENUMERABLE:
+        raise UserError(
+            f"space {space.name} has {space.size:,} subnets, too many to look at each for the range of their costs: "
+            "give it params_range and flops_range of its own, or groups of decisions whose costs add up"
+        )
+    if space.groups is None:
+        costs = [cost(subnet) for subnet in space.subnets()]
+        return min(costs), max(costs)
     found = list(cases(space, [cost]))
     low = min(case.base[0] + sum(term.costs.min() for term in case.terms) for case in found)
     return int(low), int(max(case.base[0] + sum(term.costs.max() for term in case.terms) for case in found))
@@ -118,30 +130,45 @@ class Grid:
         self._cumulative = np.cumsum(ways[tuple(self._cells.T)])
         self.share = float(self._cumulative[-1]) if len(self._cells) else 0.0
         """Of the case's subnets, those whose cells may be between the bounds."""
+        self._weights = [np.array([len(options) for options in term.options]) for term in self.case.terms]
         self._rows = [
-            [(tuple(step), len(options), options) for step, options in zip(steps.tolist(), term.options, strict=True)]
-            for steps, term in zip(self._steps, self.case.terms, strict=True)
+            list(zip(map(tuple, steps.tolist()), weights.tolist(), strict=True))
+            for steps, weights in zip(self._steps, self._weights, strict=True)
         ]
 
     def draw(self, rng: np.random.Generator) -> "Subnet":
         """One of them, uniformly."""
-        chances = rng.random(2 * len(self._rows) + 1).tolist()
+        terms = self.case.terms
+        chances = rng.random(2 * len(terms) + 1).tolist()
         place = int(np.searchsorted(self._cumulative, chances.pop() * self._cumulative[-1], side="right"))
         cell = tuple(self._cells[min(place, len(self._cells) - 1)].tolist())
         subnet = list(self.case.start)
-        for rows, ways, term in zip(self._rows, self._ways[1:], self.case.terms, strict=True):
-            open_ = []
-            total = 0.0
-            for step, count, options in rows:
-                rest = tuple([a - b for a, b in zip(cell, step)])  # noqa: B905
-                if min(rest) >= 0 and (weight := count * ways.item(rest)):
-                    total += weight
-                    open_.append((total, rest, options))
-            wanted = chances.pop() * total
-            _, cell, options = next((row for row in open_ if row[0] > wanted), open_[-1])
-            for i, option in zip(term.decisions, options[int(chances.pop() * len(options))], strict=True):
+        for g, term in enumerate(terms):
+            j, cell = self._chosen(g, cell, chances.pop())
+            for i, option in zip(
+                term.decisions, term.options[j][int(chances.pop() * len(term.options[j]))], strict=True
+            ):
                 subnet[i] = option
         return tuple(subnet)
+
+    def _chosen(self, g: int, cell: tuple[int, ...], chance: float) -> tuple[int, tuple[int, ...]]:
+        """Which cost a term takes where it and those after it come to a cell, and what cell is left to these."""
+        ways, rows = self._ways[g + 1], self._rows[g]
+        if len(rows) > MANY:
+            rests = np.array(cell) - self._steps[g]
+            fits = (rests >= 0).all(axis=1)
+            sums = np.cumsum(fits * self._weights[g] * ways[tuple(rests.T * fits)])
+            j = int(np.searchsorted(sums, chance * sums[-1], side="right"))
+            return j, tuple(rests[j].tolist())
+        total, found = 0.0, []
+        for j, (step, count) in enumerate(rows):
+            rest = tuple([a - b for a, b in zip(cell, step, strict=True)])
+            if min(rest) >= 0 and (weight := count * ways.item(rest)):
+                total += weight
+                found.append((total, j, rest))
+        wanted = chance * total
+        _, j, rest = next((row for row in found if row[0] > wanted), found[-1])
+        return j, rest
 
 
 def _unit(distances: np.ndarray, far: float, cells: int) -> float:
@@ -176,12 +203,13 @@ def reached(case: Case) -> tuple[int, int, int]:
 
 
 def nearest_sums(case: Case, least: float, most: float) -> list[int]:
-    """Of one whole-numbered cost, the sums nearest to the bounds from outside, or one that lies between them."""
+    """Of one whole-numbered cost, the sums next to the bounds on both sides: one lies between them if any does."""
     bits, low, unit = reached(case)
     found = []
-    above = max(0, math.ceil((least - low) / unit)) if least > -math.inf else 0
-    if rest := bits >> above:
-        found.append(low + unit * (above + (rest & -rest).bit_length() - 1))
-    if below := bits & ((1 << above) - 1):
-        found.append(low + unit * (below.bit_length() - 1))
+    for end in (least, most):
+        above = math.ceil(min(max((end - low) / unit, 0), bits.bit_length()))
+        if rest := bits >> above:
+            found.append(low + unit * (above + (rest & -rest).bit_length() - 1))
+        if below := bits & ((1 << above) - 1):
+            found.append(low + unit * (below.bit_length() - 1))
     return found

@@ -29,8 +29,6 @@ Subnet = tuple[int, ...]
 Complexity = Literal["params", "flops"]
 ComplexityOf = Literal["paper", "own"]
 
-ENUMERABLE = 20_000  # spaces up to this size find their complexity range by looking at every subnet
-
 
 @dataclass(frozen=True)
 class Decision:
@@ -91,11 +89,18 @@ class Space(ABC):
     def flops(self, subnet: Subnet) -> int:
         """Multiply-accumulates of one image, which the field calls FLOPs (torch's counter gives twice as many).
 
-        By default counted by torch in a forward pass without values: milliseconds, where a table takes microseconds.
+        By default counted by torch in a forward pass without values, once: milliseconds, where a table takes less.
         """
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            self._weightless(torch.empty(1, 3, self.resolution, self.resolution, device="meta"), self.check(subnet))
-        return counter.get_total_flops() // 2
+        subnet = self.check(subnet)
+        if subnet not in self._counted:
+            with FlopCounterMode(display=False) as counter, torch.no_grad():
+                self._weightless(torch.empty(1, 3, self.resolution, self.resolution, device="meta"), subnet)
+            self._counted[subnet] = counter.get_total_flops() // 2
+        return self._counted[subnet]
+
+    @cached_property
+    def _counted(self) -> dict[Subnet, int]:
+        return {}
 
     @cached_property
     def _weightless(self) -> "Supernet":
@@ -178,8 +183,8 @@ class Space(ABC):
     def groups(self) -> tuple[tuple[int, ...], ...] | None:
         """Decisions whose options cost something together, but for `couples`; None where that is not known.
 
-        With the options of `couples` given, each cost is a sum of terms, one a group: parameters, FLOPs and latency, of
-        a subnet and of its canonical form. Then ranges of costs and draws within limits are exact for any size.
+        With those given, parameters, FLOPs and latency, of a subnet and of its canonical form, are sums of a term a
+        group: ranges of costs, and draws within limits, are then exact for any size.
         """
         return None
 
@@ -288,23 +293,12 @@ class Space(ABC):
     @cached_property
     def params_range(self) -> tuple[int, int]:
         """(Cmin, Cmax) of all subnets' ``params``."""
-        return self._range(self.params)
+        return extremes(self, self.params)
 
     @cached_property
     def flops_range(self) -> tuple[int, int]:
         """(Cmin, Cmax) of all subnets' ``flops``."""
-        return self._range(self.flops)
-
-    def _range(self, measure: Callable[[Subnet], int]) -> tuple[int, int]:
-        if self.groups is not None:
-            return extremes(self, measure)
-        if self.size > ENUMERABLE:
-            raise UserError(
-                f"space {self.name} has {self.size:,} subnets, too many to look at each for the range of their costs: "
-                "give it params_range and flops_range of its own, or groups of decisions whose costs add up"
-            )
-        costs = [measure(subnet) for subnet in self.subnets()]
-        return min(costs), max(costs)
+        return extremes(self, self.flops)
 
     def with_classes(self: S, num_classes: int | None) -> S:
         """The space for as many classes; for None the space itself."""

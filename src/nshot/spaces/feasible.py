@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .additive import CELLS, Case, Cost, Grid, Term, cases, countable, nearest_sums
-from .base import ENUMERABLE, Space, Subnet
+from .additive import CELLS, ENUMERABLE, Case, Cost, Grid, Term, cases, countable, nearest_sums
+from .base import Space, Subnet
 
-COMMON = 1000  # plain draws of which TEN must keep to the bounds, or they are found in other ways
-TEN = 10
+OFTEN = 0.05  # share of plain draws that keep to the bounds, from which on they are taken
+PROBES = 400  # of the share
 TRIES = 2000  # draws from a grid, of which one must keep to the bounds
 RESTARTS = 20  # subnets that are repaired, of which one must come to keep to the bounds
 NODES = 20_000  # of a branch and bound
@@ -25,9 +25,9 @@ class Bound:
     most: float = math.inf
 
     def off(self, value: float) -> float:
-        """How far a cost is outside, as a share of the bound that it breaks (the sum, where of both); 0 inside."""
-        over, under = max(value - self.most, 0.0), max(self.least - value, 0.0)
-        return (over and over / (abs(self.most) or 1)) + (under and under / (abs(self.least) or 1))
+        """How far a cost is outside, as a share of each bound that it breaks; 0 inside."""
+        under = (self.least - value) / (abs(self.least) or 1) if value < self.least else 0.0
+        return under + ((value - self.most) / (abs(self.most) or 1) if value > self.most else 0.0)
 
 
 class InfeasibleError(Exception):
@@ -65,7 +65,7 @@ class Feasible:
         self._every: list[Subnet] | None = None
         self._grids: list[Grid] = []
         self._known: Subnet | None = None
-        self._looked = 0
+        self._looked, self._least, self._nearest = 0, math.inf, [math.nan]  # by repair, for an error's message
         self.often = not self.bounds or self._often(rng)
         if self.often:
             return
@@ -118,24 +118,28 @@ class Feasible:
         return subnet
 
     def _off(self, subnet: Subnet) -> float:
+        costs = [bound.cost(subnet) for bound in self.bounds]
+        off = sum(bound.off(cost) for bound, cost in zip(self.bounds, costs, strict=True))
         self._looked += 1
-        return sum(bound.off(bound.cost(subnet)) for bound in self.bounds)
+        if off < self._least:
+            self._least, self._nearest = off, costs
+        return off
 
     def _often(self, rng: np.random.Generator) -> bool:
-        """Whether plain draws keep to the bounds in one of a hundred cases."""
-        hits = 0
-        for draws in range(COMMON):
+        """Whether plain draws keep to the bounds often."""
+        hits, wanted = 0, OFTEN * PROBES
+        for draws in range(1, PROBES + 1):
             hits += self.keeps(self.space.sample(rng))
-            if hits == TEN or (not hits and draws >= COMMON // 3):
+            if hits >= wanted or (not hits and draws >= PROBES // 4):
                 break
-        return hits == TEN
+        return hits >= wanted
 
     def _repaired(self, rng: np.random.Generator) -> Subnet:
         """The first that repair comes to."""
         for _ in range(RESTARTS):
-            if (found := self.repair(start := self.space.sample(rng), rng)) is not None:
+            if (found := self.repair(self.space.sample(rng), rng)) is not None:
                 return found
-        raise InfeasibleError(nearest([start], self.bounds), self._looked)
+        raise InfeasibleError(self._nearest, self._looked)
 
     def _add_up(self, rng: np.random.Generator) -> None:
         """Grids of the space's cases. Whether any subnet keeps to the bounds is certain but for a search cut short."""
@@ -150,12 +154,13 @@ class Feasible:
         self._shares = np.cumsum([grid.share for grid in self._grids])
         if self._grids and any(self.keeps(self._from_grid(rng)) for _ in range(TRIES)):
             return
+        empty = not self._grids
         solved = [solve(case, self.bounds) for case in found]
         best = min((subnet for subnet, _ in solved), key=self._off)
-        self._known = self.repair(best, rng)
+        self._known, self._grids = self.repair(best, rng), []
         if self._known is None:
-            certain = not self._grids or all(proved for _, proved in solved)
-            raise InfeasibleError(nearest([best], self.bounds), None if certain else self._looked + TRIES)
+            certain = empty or all(proved for _, proved in solved)
+            raise InfeasibleError(self._nearest, None if certain else self._looked + TRIES)
 
     def _from_grid(self, rng: np.random.Generator) -> Subnet:
         place = int(np.searchsorted(self._shares, rng.random() * self._shares[-1], side="right"))
@@ -189,15 +194,17 @@ def solve(case: Case, bounds: Sequence[Bound]) -> tuple[Subnet, bool]:
     counts = [len(terms) for terms in alike.values()]
     sizes = [len(rows) for rows in costs]
     breaks, wanted = len(bounds), sum(sizes)
-    scale = np.array([abs(b.most if math.isfinite(b.most) else b.least) or 1.0 for b in bounds])
-    least, most = (np.array([getattr(b, end) for b in bounds]) - case.base for end in ("least", "most"))
-    rows = np.hstack([np.concatenate(costs).T / scale[:, None], np.eye(breaks), -np.eye(breaks)])
+    ends = np.array([[b.least, b.most] for b in bounds]).T
+    scale = np.where(np.isfinite(ends) & (ends != 0), np.abs(ends), 1)
+    (low, high), (least, most) = ((np.concatenate(costs).T / s[:, None] for s in scale), (ends - case.base) / scale)
+    off, none = np.eye(breaks), np.zeros((breaks, breaks))
     owner = np.repeat(np.arange(len(sizes)), sizes)[None] == np.arange(len(sizes))[:, None]
     result = milp(
         np.repeat([0.0, 1.0], [wanted, 2 * breaks]),
         integrality=np.repeat([1, 0], [wanted, 2 * breaks]),
         constraints=[
-            LinearConstraint(rows, least / scale, most / scale),
+            LinearConstraint(np.hstack([low, off, none]), least, np.inf),
+            LinearConstraint(np.hstack([high, none, -off]), -np.inf, most),
             LinearConstraint(np.hstack([owner, np.zeros((len(sizes), 2 * breaks))]), counts, counts),
         ],
         options={"node_limit": NODES, "mip_rel_gap": 0.0},

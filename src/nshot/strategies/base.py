@@ -13,7 +13,7 @@ from nshot.errors import UserError, check_whole
 from nshot.registry import Registry
 from nshot.seeding import generator
 from nshot.spaces import Space, Subnet
-from nshot.spaces.base import ENUMERABLE
+from nshot.spaces.additive import ENUMERABLE
 from nshot.spaces.feasible import Bound, Feasible, InfeasibleError
 
 from .options import Options

@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 DONE := $(VENV)/.installed
 
-.PHONY: quickstart test lint clean
+.PHONY: quickstart test lint mutants clean
 
 quickstart: $(DONE)
 	$(VENV)/bin/nshot quickstart --out runs/quickstart
@@ -16,10 +16,14 @@ lint: $(DONE)
 	$(VENV)/bin/ruff check src tests benchmarks examples
 	$(VENV)/bin/mypy
 
+mutants: $(DONE)
+	OMP_NUM_THREADS=1 $(VENV)/bin/mutmut run --max-children 1
+	$(VENV)/bin/mutmut results
+
 $(DONE): pyproject.toml
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	touch $(DONE)
 
 clean:
-	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache .coverage
+	rm -rf $(VENV) runs mutants .pytest_cache .mypy_cache .ruff_cache .coverage

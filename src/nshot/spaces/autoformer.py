@@ -35,6 +35,7 @@ class AutoFormer(Space):
     """
 
     name: ClassVar[str] = "autoformer"
+    couples: ClassVar[tuple[int, ...]] = (0, 1)  # width and depth
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "paper": {
             "sizes": {"resolution": 224, "num_classes": 1000},
@@ -150,11 +151,6 @@ class AutoFormer(Space):
 
     def flops(self, subnet: Subnet) -> int:
         return self._cost(subnet, 1)
-
-    @property
-    def couples(self) -> tuple[int, ...]:
-        """Width and depth."""
-        return 0, 1
 
     @property
     def groups(self) -> tuple[tuple[int, ...], ...]:

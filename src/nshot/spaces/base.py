@@ -58,6 +58,8 @@ class Space(ABC):
     fields' defaults, and take C(α) from there: γ(α) belongs to the space that is studied."""
     earlier: ClassVar[dict[str, Any]] = {}
     """Entries of a run's configuration that runs of earlier versions lack, and what those versions did."""
+    couples: ClassVar[tuple[int, ...]] = ()
+    """Decisions on whose options it depends what the others cost."""
     supernet_sizes: ClassVar[tuple[str, ...]] = ()
     """Sizes of the supernet alone, which stand-alone networks do not depend on."""
 
@@ -91,21 +93,17 @@ class Space(ABC):
 
         By default counted by torch in a forward pass without values, once: milliseconds, where a table takes less.
         """
-        subnet = self.check(subnet)
-        if subnet not in self._counted:
+        supernet, known = self._weightless
+        if (subnet := self.check(subnet)) not in known:
             with FlopCounterMode(display=False) as counter, torch.no_grad():
-                self._weightless(torch.empty(1, 3, self.resolution, self.resolution, device="meta"), subnet)
-            self._counted[subnet] = counter.get_total_flops() // 2
-        return self._counted[subnet]
+                supernet(torch.empty(1, 3, self.resolution, self.resolution, device="meta"), subnet)
+            known[subnet] = counter.get_total_flops() // 2
+        return known[subnet]
 
     @cached_property
-    def _counted(self) -> dict[Subnet, int]:
-        return {}
-
-    @cached_property
-    def _weightless(self) -> "Supernet":
+    def _weightless(self) -> tuple["Supernet", dict[Subnet, int]]:
         with torch.device("meta"):
-            return self.supernet()
+            return self.supernet(), {}
 
     def network_params(self, subnet: Subnet) -> int:
         """Parameters of the stand-alone network, which may have more (affine batch norms, biases) than C(α) counts."""
@@ -175,17 +173,9 @@ class Space(ABC):
         )
 
     @property
-    def couples(self) -> tuple[int, ...]:
-        """Decisions on whose options it depends what the others cost."""
-        return ()
-
-    @property
     def groups(self) -> tuple[tuple[int, ...], ...] | None:
-        """Decisions whose options cost something together, but for `couples`; None where that is not known.
-
-        With those given, parameters, FLOPs and latency, of a subnet and of its canonical form, are sums of a term a
-        group: ranges of costs, and draws within limits, are then exact for any size.
-        """
+        """Decisions whose options cost something together: with `couples` given, each cost of a subnet and of its
+        canonical form is a sum of a term a group, so that ranges and draws within limits are exact. None: not known."""
         return None
 
     @cached_property

@@ -283,6 +283,21 @@ def test_paths_without_a_window_are_those_of_earlier_versions(name: str) -> None
         assert plan(step).paths == (tuple(d.allowed[i] for d, i in zip(space.decisions, picks, strict=True)),)
 
 
+@pytest.mark.parametrize("share", [0.5, 0.01])
+def test_paths_in_a_window_are_those_of_earlier_versions(share: float) -> None:
+    """Plain draws until one is inside, also where few are: else a run that goes on would mix two kinds of paths."""
+    space = nshot.space("mobilenet", **SMALL["mobilenet"])
+    rng = np.random.default_rng(0)
+    most = int(np.quantile([space.flops(space.sample(rng)) for _ in range(2000)], share))
+    plan = nshot.strategy("spos", space, total_steps=99, seed=7, max_flops=most).plan
+    for step in range(20):
+        rng = generator(7, "path", step)
+        path = space.sample(rng)
+        while space.flops(path) > most:
+            path = space.sample(rng)
+        assert plan(step).paths == (path,)
+
+
 # small spaces, and costs that nobody limits
 
 

@@ -54,18 +54,30 @@ class Feasible:
         space: where.
         bounds: of costs of any kind.
         rng: for the search whether there are any.
+        probes: how many plain draws tell whether they keep to the bounds often; default: 400.
+        hits: how many of them must; default: one in twenty.
 
     Raises:
         InfeasibleError: where no subnet keeps to them, or none is found in a space of which nothing is known.
     """
 
-    def __init__(self, space: Space, bounds: Sequence[Bound], rng: np.random.Generator) -> None:
+    def __init__(
+        self,
+        space: Space,
+        bounds: Sequence[Bound],
+        rng: np.random.Generator,
+        *,
+        probes: int | None = None,
+        hits: int | None = None,
+    ) -> None:
         self.space = space
         self.bounds = [bound for bound in bounds if (bound.least, bound.most) != (-math.inf, math.inf)]
         self._every: list[Subnet] | None = None
         self._grids: list[Grid] = []
         self._known: Subnet | None = None
         self._looked, self._least, self._nearest = 0, math.inf, [math.nan]  # by repair, for an error's message
+        self._probes = PROBES if probes is None else probes
+        self._wanted = OFTEN * self._probes if hits is None else hits
         self.often = not self.bounds or self._often(rng)
         if self.often:
             return
@@ -127,12 +139,14 @@ class Feasible:
 
     def _often(self, rng: np.random.Generator) -> bool:
         """Whether plain draws keep to the bounds often."""
-        hits, wanted = 0, OFTEN * PROBES
-        for draws in range(1, PROBES + 1):
+        hits = 0
+        for draws in range(1, self._probes + 1):
             hits += self.keeps(self.space.sample(rng))
-            if hits >= wanted or (not hits and draws >= PROBES // 4):
+            if hits >= self._wanted:
+                return True
+            if self._wanted > 1 and not hits and draws >= self._probes // 4:
                 break
-        return hits >= wanted
+        return hits >= self._wanted
 
     def _repaired(self, rng: np.random.Generator) -> Subnet:
         """The first that repair comes to."""

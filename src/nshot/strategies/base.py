@@ -18,6 +18,7 @@ from nshot.spaces.feasible import Bound, Feasible, InfeasibleError
 
 from .options import Options
 
+WINDOW_TRIES = 2000  # plain draws of which one in a window makes all paths such: all windows of earlier versions
 MEAN_DRAWS = 20_000  # paths whose mean γ stands for that of a space too large to enumerate
 
 
@@ -105,7 +106,7 @@ class Strategy(ABC):
         return path
 
     def _proposed(self, rng: np.random.Generator) -> Subnet:
-        """A plain draw where the window is hit often, as runs of earlier versions have it; else one inside it."""
+        """A plain draw where the window is hit at all, as in earlier versions, whose runs go on so; else one inside."""
         return self.space.sample(rng) if self._window.often else self._window.draw(rng)
 
     def _accepts(self, path: Subnet, rng: np.random.Generator) -> bool:
@@ -118,7 +119,8 @@ class Strategy(ABC):
         low, high = self.options.min_flops, self.options.max_flops
         bound = Bound(self.space.flops, -math.inf if low is None else low, math.inf if high is None else high)
         try:
-            return Feasible(self.space, [bound], generator(self.seed, "window"))
+            rng = generator(self.seed, "window")
+            return Feasible(self.space, [bound], rng, probes=WINDOW_TRIES, hits=1)
         except InfeasibleError as error:
             among = "" if error.looked is None else f" of {error.looked:,} looked at"
             raise UserError(

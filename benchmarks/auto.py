@@ -22,9 +22,9 @@ from PIL import Image
 from nshot.data.images import joined
 from nshot.data.sources import load
 from nshot.handover.figures import accuracy_of
-from nshot.training.config import space_from_dict
-from nshot.training.recipes import Recipe, completed
-from nshot.training.retrain import RetrainConfig, retrain
+from nshot.networks.recipes import Recipe, completed
+from nshot.networks.retrain import RetrainConfig, retrain
+from nshot.spaces import space_from_dict
 
 
 def cut(images: int, folder: Path) -> None:

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from nshot.nn.depthwise import DepthwiseConv
-from nshot.training.config import preset
+from nshot.supernets.config import preset
 
 BATCH = 64
 # Channels, side, kernel, stride, dilation.

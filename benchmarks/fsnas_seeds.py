@@ -29,8 +29,8 @@ from nshot.ranking.seeds import difference, over_seeds
 from nshot.spaces import Space
 from nshot.strategies import strategies
 from nshot.studies.base import SCALES, Setting
-from nshot.training.config import TrainConfig
-from nshot.training.train import train
+from nshot.supernets.config import TrainConfig
+from nshot.supernets.train import train
 
 SCORES: dict[str, Callable[[np.ndarray], np.ndarray]] = {"accuracy": np.asarray, "loss": np.negative}
 Table = dict[str, np.ndarray]

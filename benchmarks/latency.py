@@ -14,7 +14,7 @@ from typing import Any
 import nshot
 from nshot.files import write_json
 from nshot.search.latency import Setting, fitted
-from nshot.training.config import preset
+from nshot.supernets.config import preset
 
 COLUMNS = ("error_median", "error_90", "repeat_median", "repeat_90")
 

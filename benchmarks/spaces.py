@@ -21,14 +21,14 @@ from nshot.benchmarks.build import BuildConfig, build
 from nshot.benchmarks.rank import Ranking, rank_run
 from nshot.data.sources import load
 from nshot.files import write_json
+from nshot.networks.alone import Recipe
 from nshot.ranking.metrics import kendall_tau
+from nshot.runs.log import read_log
 from nshot.spaces import Space, Subnet
 from nshot.spaces.darts import DARTS, OPS, choices
 from nshot.strategies import strategies
-from nshot.training.alone import Recipe
-from nshot.training.config import preset
-from nshot.training.run import read_log
-from nshot.training.train import train
+from nshot.supernets.config import preset
+from nshot.supernets.train import train
 
 EPOCHS = {"mobilenet": 60, "darts": 30, "autoformer": 50}  # ten minutes of supernet training on one core
 # How a subnet is trained alone, and on how many images.

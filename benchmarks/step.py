@@ -24,8 +24,8 @@ import reference
 from nshot.dynamic import SeparatedMomentum
 from nshot.nn.cells import KERNELS, OPS, live_edges
 from nshot.strategies.base import Plan
+from nshot.training.loop import train_steps
 from nshot.training.optimizers import sgd
-from nshot.training.supernet import train_steps
 
 SIZES = {
     "full": {"channels": 16, "cells": 5, "resolution": 32},

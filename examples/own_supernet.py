@@ -9,10 +9,10 @@ import nshot
 from nshot.data.batches import TrainBatches, heldout_batches
 from nshot.data.mixture import mixture
 from nshot.data.sources import load
+from nshot.networks.alone import Recipe, train_alone
 from nshot.ranking.evaluate import evaluate
 from nshot.spaces import Space, Subnet, Supernet
-from nshot.training.alone import Recipe, train_alone
-from nshot.training.supernet import train_steps
+from nshot.training.loop import train_steps
 
 KERNELS = {"skip": 0, "conv1": 1, "conv3": 3, "conv5": 5}
 

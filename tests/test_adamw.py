@@ -18,15 +18,15 @@ import nshot
 from helpers import SMALL, nshot_, refuse
 from nshot import SeparatedMomentum, UserError
 from nshot.data.sources import Dataset, load
+from nshot.networks.recipes import Recipe
+from nshot.networks.recipes import completed as recipe_completed
+from nshot.networks.retrain import RetrainConfig, retrain
 from nshot.nn.auxiliary import WithAuxiliary
+from nshot.runs import checkpoint
 from nshot.spaces import Space
-from nshot.training import checkpoint
-from nshot.training.config import TrainConfig, completed, from_dict, preset, to_dict
+from nshot.supernets.config import TrainConfig, completed, from_dict, preset, to_dict
+from nshot.supernets.train import make_optimizer, train
 from nshot.training.optimizers import adamw, undecayed
-from nshot.training.recipes import Recipe
-from nshot.training.recipes import completed as recipe_completed
-from nshot.training.retrain import RetrainConfig, retrain
-from nshot.training.train import make_optimizer, train
 
 LR, DECAY = 0.05, 0.1
 APART = ("norm", "bias", "token", "position")  # words in the names of AutoFormer's weights that are not decayed

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-import nshot.training.train as train_module
+import nshot.supernets.train as train_module
 from helpers import refuse
 from nshot import UserError
 from nshot.data.augment import Augment, cutout
@@ -20,10 +20,11 @@ from nshot.data.batches import TrainBatches
 from nshot.data.images import Images
 from nshot.data.sources import load
 from nshot.data.strong import Strong
+from nshot.runs.log import read_log
 from nshot.seeding import seeded_everywhere
-from nshot.training.config import TrainConfig, from_dict, preset, to_dict
-from nshot.training.run import load_run, read_log
-from nshot.training.train import train
+from nshot.supernets.config import TrainConfig, from_dict, preset, to_dict
+from nshot.supernets.load import load_run
+from nshot.supernets.train import train
 
 EVERY = {
     "resized": Augment(crop="resized"),

@@ -14,8 +14,8 @@ from helpers import nshot_, refuse
 from nshot.auto.look import Look, look, stored_side
 from nshot.auto.plan import STEPS, batch_size, epochs_for, plan, resolution_for
 from nshot.data.sources import load
+from nshot.runs import progress
 from nshot.search.limits import Limits
-from nshot.training import progress
 
 QUICK = ["--train", "--epochs", "4", "--search", "--sample", "12", "--retrain", "--epochs", "6", "--lr", "0.05"]
 

@@ -15,12 +15,12 @@ from nshot import UserError
 from nshot.data.batches import TrainBatches
 from nshot.data.images import Images
 from nshot.data.sources import Dataset, load
+from nshot.networks.alone import fit_steps, make_alone, make_batches
+from nshot.networks.recipes import Recipe, recipe
+from nshot.networks.retrain import RetrainConfig, retrain
 from nshot.nn.drop import DropPath
+from nshot.runs.log import Log
 from nshot.seeding import seeded
-from nshot.training.alone import fit_steps, make_alone, make_batches
-from nshot.training.recipes import Recipe, recipe
-from nshot.training.retrain import RetrainConfig, retrain
-from nshot.training.run import Log
 
 SPACE = nshot.space("darts", channels=4, cells=3, resolution=8)
 SUBNET = SPACE.sample(np.random.default_rng(0))

@@ -16,8 +16,8 @@ from nshot import UserError, space
 from nshot.benchmarks.build import BuildConfig, build, distinct_subnets
 from nshot.benchmarks.table import EMBEDDED, METADATA, read_benchmark, write_benchmark
 from nshot.data.sources import load
+from nshot.networks.alone import Recipe, train_alone
 from nshot.nn.cells import live_edges
-from nshot.training.alone import Recipe, train_alone
 
 SPACE = space("nasbench201", channels=4, cells=1, resolution=8)
 SUBNETS = [(3, 3, 3, 3, 3, 3), (0, 1, 2, 3, 4, 0), (2, 0, 0, 0, 0, 2)]

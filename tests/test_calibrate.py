@@ -17,10 +17,10 @@ from nshot.data.sources import load
 from nshot.ranking.calibrate import calibrate, keeps_statistics
 from nshot.ranking.evaluate import evaluate
 from nshot.spaces import Space
-from nshot.training.config import preset
-from nshot.training.run import load_run
-from nshot.training.score import score_run
-from nshot.training.train import train
+from nshot.supernets.config import preset
+from nshot.supernets.load import load_run
+from nshot.supernets.score import score_run
+from nshot.supernets.train import train
 
 IMAGES = torch.randn(2, 16, 3, 64, 64, generator=torch.Generator().manual_seed(1))
 

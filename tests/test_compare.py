@@ -13,7 +13,7 @@ from scipy import stats
 from helpers import nshot_, refuse
 from nshot.benchmarks.compare import compare_runs
 from nshot.ranking.seeds import difference, over_seeds
-from nshot.training.config import preset, to_dict
+from nshot.supernets.config import preset, to_dict
 
 
 def test_a_mean_has_the_t_interval() -> None:

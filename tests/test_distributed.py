@@ -17,9 +17,9 @@ from nshot.data.sources import load
 from nshot.nn.drop import DropPath
 from nshot.seeding import seeded
 from nshot.strategies import strategies
+from nshot.supernets.config import TrainConfig, preset
+from nshot.supernets.train import new_supernet
 from nshot.training import distributed
-from nshot.training.config import TrainConfig, preset
-from nshot.training.train import new_supernet
 
 
 def together(*args: str | Path, processes: int = 2, command: str = "train") -> subprocess.CompletedProcess[str]:

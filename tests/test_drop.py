@@ -11,17 +11,17 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import nshot
-import nshot.training.train as train_module
+import nshot.supernets.train as train_module
 from helpers import SMALL, refuse
 from nshot import UserError
 from nshot.data.sources import load
 from nshot.nn.auxiliary import AuxiliaryHead
 from nshot.nn.cells import batch_norm
 from nshot.nn.drop import DropPath, draws, set_drop_path
+from nshot.runs.log import read_log
 from nshot.spaces.darts import OPS, choices
-from nshot.training.config import TrainConfig, preset
-from nshot.training.run import read_log
-from nshot.training.train import train
+from nshot.supernets.config import TrainConfig, preset
+from nshot.supernets.train import train
 
 WITH_DROP_PATH = ("autoformer", "darts")
 

@@ -19,9 +19,9 @@ from nshot.data.sources import load
 from nshot.handover.classifier import read_classifier
 from nshot.handover.export import Format, export
 from nshot.handover.folder import MANIFEST, write_folder
-from nshot.training.alone import Recipe
-from nshot.training.networks import read_network
-from nshot.training.retrain import RetrainConfig, retrain
+from nshot.networks.alone import Recipe
+from nshot.networks.result import read_network
+from nshot.networks.retrain import RetrainConfig, retrain
 
 ALONE = """
 import sys

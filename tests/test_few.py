@@ -18,14 +18,14 @@ from nshot import UserError
 from nshot.benchmarks.rank import rank_run
 from nshot.data.sources import load
 from nshot.errors import DivergedError
+from nshot.networks.recipes import Recipe
+from nshot.networks.retrain import RetrainConfig, retrain
 from nshot.ranking.evaluate import evaluate
 from nshot.spaces import FewShot
 from nshot.strategies import Options, strategies
-from nshot.training.config import TrainConfig, preset
-from nshot.training.recipes import Recipe
-from nshot.training.retrain import RetrainConfig, retrain
-from nshot.training.run import load_run
-from nshot.training.train import train
+from nshot.supernets.config import TrainConfig, preset
+from nshot.supernets.load import load_run
+from nshot.supernets.train import train
 
 
 def quiet(line: str) -> None:

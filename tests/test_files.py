@@ -21,13 +21,13 @@ from nshot.data.augment import Augment
 from nshot.data.batches import TrainBatches, heldout_batches
 from nshot.data.images import Files, Images, joined
 from nshot.data.sources import Dataset, load
+from nshot.networks.recipes import Recipe
+from nshot.networks.retrain import RetrainConfig, retrain
 from nshot.seeding import seeded_everywhere
-from nshot.training.config import preset
-from nshot.training.recipes import Recipe
-from nshot.training.retrain import RetrainConfig, retrain
-from nshot.training.run import load_run
-from nshot.training.score import score_run
-from nshot.training.train import train
+from nshot.supernets.config import preset
+from nshot.supernets.load import load_run
+from nshot.supernets.score import score_run
+from nshot.supernets.train import train
 from test_own import write
 
 CPU = torch.device("cpu")

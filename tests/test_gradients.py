@@ -18,8 +18,8 @@ from nshot.nn.cells import live_edges
 from nshot.ranking.gradients import SimilarityRecorder, SpreadRecorder, cosine_similarities
 from nshot.strategies import strategies
 from nshot.studies.gradients import relatives, similarity, spread
-from nshot.training.config import preset
-from nshot.training.supernet import train_steps
+from nshot.supernets.config import preset
+from nshot.training.loop import train_steps
 
 SPACE = nshot.space("nasbench201", channels=4, cells=1, resolution=8)
 

@@ -25,9 +25,9 @@ from nshot.handover.embed import source_with_needs
 from nshot.handover.export import export
 from nshot.handover.folder import write_folder
 from nshot.handover.predict import predict
-from nshot.training.networks import read_network
-from nshot.training.recipes import Recipe
-from nshot.training.retrain import RetrainConfig, retrain
+from nshot.networks.recipes import Recipe
+from nshot.networks.result import read_network
+from nshot.networks.retrain import RetrainConfig, retrain
 
 SIDE = 16
 CLASSES = ["dark", "light", "striped"]

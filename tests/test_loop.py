@@ -12,9 +12,9 @@ import nshot
 from nshot import SeparatedMomentum
 from nshot.spaces import Subnet, Supernet
 from nshot.strategies import Plan
+from nshot.training.loop import smoothed, train_steps
 from nshot.training.optimizers import Idle, adamw
 from nshot.training.optimizers import sgd as nshot_sgd
-from nshot.training.supernet import smoothed, train_steps
 
 STEPS, LR, CLIP = 12, 0.1, 0.5
 SPACE = nshot.space("nasbench201", channels=4, cells=1, resolution=8)

@@ -11,8 +11,8 @@ import nshot
 from helpers import SMALL
 from nshot.dynamic import SeparatedMomentum
 from nshot.strategies import strategies
+from nshot.training.loop import train_steps
 from nshot.training.optimizers import sgd
-from nshot.training.supernet import train_steps
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "baseline": {},

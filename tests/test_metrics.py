@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import nshot
-import nshot.training.score as score_module
+import nshot.supernets.score as score_module
 from helpers import SMALL
 from nshot import UserError
 from nshot.benchmarks.rank import Ranking, compare, rank_run
@@ -30,8 +30,8 @@ from nshot.ranking.metrics import (
     spearman,
     top_tau,
 )
-from nshot.training.config import preset
-from nshot.training.train import train
+from nshot.supernets.config import preset
+from nshot.supernets.train import train
 
 SPACE = nshot.space("nasbench201", channels=4, cells=1, resolution=8)
 

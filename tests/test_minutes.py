@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import nshot.training.progress as progress
+import nshot.runs.progress as progress
+from nshot.runs import checkpoint
+from nshot.runs.execute import Job, Run, execute
+from nshot.runs.log import read_log
 from nshot.studies.searched import training_minutes
-from nshot.training import checkpoint
-from nshot.training.run import read_log
-from nshot.training.runner import Job, Run, execute
 
 STEPS, BATCH, LOG = 60, 8, 4
 SPEEDS: dict[str, Callable[[int], float]] = {  # seconds of a step

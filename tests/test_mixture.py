@@ -19,10 +19,10 @@ from nshot.data.manifest import write_manifest
 from nshot.data.mixture import mixture
 from nshot.data.sources import Dataset, load
 from nshot.ranking.evaluate import evaluate
-from nshot.training.config import preset
-from nshot.training.run import load_run
-from nshot.training.score import score_run
-from nshot.training.train import train
+from nshot.supernets.config import preset
+from nshot.supernets.load import load_run
+from nshot.supernets.score import score_run
+from nshot.supernets.train import train
 from test_data import png
 
 

@@ -11,7 +11,7 @@ import nshot
 from helpers import SMALL, nshot_, refuse
 from nshot.files import typed
 from nshot.report.run_data import retrain_flags
-from nshot.training.config import TrainConfig
+from nshot.supernets.config import TrainConfig
 
 LONG = "n" * 256
 SPACE = nshot.space("nasbench201", **SMALL["nasbench201"])

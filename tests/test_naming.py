@@ -18,8 +18,8 @@ from helpers import nshot_, refuse
 from nshot import UserError
 from nshot.files import write_atomically
 from nshot.ranking.evaluate import evaluate
-from nshot.training import score
-from nshot.training.run import held
+from nshot.runs.lock import held
+from nshot.supernets import score
 
 AT = ["--device", "cpu", "--images", "40"]
 

@@ -14,10 +14,10 @@ import nshot
 from helpers import nshot_, refuse
 from nshot.data.sources import Dataset, load
 from nshot.handover.verdict import MISTAKES, VERDICT, judge, read_verdict
+from nshot.networks.recipes import Recipe
+from nshot.networks.retrain import RetrainConfig, retrain, retrain_best
 from nshot.report.confusion import plot_confusion
-from nshot.training.recipes import Recipe
-from nshot.training.retrain import RetrainConfig, retrain, retrain_best
-from nshot.training.run import read_log
+from nshot.runs.log import read_log
 from test_report import browser, data_of  # noqa: F401 (a fixture)
 
 NAMES = [

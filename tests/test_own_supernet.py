@@ -26,10 +26,10 @@ from nshot.search.limits import Limits
 from nshot.search.pick import How, search_run
 from nshot.spaces import spaces
 from nshot.strategies import Options
-from nshot.training.alone import Recipe
-from nshot.training.config import TrainConfig
-from nshot.training.retrain import RetrainConfig, retrain
-from nshot.training.train import train
+from nshot.networks.alone import Recipe
+from nshot.supernets.config import TrainConfig
+from nshot.networks.retrain import RetrainConfig, retrain
+from nshot.supernets.train import train
 spaces.register("blocks")(Blocks)
 space, data = Blocks(), load("digits", resolution=8)
 options = Options(schedule="calr", ms="first")

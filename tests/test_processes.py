@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from nshot import UserError
-from nshot.training.processes import run_in_processes
+from nshot.runs.processes import run_in_processes
 
 SCRIPT = """
 import os, sys, time
 from pathlib import Path
-from nshot.training.processes import run_in_processes
+from nshot.runs.processes import run_in_processes
 
 def work(folder, name):
     (Path(folder) / name).write_text(str(os.getpid()))
@@ -114,7 +114,7 @@ def test_a_consumer_that_stops_ends_the_processes(tmp_path: Path) -> None:
 UNGUARDED = """
 import sys
 from pathlib import Path
-from nshot.training.processes import run_in_processes
+from nshot.runs.processes import run_in_processes
 
 def work(name):
     return name

@@ -16,22 +16,22 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import nshot
-import nshot.training.retrain as retrain_module
+import nshot.networks.retrain as retrain_module
 from helpers import SMALL, nshot_, refuse
 from nshot import UserError
 from nshot.data.augment import Augment
 from nshot.data.batches import TrainBatches
 from nshot.data.images import Images
 from nshot.data.sources import Dataset, load
+from nshot.networks.recipes import RECIPES, Recipe, completed, recipe
+from nshot.networks.result import read_network
+from nshot.networks.retrain import RetrainConfig, retrain
+from nshot.networks.teacher import make_teacher
+from nshot.runs.checkpoint import checkpoints
+from nshot.runs.log import read_log
 from nshot.seeding import seeded
 from nshot.spaces import Space
-from nshot.training.checkpoint import checkpoints
-from nshot.training.config import preset
-from nshot.training.networks import read_network
-from nshot.training.recipes import RECIPES, Recipe, completed, recipe
-from nshot.training.retrain import RetrainConfig, retrain
-from nshot.training.run import read_log
-from nshot.training.teacher import make_teacher
+from nshot.supernets.config import preset
 
 SPACE = nshot.space("nasbench201", channels=4, cells=1, resolution=8)
 ARCH = "|nor_conv_3x3~0|+|none~0|none~1|+|nor_conv_3x3~0|skip_connect~1|nor_conv_1x1~2|"

@@ -10,9 +10,9 @@ from torch import Tensor
 from nshot.dynamic import SeparatedMomentum
 from nshot.seeding import seeded
 from nshot.strategies import strategy
-from nshot.training.config import preset
+from nshot.supernets.config import preset
+from nshot.training.loop import train_steps
 from nshot.training.optimizers import sgd
-from nshot.training.supernet import train_steps
 
 STEPS, TOTAL, LR = 10, 25, 0.025
 EDGES = ((1, 0), (2, 0), (2, 1), (3, 0), (3, 1), (3, 2))

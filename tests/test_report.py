@@ -17,12 +17,13 @@ import nshot
 from helpers import SMALL, nshot_, refuse
 from nshot.data.sources import load
 from nshot.flags import parse, take_space
+from nshot.networks.retrain import RetrainConfig
 from nshot.report.draw import svg
 from nshot.report.run_data import DRAWN, SHOWN, fronts, retrain_flags, some
-from nshot.training.config import TrainConfig, from_dict, preset, to_dict
-from nshot.training.retrain import RetrainConfig
-from nshot.training.run import load_run, read_log
-from nshot.training.train import train
+from nshot.runs.log import read_log
+from nshot.supernets.config import TrainConfig, from_dict, preset, to_dict
+from nshot.supernets.load import load_run
+from nshot.supernets.train import train
 
 CHROMIUM, DRIVER = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")
 FLAGS = (

@@ -16,20 +16,22 @@ from safetensors.torch import load_file
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import nshot.training.checkpoint as checkpoint
-import nshot.training.train as train_module
+import nshot.runs.checkpoint as checkpoint
+import nshot.supernets.train as train_module
 from helpers import nshot_, refuse
 from nshot import UserError
 from nshot.data.augment import Augment
 from nshot.data.batches import TrainBatches
 from nshot.data.sources import Dataset, load
 from nshot.dynamic import ComplexityAwareLR, SeparatedMomentum
+from nshot.runs.lock import locked
+from nshot.runs.log import read_log
 from nshot.strategies import Options, strategies, strategy
-from nshot.training.config import TrainConfig, from_dict, preset, to_dict
+from nshot.supernets.config import TrainConfig, from_dict, preset, to_dict
+from nshot.supernets.load import load_run
+from nshot.supernets.train import train
+from nshot.training.loop import train_steps
 from nshot.training.optimizers import sgd
-from nshot.training.run import load_run, locked, read_log
-from nshot.training.supernet import train_steps
-from nshot.training.train import train
 
 EPOCHS, STEPS = 4, 72  # 599 digits in batches of 32: 18 steps an epoch
 

@@ -16,16 +16,16 @@ from nshot import UserError, space
 from nshot.data.batches import Normalise, heldout_batches
 from nshot.data.mixture import mixture
 from nshot.data.sources import load
+from nshot.networks.retrain import read_choice
 from nshot.quantities import quantity
 from nshot.ranking.evaluate import evaluate
 from nshot.search.limits import Limits
 from nshot.search.pick import How, search_run
 from nshot.search.propose import all_subnets, random_subnets, within
 from nshot.spaces.lists import subnets_from_file
-from nshot.training.config import preset
-from nshot.training.retrain import read_choice
-from nshot.training.run import load_run
-from nshot.training.train import train
+from nshot.supernets.config import preset
+from nshot.supernets.load import load_run
+from nshot.supernets.train import train
 
 SPACE = space("nasbench201", channels=4, cells=1, resolution=8)
 ALL = list(SPACE.subnets())

@@ -15,10 +15,10 @@ from helpers import SMALL
 from nshot.dynamic import SeparatedMomentum
 from nshot.spaces import Space, Supernet
 from nshot.strategies.base import Plan
-from nshot.training.config import preset
+from nshot.supernets.config import preset
+from nshot.supernets.train import make_optimizer
+from nshot.training.loop import train_steps
 from nshot.training.optimizers import adamw, rest_slices, sgd
-from nshot.training.supernet import train_steps
-from nshot.training.train import make_optimizer
 
 STEPS, LR, DECAY = 12, 0.05, 0.1
 State = dict[str, dict[str, Tensor]]

@@ -9,7 +9,7 @@ import torch
 import nshot
 from helpers import nshot_, refuse
 from nshot import UserError
-from nshot.training.config import preset
+from nshot.supernets.config import preset
 
 
 @pytest.mark.parametrize(

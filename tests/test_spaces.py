@@ -18,10 +18,9 @@ from helpers import SMALL
 from nshot import UserError
 from nshot.nn.cells import live_edges
 from nshot.report.run_data import retrain_flags
-from nshot.spaces import Space, Subnet
-from nshot.spaces.base import Decision
+from nshot.spaces import Decision, Space, Subnet, space_from_dict
 from nshot.spaces.nasbench201 import EDGES, NASBench201, NASBench201Supernet
-from nshot.training.config import TrainConfig, from_dict, space_from_dict, to_dict
+from nshot.supernets.config import TrainConfig, from_dict, to_dict
 
 FORMATS = [torch.contiguous_format, torch.channels_last]
 

@@ -325,8 +325,8 @@ def test_a_retraining_of_a_network_by_its_name_takes_the_images_as_they_are(made
 
 
 def test_a_data_set_made_by_hand_is_not_looked_at(tmp_path: Path) -> None:
-    from nshot.training.config import preset
-    from nshot.training.train import train
+    from nshot.supernets.config import preset
+    from nshot.supernets.train import train
 
     data = load("digits", resolution=8)
     some = replace(data, train=data.train.subset(np.arange(64)))

@@ -21,7 +21,7 @@ from nshot.studies.plot import draw
 from nshot.studies.runner import PROTOCOL, Job, is_done, jobs_of, run_jobs
 from nshot.studies.searched import limited, retrained
 from nshot.studies.summary import markdown
-from nshot.training.config import TrainConfig
+from nshot.supernets.config import TrainConfig
 
 SMOKE = SCALES["smoke"]
 ALL = [studies[name] for name in studies.names()]

@@ -24,9 +24,9 @@ from nshot.handover.export import export
 from nshot.handover.figures import accuracy_of, by_class, confusion, judged
 from nshot.handover.predict import predict
 from nshot.handover.verdict import MISTAKES, VERDICT, judge, read_verdict, warnings_of
-from nshot.training.networks import read_network
-from nshot.training.recipes import Recipe
-from nshot.training.retrain import RetrainConfig, retrain, retrain_best
+from nshot.networks.recipes import Recipe
+from nshot.networks.result import read_network
+from nshot.networks.retrain import RetrainConfig, retrain, retrain_best
 
 ARCH = "|nor_conv_3x3~0|+|none~0|nor_conv_3x3~1|+|skip_connect~0|none~1|nor_conv_1x1~2|"
 SPACE = nshot.space("nasbench201", channels=4, cells=1, resolution=8)

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from scipy.stats import kendalltau
 
 import nshot.studies.whole as module
-import nshot.training.score as score
+import nshot.supernets.score as score
 from helpers import SMALL
 from nshot import UserError
 from nshot.benchmarks.table import Benchmark, read_benchmark
@@ -30,8 +30,8 @@ from nshot.strategies import strategies
 from nshot.studies.base import SCALES, Measured, Row, Setting, Study
 from nshot.studies.runner import Job, jobs_of, run_jobs
 from nshot.studies.whole import DRAWS, SCORES, Scored, answers, drawn, whole
-from nshot.training.config import TrainConfig
-from nshot.training.run import load_run
+from nshot.supernets.config import TrainConfig
+from nshot.supernets.load import load_run
 
 SMOKE = SCALES["smoke"]
 FULL = space("nasbench201", **SMALL["nasbench201"])

@@ -25,7 +25,7 @@ from nshot.commands import (
 )
 from nshot.errors import UserError
 from nshot.files import too_long, typed
-from nshot.flags import Columns, Download, Where, Workers, parse, positional, take, take_space
+from nshot.flags import Columns, Download, Scored, Where, Workers, parse, positional, take, take_space
 
 # Nothing that imports torch may be imported here: `nshot --help` must answer at once.
 
@@ -43,9 +43,9 @@ def train(args: list[str]) -> None:
     from nshot.data.sources import load
     from nshot.spaces import list_spaces
     from nshot.strategies import list_strategies
-    from nshot.training.config import PRESETS, TrainConfig, preset
+    from nshot.supernets.config import PRESETS, TrainConfig, preset
+    from nshot.supernets.train import train
     from nshot.training.distributed import rank
-    from nshot.training.train import train
 
     preset_name = take(args, "--preset") or "paper"
     strategy = args.pop(0) if args and not args[0].startswith("-") else "spos"
@@ -94,7 +94,7 @@ def rank(args: list[str]) -> None:
     from nshot.report.tables import print_ranking
 
     @dataclass(frozen=True)
-    class Rank(Where):
+    class Rank(Where, Scored):
         benchmark: str
         """digits (embedded), nasbench201 (under the data root), or a parquet file."""
         subnets: Path | None = None
@@ -104,11 +104,6 @@ def rank(args: list[str]) -> None:
         """Without --subnets: how many random subnets of the benchmark, 0 for all; default: 1,000."""
         column: str | None = None
         """The benchmark's column of true accuracies; default: <dataset>_test."""
-        images: int | None = None
-        """Use only so many validation images, of each class its share; default: all."""
-        calibration: int | None = None
-        """Where the supernet's batch norms have running statistics: from how many batches of training images they are
-        computed afresh for each subnet; default: 4."""
         name: str = "ranking"
         """Names the files written to the run folder."""
 
@@ -141,7 +136,7 @@ def search(args: list[str]) -> None:
     from nshot.search.pick import NAME, How, search_run
 
     @dataclass(frozen=True)
-    class Search(Where):
+    class Search(Where, Scored):
         how: How = field(default_factory=How)
         subnets: Path | None = None
         """Instead: a JSON list of subnets (a path, or one under the data root; released:PATH where it has numbers);
@@ -156,11 +151,6 @@ def search(args: list[str]) -> None:
         """Longest time of the stand-alone network on this machine, such as 3ms; see nshot latency."""
         by: Literal["accuracy", "loss"] = "accuracy"
         """The score on held-out images; ties of one are broken by the other."""
-        images: int | None = None
-        """Use only so many validation images, of each class its share; default: all."""
-        calibration: int | None = None
-        """Where the supernet's batch norms have running statistics: from how many batches of training images they are
-        computed afresh for each subnet; default: 4."""
         name: str = NAME
         """Names the files written to the run folder; the same search is made again, another one needs another name."""
 
@@ -192,8 +182,8 @@ def retrain(args: list[str]) -> None:
     """retrain a subnet from scratch and test it: nshot retrain SUBNET|search.json|RUN --out FOLDER [options]"""
     from nshot.data.manifest import check_manifest
     from nshot.data.sources import load
-    from nshot.training.recipes import RECIPES, fitting, recipe, recipe_name
-    from nshot.training.retrain import RetrainConfig, choice_file, read_choice, retrain_best
+    from nshot.networks.recipes import RECIPES, fitting, recipe, recipe_name
+    from nshot.networks.retrain import RetrainConfig, choice_file, read_choice, retrain_best
 
     choice = choice_file(positional(args, "retrain", "SUBNET: its notation, released:N, or a search.json"))
     default, archs = read_choice(choice)

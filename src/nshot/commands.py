@@ -32,15 +32,11 @@ def quickstart(args: list[str]) -> None:
 def verdict(args: list[str]) -> None:
     """how good a retrained network is: nshot verdict FOLDER [options]"""
     from nshot.data.sources import load
-    from nshot.training.networks import read_network
-
-    @dataclass(frozen=True)
-    class Verdict(Where):
-        pass
+    from nshot.networks.result import read_network
 
     folder = positional(args, "verdict", "FOLDER: what nshot retrain wrote")
     what = "Judge a retrained network again on its test images, as nshot retrain does at its end."
-    command = parse(Verdict, args, "verdict FOLDER", what)
+    command = parse(Where, args, "verdict FOLDER", what)
     _, result = read_network(folder)
     data = load(result["dataset"], root=command.data_root, resolution=result["space"]["resolution"])
     judged(Path(folder), data, command.device, again=True)
@@ -193,8 +189,9 @@ def _leading(args: list[str]) -> list[Path]:
 def latency(args: list[str]) -> None:
     """measure what a run's subnets take on this machine: nshot latency RUN [--threads N] [--batch N]"""
     from nshot.report.tables import print_latency
+    from nshot.runs.lock import held
     from nshot.search.latency import FILE, Setting, latency_of
-    from nshot.training.run import held, load_run
+    from nshot.supernets.load import load_run
 
     @dataclass(frozen=True)
     class Table:

@@ -24,6 +24,17 @@ class Where:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Scored:
+    """Flags of how subnets are scored."""
+
+    images: int | None = None
+    """Use only so many validation images, of each class its share; default: all."""
+    calibration: int | None = None
+    """Where the supernet's batch norms have running statistics: from how many batches of training images they are
+    computed afresh for each subnet; default: 4."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Workers:
     workers: int = 0
     """Processes that read and augment images beside the training; what is trained is the same."""

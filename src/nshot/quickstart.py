@@ -8,13 +8,13 @@ import torch
 
 from nshot.benchmarks.rank import Ranking, rank_run
 from nshot.data.sources import load
+from nshot.networks.recipes import Recipe
+from nshot.networks.retrain import RetrainConfig, retrain
 from nshot.report.plots import scatter
 from nshot.report.tables import print_ranking
 from nshot.strategies import Options
-from nshot.training.config import TrainConfig, preset
-from nshot.training.recipes import Recipe
-from nshot.training.retrain import RetrainConfig, retrain
-from nshot.training.train import train
+from nshot.supernets.config import TrainConfig, preset
+from nshot.supernets.train import train
 
 METHODS = {"SPOS": Options(), "SPOS + CaLR + MS": Options(schedule="calr", ms="first")}
 TRUTH = "digits_test"

@@ -7,10 +7,10 @@ from typing import Any
 from nshot.data.sources import Dataset, is_own, load
 from nshot.errors import UserError
 from nshot.flags import Columns, Download, Where, Workers, parse, positional
+from nshot.networks.recipes import Recipe
 from nshot.search.limits import Limits
 from nshot.search.pick import How
-from nshot.training.config import TrainConfig
-from nshot.training.recipes import Recipe
+from nshot.supernets.config import TrainConfig
 
 from .job import Job, run_job
 from .look import look, stored_side

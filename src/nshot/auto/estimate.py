@@ -12,13 +12,13 @@ from nshot.data.batches import Normalise, heldout_batches
 from nshot.data.images import Pictures
 from nshot.data.mixture import mixture
 from nshot.data.sources import Dataset
+from nshot.networks.recipes import Recipe
+from nshot.networks.retrain import RetrainConfig, retrain
 from nshot.ranking.evaluate import evaluate
+from nshot.runs.log import read_log
 from nshot.seeding import generator
-from nshot.training.config import TrainConfig
-from nshot.training.recipes import Recipe
-from nshot.training.retrain import RetrainConfig, retrain
-from nshot.training.run import read_log
-from nshot.training.train import new_supernet, train
+from nshot.supernets.config import TrainConfig
+from nshot.supernets.train import new_supernet, train
 
 STEPS, FIRST = 12, 4  # timed steps, of which the first are warm-up: kernels are compiled, memory is fetched
 SUBNETS = 6

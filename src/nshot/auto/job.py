@@ -12,18 +12,18 @@ from nshot.files import make_folder, typed
 from nshot.handover.export import export
 from nshot.handover.figures import accuracy_of
 from nshot.handover.verdict import judge, read_verdict
+from nshot.networks.recipes import Recipe
+from nshot.networks.retrain import RetrainConfig, read_choice, retrain_best
 from nshot.report.confusion import plot_confusion
 from nshot.report.page import NETWORK, SUPERNET, write_report
 from nshot.report.tables import print_verdict
 from nshot.search.limits import Limits
 from nshot.search.pick import How, search_run
 from nshot.search.propose import random_subnets
-from nshot.training.config import TrainConfig
-from nshot.training.recipes import Recipe
-from nshot.training.retrain import RetrainConfig, read_choice, retrain_best
-from nshot.training.run import load_run
-from nshot.training.score import score_run
-from nshot.training.train import train
+from nshot.supernets.config import TrainConfig
+from nshot.supernets.load import load_run
+from nshot.supernets.score import score_run
+from nshot.supernets.train import train
 
 from .estimate import estimate
 from .look import Look

@@ -3,11 +3,11 @@
 from dataclasses import dataclass, replace
 
 from nshot.data.augment import Augment
+from nshot.networks.recipes import OWN, RECIPES, Recipe
 from nshot.search.limits import Limits
 from nshot.spaces import Space, space
 from nshot.strategies import strategies
-from nshot.training.config import TrainConfig, preset
-from nshot.training.recipes import OWN, RECIPES, Recipe
+from nshot.supernets.config import TrainConfig, preset
 
 from .look import Look
 

@@ -15,14 +15,16 @@ from nshot.data.batches import TrainBatches
 from nshot.data.sources import Dataset, load
 from nshot.errors import UserError, check_whole
 from nshot.files import write_atomically
+from nshot.networks.alone import check_batch, make_alone, train_alone
+from nshot.networks.recipes import Recipe, completed
+from nshot.runs.folder import claim, versions
+from nshot.runs.lock import locked
+from nshot.runs.log import read_log
+from nshot.runs.processes import run_in_processes
+from nshot.runs.progress import Progress
 from nshot.seeding import generator
 from nshot.spaces import Space, Subnet, space
 from nshot.spaces.additive import ENUMERABLE
-from nshot.training.alone import check_batch, make_alone, train_alone
-from nshot.training.processes import run_in_processes
-from nshot.training.progress import Progress
-from nshot.training.recipes import Recipe, completed
-from nshot.training.run import claim, locked, read_log, versions
 
 from .table import write_benchmark
 

@@ -9,8 +9,9 @@ from typing import Any, Literal
 from nshot.errors import UserError
 from nshot.files import typed
 from nshot.ranking.seeds import Mean, difference, over_seeds
-from nshot.training.config import FREE, completed, differences
-from nshot.training.run import read_config
+from nshot.runs.execute import FREE
+from nshot.runs.folder import differences, read_config
+from nshot.supernets.config import completed
 
 
 @dataclass(frozen=True)

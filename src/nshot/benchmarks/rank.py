@@ -13,13 +13,14 @@ from nshot.files import write_json, write_parquet
 from nshot.ranking.evaluate import Scores
 from nshot.ranking.intervals import at_infinity
 from nshot.ranking.metrics import kendall_tau, spearman, top_tau
+from nshot.runs.lock import held
+from nshot.runs.naming import check_name
 from nshot.seeding import generator
 from nshot.spaces import Space, Subnet
 from nshot.spaces.lists import subnets_from_file
+from nshot.supernets.load import load_run
+from nshot.supernets.score import score_run
 from nshot.training.distributed import alone
-from nshot.training.naming import check_name
-from nshot.training.run import held, load_run
-from nshot.training.score import score_run
 
 from .ceiling import Ceiling, ceiling
 from .table import read_benchmark

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from nshot.data.decode import fit, read
 from nshot.errors import UserError
-from nshot.training.config import space_from_dict
-from nshot.training.networks import read_network
+from nshot.networks.result import read_network
+from nshot.spaces import space_from_dict
 
 from .folder import is_handed_over, read_file, read_manifest
 from .source import weight_names

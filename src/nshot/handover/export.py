@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save
 
 from nshot.errors import UserError
-from nshot.training.networks import read_network
+from nshot.networks.result import read_network
 
 from .classifier import PT, SAFETENSORS, Classifier, completed
 from .folder import check_own, write_folder
@@ -27,7 +27,7 @@ def export(
     """Writes a retrained network to a folder that needs nothing of nshot.
 
     Args:
-        folder: what `nshot.training.retrain.retrain` wrote.
+        folder: what `nshot.networks.retrain.retrain` wrote.
         out: the folder to write: a new or an empty one, or one that an earlier export wrote.
         to: which formats; default: all, ONNX where its packages are installed. ``torch``: ``model.py``, which needs
             torch and Pillow alone, and ``weights.pt``; ``safetensors``: the same with weights as safetensors; ``onnx``:

@@ -13,7 +13,7 @@ from torch import Tensor
 from nshot.data.listing import SUFFIXES
 from nshot.errors import UserError
 from nshot.files import write_atomically
-from nshot.training.runner import fabric
+from nshot.training.device import fabric
 
 from .classifier import Classifier, read_classifier
 

@@ -16,11 +16,11 @@ from nshot.data.manifest import check_manifest
 from nshot.data.sources import Dataset
 from nshot.errors import UserError
 from nshot.files import shown, typed, write_json
+from nshot.networks.result import read_network
+from nshot.runs.folder import versions
 from nshot.search.latency import Setting, machine, measure
-from nshot.training.config import space_from_dict
-from nshot.training.networks import read_network
-from nshot.training.run import versions
-from nshot.training.runner import fabric
+from nshot.spaces import space_from_dict
+from nshot.training.device import fabric
 
 from .baselines import linear, majority
 from .classifier import Classifier, completed
@@ -39,7 +39,7 @@ def judge(
     """Judges a retrained network on the test part of its data, and writes ``verdict.json`` to its folder.
 
     Args:
-        folder: what `nshot.training.retrain.retrain` or `retrain_best` wrote.
+        folder: what `nshot.networks.retrain.retrain` or `retrain_best` wrote.
         data: what it was trained and tested on.
         device: auto, cpu, cuda or mps; the latency is the CPU's.
         say: takes lines for the user.

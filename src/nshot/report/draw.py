@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 
 from nshot.errors import UserError
 from nshot.files import check_length, write_atomically
-from nshot.spaces import Space, Subnet
+from nshot.runs.naming import search_in
+from nshot.spaces import Space, Subnet, space_from_dict
 from nshot.spaces.drawing import Drawing, Graph
-from nshot.training.config import space_from_dict
-from nshot.training.naming import search_in
 
 from .paint import FONT, MARGIN, SOFT, TEXT, PaintedChain, PaintedGraph, write
 

@@ -9,9 +9,9 @@ from typing import Any
 from nshot.errors import UserError
 from nshot.files import typed
 from nshot.handover.verdict import baseline_name, read_verdict, warnings_of
-from nshot.training.config import space_from_dict
-from nshot.training.networks import RESULT, read_network
-from nshot.training.run import read_config
+from nshot.networks.result import RESULT, read_network
+from nshot.runs.folder import read_config
+from nshot.spaces import space_from_dict
 
 from . import run_data
 from .confusion import svg_of

@@ -8,8 +8,9 @@ import numpy as np
 
 from nshot.errors import UserError
 from nshot.files import check_length, typed
-from nshot.training.config import TrainConfig, from_dict
-from nshot.training.run import PARTS, read_config
+from nshot.runs.folder import read_config
+from nshot.supernets.config import TrainConfig, from_dict
+from nshot.supernets.load import PARTS
 
 from . import run_data
 from .markup import absent, charts, pairs, section, table, write_page
@@ -29,7 +30,7 @@ def write_report(run: str | Path, out: str | Path | None = None) -> Path:
     """Writes the page of a supernet run, of a retrained network, or of a whole job.
 
     Args:
-        run: a folder that `nshot.training.train.train` made, or `nshot.training.retrain.retrain`, or ``nshot auto``;
+        run: a folder that `nshot.supernets.train.train` made, or `nshot.networks.retrain.retrain`, or ``nshot auto``;
             parts that it does not have are said to be absent.
         out: the HTML file; default ``report.html`` in the folder.
 

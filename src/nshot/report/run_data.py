@@ -13,11 +13,12 @@ from nshot.benchmarks.ceiling import Ceiling
 from nshot.benchmarks.table import read_benchmark
 from nshot.errors import UserError
 from nshot.files import typed
+from nshot.runs.log import read_log
+from nshot.runs.naming import kind_of, searches
 from nshot.search.pareto import front
 from nshot.spaces import Space
-from nshot.training.config import TrainConfig
-from nshot.training.naming import kind_of, searches
-from nshot.training.run import WEIGHTS, read_log
+from nshot.supernets.config import TrainConfig
+from nshot.supernets.load import WEIGHTS
 
 from .draw import svg
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from nshot.files import write_atomically
+from nshot.runs.log import read_log
+from nshot.runs.progress import Progress
 from nshot.spaces import Subnet
-from nshot.training.progress import Progress
-from nshot.training.run import read_log
 
 CHUNK = 64  # subnets evaluated between two writes to disk
 Evaluate = Callable[[list[Subnet]], np.ndarray]

@@ -10,9 +10,9 @@ from typing import Annotated, Any, Literal, cast
 from tyro.constructors import PrimitiveConstructorSpec
 
 from nshot.errors import UserError, check_choices, check_whole
+from nshot.runs.folder import differences
+from nshot.runs.naming import kind_of
 from nshot.spaces import Subnet
-from nshot.training.config import differences
-from nshot.training.naming import kind_of
 
 from .pareto import OBJECTIVES, Objective, check_objectives
 

@@ -15,9 +15,9 @@ import torch
 from nshot.errors import UserError, check_whole
 from nshot.files import write_json
 from nshot.ranking.metrics import kendall_tau
+from nshot.runs.folder import differences
+from nshot.runs.progress import Progress
 from nshot.spaces import Space, Subnet
-from nshot.training.config import differences
-from nshot.training.progress import Progress
 
 from .propose import random_subnets
 

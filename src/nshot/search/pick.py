@@ -11,13 +11,15 @@ import pyarrow as pa
 from nshot.data.sources import Dataset, data_root
 from nshot.errors import UserError
 from nshot.files import write_json, write_parquet
+from nshot.runs.folder import versions
+from nshot.runs.lock import held
+from nshot.runs.naming import check_name
 from nshot.spaces import FewShot, Space, Subnet, Supernet
 from nshot.spaces.lists import subnets_from_file
-from nshot.training.config import TrainConfig
+from nshot.supernets.config import TrainConfig
+from nshot.supernets.load import load_run
+from nshot.supernets.score import evaluator
 from nshot.training.distributed import alone
-from nshot.training.naming import check_name
-from nshot.training.run import held, load_run, versions
-from nshot.training.score import evaluator
 
 from .archive import Archive
 from .evolution import Evolution, evolve

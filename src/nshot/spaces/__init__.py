@@ -1,12 +1,25 @@
 """Search spaces: pure descriptions that make supernets and stand-alone networks."""
 
+import dataclasses
 from typing import Any
 
-from .base import Decision, Space, Subnet, spaces
+from .base import Space, Subnet, spaces
+from .decisions import Decision
 from .few import FewShot
 from .supernet import Supernet, extract
 
-__all__ = ["Decision", "FewShot", "Space", "Subnet", "Supernet", "extract", "list_spaces", "space", "spaces"]
+__all__ = [
+    "Decision",
+    "FewShot",
+    "Space",
+    "Subnet",
+    "Supernet",
+    "extract",
+    "list_spaces",
+    "space",
+    "space_from_dict",
+    "spaces",
+]
 
 
 def space(name: str, **sizes: Any) -> Space:
@@ -23,3 +36,10 @@ def space(name: str, **sizes: Any) -> Space:
 def list_spaces() -> list[str]:
     """The names that ``space`` takes."""
     return spaces.names()
+
+
+def space_from_dict(values: dict[str, Any]) -> Space:
+    """A space from its name and sizes, as `to_dict` writes it."""
+    sizes = {key: value for key, value in values.items() if key not in ("name", "kept")}
+    kept = tuple((index, tuple(options)) for index, options in values.get("kept", ()))
+    return dataclasses.replace(space(values["name"], **sizes), kept=kept)

@@ -3,17 +3,16 @@
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from nshot.errors import UserError
 
-if TYPE_CHECKING:
-    from .base import Space, Subnet
+from .decisions import Choices, Subnet
 
 ENUMERABLE = 20_000  # spaces up to this size are looked at subnet by subnet
-Cost = Callable[["Subnet"], float]
+Cost = Callable[[Subnet], float]
 CELLS = 2**19  # of a grid of costs, over all of a space's cases; an axis whose costs have a common divisor is exact
 BITS = 2**28  # sums of a cost, to each of which a bit may be given
 MANY = 50  # costs of a term, from which on numpy is faster
@@ -37,7 +36,7 @@ class Case(NamedTuple):
     terms: list[Term]
 
 
-def cases(space: "Space", costs: Sequence[Cost]) -> Iterator[Case]:
+def cases(space: Choices, costs: Sequence[Cost]) -> Iterator[Case]:
     """The space by the options of its `couples`; terms are differences of the costs themselves."""
     assert space.groups is not None
     allowed = [decision.allowed for decision in space.decisions]
@@ -61,7 +60,7 @@ def cases(space: "Space", costs: Sequence[Cost]) -> Iterator[Case]:
         yield Case(tuple(start), base, terms)
 
 
-def extremes(space: "Space", cost: Callable[["Subnet"], int]) -> tuple[int, int]:
+def extremes(space: Choices, cost: Callable[[Subnet], int]) -> tuple[int, int]:
     """The least and the largest cost; raises UserError for a large space that does not say how costs add up."""
     if space.groups is None and space.size > ENUMERABLE:
         raise UserError(
@@ -136,7 +135,7 @@ class Grid:
             for steps, weights in zip(self._steps, self._weights, strict=True)
         ]
 
-    def draw(self, rng: np.random.Generator) -> "Subnet":
+    def draw(self, rng: np.random.Generator) -> Subnet:
         """One of them, uniformly."""
         terms = self.case.terms
         chances = rng.random(2 * len(terms) + 1).tolist()

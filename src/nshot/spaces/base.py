@@ -1,13 +1,11 @@
-"""What every search space is: decisions with options, costs from tables, and the networks they describe."""
+"""What every search space is: decisions, what its subnets cost, and the networks that they describe."""
 
-import itertools
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-import numpy as np
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -17,37 +15,23 @@ from nshot.errors import UserError
 from nshot.registry import Registry
 
 from .additive import extremes
+from .decisions import Choices, Subnet
 from .drawing import Block, Chain, Drawing
-
-if TYPE_CHECKING:
-    from .supernet import Supernet
+from .supernet import Supernet
 
 S = TypeVar("S", bound="Space")
-Subnet = tuple[int, ...]
-"""One option index for each decision."""
-
 Complexity = Literal["params", "flops"]
 ComplexityOf = Literal["paper", "own"]
 
 
 @dataclass(frozen=True)
-class Decision:
-    """One choice to make. ``options`` keep their order and index in restricted spaces; ``allowed`` are those left."""
-
-    name: str
-    options: tuple[str, ...]
-    allowed: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Space(ABC):
+class Space(Choices):
     """A search space: decisions, costs, notation; no weights. Its dataclass fields are its sizes.
 
     A space needs its decisions, ``params`` and ``supernet``; what else there is has a default that is right for any
     space, which one overrides to be faster, smaller or to write the field's notation.
     """
 
-    name: ClassVar[str]
     gamma: ClassVar[float] = 4.0
     """γ' of eq. 4 where it is not said otherwise."""
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
@@ -58,8 +42,6 @@ class Space(ABC):
     fields' defaults, and take C(α) from there: γ(α) belongs to the space that is studied."""
     earlier: ClassVar[dict[str, Any]] = {}
     """Entries of a run's configuration that runs of earlier versions lack, and what those versions did."""
-    couples: ClassVar[tuple[int, ...]] = ()
-    """Decisions on whose options it depends what the others cost."""
     supernet_sizes: ClassVar[tuple[str, ...]] = ()
     """Sizes of the supernet alone, which stand-alone networks do not depend on."""
 
@@ -81,10 +63,6 @@ class Space(ABC):
         return cls(**sizes)
 
     @abstractmethod
-    def all_decisions(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
-        """(name, options) of every decision of the unrestricted space."""
-
-    @abstractmethod
     def params(self, subnet: Subnet) -> int:
         """Parameters of the subnet at search time: its complexity C(α)."""
 
@@ -101,7 +79,7 @@ class Space(ABC):
         return known[subnet]
 
     @cached_property
-    def _weightless(self) -> tuple["Supernet", dict[Subnet, int]]:
+    def _weightless(self) -> tuple[Supernet, dict[Subnet, int]]:
         with torch.device("meta"):
             return self.supernet(), {}
 
@@ -109,39 +87,8 @@ class Space(ABC):
         """Parameters of the stand-alone network, which may have more (affine batch norms, biases) than C(α) counts."""
         return self.params(subnet)
 
-    def format(self, subnet: Subnet) -> str:
-        """The field's own notation; by default the options' indices, ``0-2-1``."""
-        return "-".join(map(str, self.check(subnet)))
-
-    def parse(self, text: str) -> Subnet:
-        """The inverse of ``format``. Raises UserError for anything else, and for a subnet outside the space."""
-        options = text.strip().split("-")
-        if not all(option.isdecimal() for option in options):
-            example = self.format(next(self.subnets()))
-            raise UserError(
-                f"{text!r} is no {self.name} subnet: expected an option's index a decision, such as {example}"
-            )
-        return self.check(tuple(map(int, options)))
-
-    def canonical(self, subnet: Subnet) -> Subnet:
-        """The leanest subnet of this space that computes the same with the same supernet's weights.
-
-        Fewest parameters of the stand-alone network, then fewest FLOPs, then the first in order: what is scored once
-        for all that are equal is also what is handed over. Outputs agree to rounding. By default the subnet itself,
-        which is right where no two subnets are equal.
-        """
-        return tuple(subnet)
-
-    def twin(self, subnet: Subnet) -> Subnet:
-        """The leanest subnet of this space whose network is the same as this one's when each is trained alone.
-
-        Twins differ in which of a supernet's weights they use, not in what their networks can become. By default
-        `canonical`: a space that says no more may have more twins.
-        """
-        return self.canonical(subnet)
-
     @abstractmethod
-    def supernet(self, num_classes: int | None = None) -> "Supernet":
+    def supernet(self, num_classes: int | None = None) -> Supernet:
         """A module that holds the weights of all subnets, newly initialised by torch's global generator."""
 
     def network(self, subnet: Subnet, num_classes: int | None = None) -> nn.Module:
@@ -164,54 +111,6 @@ class Space(ABC):
         """
         raise UserError(f"space {self.name} has no auxiliary head: leave the auxiliary weight 0")
 
-    @cached_property
-    def decisions(self) -> tuple[Decision, ...]:
-        kept = dict(self.kept)
-        return tuple(
-            Decision(name, options, kept.get(i, tuple(range(len(options)))))
-            for i, (name, options) in enumerate(self.all_decisions())
-        )
-
-    @property
-    def groups(self) -> tuple[tuple[int, ...], ...] | None:
-        """Decisions whose options cost something together: with `couples` given, each cost of a subnet and of its
-        canonical form is a sum of a term a group, so that ranges and draws within limits are exact. None: not known."""
-        return None
-
-    @cached_property
-    def size(self) -> int:
-        """How many subnets there are."""
-        return int(np.prod([len(d.allowed) for d in self.decisions], dtype=object))
-
-    def subnets(self) -> Iterator[Subnet]:
-        """Every subnet, the last decision changing fastest."""
-        return itertools.product(*(d.allowed for d in self.decisions))
-
-    def sample(self, rng: np.random.Generator) -> Subnet:
-        """A subnet drawn uniformly."""
-        return tuple(d.allowed[i] for d, i in zip(self.decisions, rng.integers(self._counts).tolist(), strict=True))
-
-    @cached_property
-    def _counts(self) -> np.ndarray:
-        return np.array([len(d.allowed) for d in self.decisions])
-
-    def check(self, subnet: Sequence[int]) -> Subnet:
-        """The subnet as a tuple of int; raises UserError where it is none of this space's."""
-        if len(subnet) != len(self.decisions):
-            raise UserError(f"subnet {tuple(subnet)}: {self.name} has {len(self.decisions)} decisions")
-        for option, decision in zip(subnet, self.decisions, strict=True):
-            if isinstance(option, bool) or option not in decision.allowed:
-                raise UserError(
-                    f"subnet {tuple(subnet)}: option {option} of decision {decision.name!r} is none of "
-                    f"{', '.join(map(str, decision.allowed))}"
-                )
-        return tuple(map(int, subnet))
-
-    def __contains__(self, subnet: Sequence[int]) -> bool:
-        return len(subnet) == len(self.decisions) and all(
-            option in decision.allowed for option, decision in zip(subnet, self.decisions, strict=True)
-        )
-
     def restrict(self, decision: str, *options: str) -> "Space":
         """A smaller space of the same kind, in which ``decision`` has only these options. Subnets keep their indices.
 
@@ -230,13 +129,6 @@ class Space(ABC):
             raise UserError(f"decision {decision!r} restricted to no option: name at least one")
         allowed = tuple(sorted({chosen.options.index(option) for option in options}))
         return replace(self, kept=tuple(sorted({**dict(self.kept), index: allowed}.items())))
-
-    def decision_index(self, name: str) -> int:
-        """Position of the decision of that name; raises UserError where there is none."""
-        names = [d.name for d in self.decisions]
-        if name not in names:
-            raise UserError(f"unknown decision {name!r} of space {self.name}: choose one of {', '.join(names)}")
-        return names.index(name)
 
     @cached_property
     def at_paper_sizes(self) -> "Space":

@@ -14,7 +14,8 @@ from nshot.nn.cells import Norm, batch_norm, batch_norm_of_batch
 from nshot.nn.inverted import global_pool
 from nshot.nn.separable import OPERATIONS, Cell, Choice, EdgeOptions, operation_costs
 
-from .base import Decision, Space, Subnet, spaces
+from .base import Space, Subnet, spaces
+from .decisions import Decision
 from .drawing import Drawing, Edge, Graph, short
 from .supernet import Supernet
 

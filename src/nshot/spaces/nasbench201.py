@@ -1,17 +1,17 @@
 """The NAS-Bench-201 space: one cell of six edges and five operations, repeated (Dong and Yang, ICLR 2020)."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import pairwise
 from typing import Any, ClassVar, cast
 
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from nshot.errors import UserError
-from nshot.nn import fused, fused_cells
+from nshot.nn import fused
+from nshot.nn.backbone import Backbone
 from nshot.nn.cells import (
     EDGES,
     KERNELS,
@@ -19,10 +19,8 @@ from nshot.nn.cells import (
     NONE,
     OPS,
     Cell,
-    ConvNorm,
     Memo,
     Norm,
-    Reduction,
     batch_norm,
     batch_norm_of_batch,
     live_edges,
@@ -217,6 +215,11 @@ class NASBench201(Space):
 
     # networks
 
+    @property
+    def backbone(self) -> tuple[list[int], int, int]:
+        """Channels of the stages, cells in each, classes."""
+        return [c for c, _ in self.stages], self.cells, self.num_classes
+
     def supernet(self, num_classes: int | None = None) -> "NASBench201Supernet":
         return NASBench201Supernet(self.with_classes(num_classes))
 
@@ -224,62 +227,12 @@ class NASBench201(Space):
         return NASBench201Network(self.with_classes(num_classes), self.check(subnet))
 
 
-class Backbone(nn.Module):
-    """Stem, three stages of cells with reductions between, classifier; holds ``options[e]`` on edge e."""
-
-    def __init__(self, space: NASBench201, options: Sequence[Sequence[int]], norm: Norm, bias: bool) -> None:
-        super().__init__()
-        channels = [c for c, _ in space.stages]
-        self.stem = ConvNorm(3, channels[0], 3, norm)
-        self.stages = nn.ModuleList(nn.ModuleList(Cell(c, options, norm) for _ in range(space.cells)) for c in channels)
-        self.reductions = nn.ModuleList(Reduction(c_in, c, norm) for c_in, c in pairwise(channels))
-        self.last_norm = norm(channels[-1])
-        self.classifier = nn.Linear(channels[-1], space.num_classes, bias=bias)
-
-        self.fast = True  # whether to use the fast path, which only knows batch norms of the batch
-        self._fusible = norm is batch_norm_of_batch
-
-    def run(self, x: Tensor, subnet: Subnet) -> Tensor:
-        live = live_edges(subnet)
-        if self._fuses(x):
-            return self.classifier(fused.pooled(lambda tape: self._fused(tape, self._fused_stem(tape, x), live)))
-        return self._plain(self.stem(x), live)
-
-    def _fuses(self, x: Tensor) -> bool:
-        return self.fast and self._fusible and fused.usable(x)
-
-    def _plain(self, x: Tensor, live: Subnet, memo: Memo | None = None) -> Tensor:
-        """Logits from the stem's output; ``memo`` is the first cell's."""
-        for i, stage in enumerate(self.stages):
-            if i > 0:
-                x = self.reductions[i - 1](x)
-            for j, cell in enumerate(cast(nn.ModuleList, stage)):
-                x = cell(x, live, memo if i == j == 0 else None)
-        x = F.relu(self.last_norm(x)).mean((2, 3))
-        return self.classifier(x)
-
-    def _fused_stem(self, tape: fused.Tape, x: Tensor) -> fused.Node:
-        return tape.node([tape.conv(tape.images(x), self.stem.conv.weight, grad_x=False)])
-
-    def _fused(self, tape: fused.Tape, x: fused.Node, live: Subnet, memo: Memo | None = None) -> fused.Signal:
-        """What `_plain` gives to the mean over pixels, from the stem's output, on the fast path."""
-        outs = fused_cells.chain(live, len(cast(nn.ModuleList, self.stages[0])))
-        for i, stage in enumerate(self.stages):
-            if i > 0:
-                first = fused_cells.wanted(live, outs[0])[0]
-                x = fused_cells.run_reduction(tape, cast(Reduction, self.reductions[i - 1]), x, first)
-            for j, cell in enumerate(cast(nn.ModuleList, stage)):
-                remembered = memo if i == j == 0 else None
-                x = fused_cells.run_cell(tape, cast(Cell, cell), x, live, outs[j], remembered)
-        return tape.relu(tape.normed(x))
-
-
 class NASBench201Supernet(Backbone, Supernet):
     """All operations of all edges, batch norms of the batch. The classifier has a bias, as released; C(α), as released,
     counts all weights but that."""
 
     def __init__(self, space: NASBench201) -> None:
-        super().__init__(space, [d.allowed for d in space.decisions], batch_norm_of_batch, bias=True)
+        super().__init__(*space.backbone, [d.allowed for d in space.decisions], batch_norm_of_batch, bias=True)
         self.space: NASBench201 = space
 
     def forward(self, x: Tensor, subnet: Subnet) -> Tensor:
@@ -287,16 +240,16 @@ class NASBench201Supernet(Backbone, Supernet):
 
     def forward_many(self, x: Tensor, subnets: Iterable[Subnet]) -> Iterator[Tensor]:
         """Shares the stem, and in the first cell all that the edges already decided have in common."""
-        stem = self._fused_stem(fused.Tape(train=False), x) if self._fuses(x) else self.stem(x)
+        stem = self.fused_stem(fused.Tape(train=False), x) if self.fuses(x) else self.stem(x)
         memo: Memo = {}
         for subnet in subnets:
             live = live_edges(tuple(subnet))
             for key in [key for key in memo if key[-1] != live[: len(key[-1])]]:
                 del memo[key]  # sorted subnets do not come back to it
             if isinstance(stem, fused.Node):
-                yield self.classifier(fused.pooled(partial(self._fused, x=stem, live=live, memo=memo)))
+                yield self.classifier(fused.pooled(partial(self.fused_rest, x=stem, live=live, memo=memo)))
             else:
-                yield self._plain(stem, live, memo)
+                yield self.plain(stem, live, memo)
 
     def drop_bias(self) -> None:
         self.classifier.bias = None  # type: ignore[assignment]
@@ -317,7 +270,7 @@ class NASBench201Network(Backbone):
     """One subnet: ``network(x)``. Edges that change no output keep their weights, as the benchmark counts them."""
 
     def __init__(self, space: NASBench201, subnet: Subnet, *, norm: Norm = batch_norm, bias: bool = True) -> None:
-        super().__init__(space, [(op,) for op in subnet], norm, bias)
+        super().__init__(*space.backbone, [(op,) for op in subnet], norm, bias)
         self.subnet = subnet
 
     def forward(self, x: Tensor) -> Tensor:

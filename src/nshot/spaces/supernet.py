@@ -11,7 +11,7 @@ from nshot.errors import UserError
 from nshot.nn.depthwise import set_fast
 from nshot.nn.graphs import Capture
 
-from .base import Space, Subnet
+from .decisions import Choices, Subnet
 
 N = TypeVar("N", bound=nn.Module)
 
@@ -19,7 +19,7 @@ N = TypeVar("N", bound=nn.Module)
 class Supernet(nn.Module, ABC):
     """Holds the weights of all subnets of ``space``: ``supernet(x, subnet)``."""
 
-    space: Space
+    space: Choices
     _fast: bool = True
 
     @property

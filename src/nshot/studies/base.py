@@ -8,7 +8,7 @@ from typing import Any
 from nshot.errors import UserError
 from nshot.registry import Registry
 from nshot.strategies import strategies
-from nshot.training.config import TrainConfig, preset
+from nshot.supernets.config import TrainConfig, preset
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from nshot.errors import UserError
 from nshot.files import check_folder, make_folder
-from nshot.training.config import preset
+from nshot.supernets.config import preset
 
 from .base import scale, studies
 from .collect import Known, collect, write

@@ -14,13 +14,13 @@ from nshot.data.sources import Dataset
 from nshot.dynamic import SeparatedMomentum
 from nshot.files import write_json
 from nshot.ranking.gradients import SimilarityRecorder, SpreadRecorder
+from nshot.runs.execute import Job, Run, execute
 from nshot.seeding import generator
 from nshot.spaces import Space, Subnet
 from nshot.strategies import Plan, strategies
-from nshot.training.config import TrainConfig, completed, to_dict
-from nshot.training.runner import Job, Run, execute
-from nshot.training.supernet import smoothed, train_steps
-from nshot.training.train import make_batches, make_optimizer, new_supernet
+from nshot.supernets.config import TrainConfig, completed, to_dict
+from nshot.supernets.train import make_batches, make_optimizer, new_supernet
+from nshot.training.loop import smoothed, train_steps
 
 from .base import Scale
 

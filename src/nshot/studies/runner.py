@@ -13,12 +13,13 @@ from nshot.benchmarks.table import read_benchmark
 from nshot.data.sources import Dataset, data_root, load
 from nshot.errors import DivergedError, UserError, check_whole
 from nshot.files import write_json
+from nshot.runs.execute import FREE
+from nshot.runs.processes import run_in_processes
+from nshot.runs.progress import Progress
 from nshot.spaces import space
 from nshot.spaces.lists import subnets_from_file
-from nshot.training.config import FREE, TrainConfig, to_dict
-from nshot.training.processes import run_in_processes
-from nshot.training.progress import Progress
-from nshot.training.train import train
+from nshot.supernets.config import TrainConfig, to_dict
+from nshot.supernets.train import train
 
 from .base import Measured, Scale, Setting, Study
 

@@ -8,18 +8,19 @@ from typing import Any, Literal
 import numpy as np
 
 from nshot.data.sources import Dataset
+from nshot.networks.recipes import Recipe, recipe
+from nshot.networks.retrain import RetrainConfig, retrain, retrain_best
 from nshot.ranking.evaluate import Scores
+from nshot.runs.log import read_log, trained_seconds
 from nshot.search.limits import Limits
 from nshot.search.pick import How, pick
 from nshot.search.propose import random_subnets
 from nshot.spaces import Subnet
 from nshot.spaces.base import ComplexityOf
-from nshot.training.config import TrainConfig, preset
-from nshot.training.recipes import Recipe, recipe
-from nshot.training.retrain import RetrainConfig, retrain, retrain_best
-from nshot.training.run import load_run, read_log, trained_seconds
-from nshot.training.score import score_run
-from nshot.training.train import train
+from nshot.supernets.config import TrainConfig, preset
+from nshot.supernets.load import load_run
+from nshot.supernets.score import score_run
+from nshot.supernets.train import train
 
 from .base import Scale
 

@@ -21,10 +21,10 @@ from nshot.files import write_parquet
 from nshot.ranking.metrics import kendall_tau
 from nshot.seeding import generator
 from nshot.spaces import FewShot, Space, Subnet
-from nshot.training.config import TrainConfig
-from nshot.training.run import load_run
-from nshot.training.score import score_run
-from nshot.training.train import train
+from nshot.supernets.config import TrainConfig
+from nshot.supernets.load import load_run
+from nshot.supernets.score import score_run
+from nshot.supernets.train import train
 
 from .base import Scale
 from .runner import Job

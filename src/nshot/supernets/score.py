@@ -20,12 +20,13 @@ from nshot.errors import UserError
 from nshot.files import write_atomically
 from nshot.ranking.calibrate import keeps_statistics
 from nshot.ranking.evaluate import Scores, evaluate
+from nshot.runs.execute import Say
+from nshot.runs.progress import Progress
 from nshot.spaces import Subnet, Supernet
+from nshot.training.device import fabric
 
 from .config import TrainConfig
-from .progress import Progress
-from .run import WEIGHTS
-from .runner import Say, fabric
+from .load import WEIGHTS
 
 VERSION = 2  # of what a score is; 1 took images in their order, so that batches might be of one class
 BATCH = 256  # most images whose batch statistics normalise together, as in the released code

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from nshot.errors import UserError
 from nshot.files import write_atomically
@@ -59,3 +60,10 @@ def load_newest(folder: Path) -> tuple[int, dict[str, Any] | None, list[str]]:
     if corrupt:
         raise UserError(f"no intact checkpoint in {folder} ({', '.join(corrupt)} corrupt): start again in a new folder")
     return 0, None, []
+
+
+def save_weights(path: Path, module: nn.Module) -> None:
+    """Writes a module's weights as safetensors, atomically."""
+    from safetensors.torch import save
+
+    write_atomically(path, save({k: v.contiguous().cpu() for k, v in module.state_dict().items()}))

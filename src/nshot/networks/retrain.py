@@ -17,15 +17,16 @@ from nshot.data.mixture import mixture
 from nshot.data.sources import Dataset
 from nshot.errors import UserError, check_choices, check_whole
 from nshot.files import typed, write_json
-from nshot.spaces import Space, Subnet, space
+from nshot.runs.checkpoint import save_weights
+from nshot.runs.execute import Job, Run, Say, execute
+from nshot.runs.naming import search_in
+from nshot.spaces import Space, Subnet, space, space_from_dict
+from nshot.training import distributed
+from nshot.training.device import fabric
 
-from . import distributed
 from .alone import Alone, accuracy, check_batch, fit_steps, make_alone, make_batches
-from .config import space_from_dict
-from .naming import search_in
-from .networks import NETWORK, RESULT, read_result
 from .recipes import Recipe, completed
-from .runner import Job, Run, Say, execute, fabric, save_weights
+from .result import NETWORK, RESULT, read_result
 from .teacher import make_teacher
 
 

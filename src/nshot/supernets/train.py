@@ -15,17 +15,21 @@ from nshot.dynamic import SeparatedMomentum
 from nshot.errors import UserError, check_whole, statistics_needed
 from nshot.nn.drop import set_drop_path
 from nshot.nn.graphs import cuda_capture
+from nshot.runs.checkpoint import save_weights
+from nshot.runs.execute import FREE, Job, Run, Say, execute
+from nshot.runs.folder import claim
+from nshot.runs.lock import locked
+from nshot.runs.processes import run_in_processes
 from nshot.seeding import seeded
 from nshot.spaces import Space, Supernet
 from nshot.strategies import Strategy, strategies
+from nshot.training import distributed
+from nshot.training.device import fabric
+from nshot.training.loop import smoothed, train_steps, warmed
+from nshot.training.optimizers import rest_slices, sgd_or_adamw
 
-from . import distributed
-from .config import FREE, TrainConfig, bare_supernet, completed, preset, to_dict
-from .optimizers import rest_slices, sgd_or_adamw
-from .processes import run_in_processes
-from .run import PARTS, WEIGHTS, claim, load_run, locked
-from .runner import Job, Run, Say, execute, fabric, save_weights
-from .supernet import smoothed, train_steps, warmed
+from .config import TrainConfig, completed, preset, to_dict
+from .load import PARTS, WEIGHTS, bare_supernet, load_run
 
 
 def train(

@@ -17,9 +17,9 @@ from nshot.nn.drop import set_drop_path
 from nshot.seeding import seeded
 from nshot.spaces import Space, Subnet
 from nshot.strategies.base import Plan
+from nshot.training.loop import smoothed, train_steps, warmed
 
 from .recipes import Recipe
-from .supernet import smoothed, train_steps, warmed
 
 
 class Alone(nn.Module):

@@ -12,7 +12,7 @@ from nshot.data.batches import Normalise
 from nshot.data.sources import Dataset
 from nshot.errors import UserError, extra
 
-from .networks import read_network
+from .result import read_network
 
 
 class Teacher:

@@ -11,14 +11,16 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from nshot.data.sources import Dataset
-from nshot.errors import DivergedError, UserError
-from nshot.files import write_atomically
+from nshot.errors import DivergedError
+from nshot.training import distributed
 
-from . import checkpoint, distributed
-from .config import FREE
+from . import checkpoint
+from .folder import Completed, claim
+from .lock import locked
+from .log import Log, trained_seconds
 from .progress import Progress
-from .run import Completed, Log, claim, locked, trained_seconds
 
+FREE = ("log_every", "checkpoint_every")  # entries that do not change what is trained: a run goes on with others
 Say = Callable[[str], None]
 
 
@@ -175,33 +177,3 @@ def _finite(loss: float, step: int, run: Run) -> float:
         clip = run.config.get("recipe", run.config).get("clip")
         raise DivergedError(loss, step, run.folder, clip)
     return loss
-
-
-def fabric(device: str, precision: str = "32-true") -> Any:
-    """Lightning Fabric on one device, of several processes that train together each on its own.
-
-    Raises:
-        UserError: where the device or the precision is not to be had.
-    """
-    from lightning.fabric import Fabric
-    from lightning.fabric.utilities.exceptions import MisconfigurationException
-
-    there = {"auto": True, "cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if device not in there:
-        raise UserError(f"unknown device {device!r}: choose one of {', '.join(there)}")
-    if not there[device]:
-        raise UserError(f"device {device!r}: torch finds no such GPU on this machine, leave --device out")
-    try:
-        made = Fabric(accelerator=device, devices=distributed.devices(device), precision=precision)  # type: ignore[arg-type]
-    except (MisconfigurationException, ValueError, RuntimeError) as error:
-        message = str(error).partition("\n")[0]
-        raise UserError(f"device {device!r} with precision {precision!r}: {message}") from None
-    distributed.join(made.device)
-    return made
-
-
-def save_weights(path: Path, module: nn.Module) -> None:
-    """Writes a module's weights as safetensors, atomically."""
-    from safetensors.torch import save
-
-    write_atomically(path, save({k: v.contiguous().cpu() for k, v in module.state_dict().items()}))

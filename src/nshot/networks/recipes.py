@@ -10,12 +10,10 @@ from nshot.data.augment import Augment
 from nshot.dynamic import SeparatedMomentum
 from nshot.dynamic.calr import decay_ratio, learning_rate
 from nshot.errors import UserError, check_choices, check_positive, check_share, check_whole
-from nshot.spaces import Space, Subnet
+from nshot.spaces import Space, Subnet, space_from_dict
 from nshot.spaces.base import ComplexityOf
 from nshot.strategies.base import cosine
-
-from .config import space_from_dict
-from .optimizers import Decayed, OptimizerName, as_stored, check_optimizer, sgd_or_adamw
+from nshot.training.optimizers import Decayed, OptimizerName, as_stored, check_optimizer, sgd_or_adamw
 
 
 @dataclass(frozen=True)

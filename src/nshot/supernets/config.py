@@ -1,7 +1,6 @@
 """The configuration of a supernet run: frozen dataclasses, the paper's defaults, JSON there and back; presets."""
 
 import dataclasses
-from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,12 +9,9 @@ from tyro.conf import Suppress
 
 from nshot.data.augment import Augment
 from nshot.errors import UserError, check_choices, check_positive, check_share, check_whole
-from nshot.spaces import Space, Supernet, space, spaces
+from nshot.spaces import Space, space, space_from_dict, spaces
 from nshot.strategies import Options, strategies
-
-from .optimizers import Decayed, Idle, OptimizerName, as_stored, check_optimizer
-
-FREE = ("log_every", "checkpoint_every")  # entries that do not change what is trained: a run goes on with others
+from nshot.training.optimizers import Decayed, Idle, OptimizerName, as_stored, check_optimizer
 
 
 @dataclass(frozen=True)
@@ -141,37 +137,6 @@ def _completed_options(values: dict[str, Any]) -> dict[str, Any]:
 def completed(stored: dict[str, Any]) -> dict[str, Any]:
     """What `to_dict` wrote in an earlier version, with what has become an option since, as that version did it."""
     return to_dict(from_dict(stored))
-
-
-def space_from_dict(values: dict[str, Any]) -> Space:
-    """A space from its name and sizes, as `to_dict` writes it."""
-    sizes = {key: value for key, value in values.items() if key not in ("name", "kept")}
-    kept = tuple((index, tuple(options)) for index, options in values.get("kept", ()))
-    return dataclasses.replace(space(values["name"], **sizes), kept=kept)
-
-
-def bare_supernet(config: TrainConfig) -> Supernet:
-    """The supernet of a configuration, newly initialised by torch's global generator."""
-    supernet = config.space.supernet()
-    if not config.bias:
-        supernet.drop_bias()
-    supernet.fast = config.fast == "on"
-    return supernet
-
-
-def differing(a: dict[str, Any], b: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """The entries that two configurations have not alike: dotted name, value in one, value in the other."""
-    for key in sorted(a.keys() | b.keys()):
-        left, right = a.get(key), b.get(key)
-        if isinstance(left, dict) and isinstance(right, dict):
-            yield from differing(left, right, f"{prefix}{key}.")
-        elif left != right:
-            yield f"{prefix}{key}", left, right
-
-
-def differences(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
-    """What differs between two configurations, as ``name: a, not b``."""
-    return [f"{name}: {left}, not {right}" for name, left, right in differing(a, b)]
 
 
 PRESETS = ("paper", "deep", "long", "proxy", "smoke")

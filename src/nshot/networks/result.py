@@ -8,8 +8,7 @@ from torch import nn
 
 from nshot.data.imagenet import CROP
 from nshot.errors import UserError
-
-from .config import space_from_dict
+from nshot.spaces import space_from_dict
 
 NETWORK, RESULT = "network.safetensors", "result.json"
 

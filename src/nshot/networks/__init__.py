@@ -1,0 +1,1 @@
+"""Stand-alone networks: how one is trained, taught, and kept."""

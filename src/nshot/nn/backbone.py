@@ -1,0 +1,80 @@
+"""The network around NAS-Bench-201's cells (Dong and Yang, ICLR 2020, figure 1)."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import cast
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from . import fused, fused_cells
+from .cells import Cell, ConvNorm, Memo, Norm, Reduction, batch_norm_of_batch, live_edges
+
+Ops = tuple[int, ...]  # of each edge, by number in `OPS`
+
+
+class Backbone(nn.Module):
+    """Stem, a stage of cells for each number of channels, reductions between, classifier.
+
+    Args:
+        channels: of the stages.
+        cells: in each stage.
+        classes: logits.
+        options: of each edge the operations that it holds.
+        norm: makes a norm of so many channels.
+        bias: whether the classifier has one.
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[int],
+        cells: int,
+        classes: int,
+        options: Sequence[Sequence[int]],
+        norm: Norm,
+        bias: bool,
+    ) -> None:
+        super().__init__()
+        self.stem = ConvNorm(3, channels[0], 3, norm)
+        self.stages = nn.ModuleList(nn.ModuleList(Cell(c, options, norm) for _ in range(cells)) for c in channels)
+        self.reductions = nn.ModuleList(Reduction(c_in, c, norm) for c_in, c in pairwise(channels))
+        self.last_norm = norm(channels[-1])
+        self.classifier = nn.Linear(channels[-1], classes, bias=bias)
+
+        self.fast = True  # whether to use the fast path, which only knows batch norms of the batch
+        self._fusible = norm is batch_norm_of_batch
+
+    def run(self, x: Tensor, subnet: Ops) -> Tensor:
+        """Logits (N, classes) of images (N, 3, H, W) by an operation of each edge."""
+        live = live_edges(subnet)
+        if self.fuses(x):
+            return self.classifier(fused.pooled(lambda tape: self.fused_rest(tape, self.fused_stem(tape, x), live)))
+        return self.plain(self.stem(x), live)
+
+    def fuses(self, x: Tensor) -> bool:
+        return self.fast and self._fusible and fused.usable(x)
+
+    def plain(self, x: Tensor, live: Ops, memo: Memo | None = None) -> Tensor:
+        """Logits from the stem's output; ``memo`` is the first cell's."""
+        for i, stage in enumerate(self.stages):
+            if i > 0:
+                x = self.reductions[i - 1](x)
+            for j, cell in enumerate(cast(nn.ModuleList, stage)):
+                x = cell(x, live, memo if i == j == 0 else None)
+        x = F.relu(self.last_norm(x)).mean((2, 3))
+        return self.classifier(x)
+
+    def fused_stem(self, tape: fused.Tape, x: Tensor) -> fused.Node:
+        return tape.node([tape.conv(tape.images(x), self.stem.conv.weight, grad_x=False)])
+
+    def fused_rest(self, tape: fused.Tape, x: fused.Node, live: Ops, memo: Memo | None = None) -> fused.Signal:
+        """What `plain` gives to the mean over pixels, from the stem's output, on the fast path."""
+        outs = fused_cells.chain(live, len(cast(nn.ModuleList, self.stages[0])))
+        for i, stage in enumerate(self.stages):
+            if i > 0:
+                first = fused_cells.wanted(live, outs[0])[0]
+                x = fused_cells.run_reduction(tape, cast(Reduction, self.reductions[i - 1]), x, first)
+            for j, cell in enumerate(cast(nn.ModuleList, stage)):
+                remembered = memo if i == j == 0 else None
+                x = fused_cells.run_cell(tape, cast(Cell, cell), x, live, outs[j], remembered)
+        return tape.relu(tape.normed(x))

@@ -1,0 +1,121 @@
+"""A run is a folder that says what it is: configuration, versions, data. It can be copied to another machine."""
+
+import json
+import platform
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nshot.data.manifest import check_manifest, write_manifest
+from nshot.data.sources import Dataset
+from nshot.errors import UserError
+from nshot.files import write_json
+
+
+def versions() -> dict[str, str]:
+    """What the run was made with."""
+    from importlib.metadata import version
+
+    return {"nshot": version("nshot"), "torch": torch.__version__, "python": platform.python_version()}
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The whole of a run's config.json. Raises UserError where there is none or it is broken."""
+    try:
+        stored = json.loads((folder / "config.json").read_text())
+        if not isinstance(stored, dict):
+            raise ValueError("no JSON object")
+        return stored
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"{folder} is no run folder: it has no config.json (make one with nshot train --out)") from None
+    except ValueError as error:
+        raise UserError(f"{folder / 'config.json'} is broken ({error}): start again in a new folder") from None
+
+
+Completed = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+def claim(
+    folder: Path,
+    kind: str,
+    config: dict[str, Any],
+    *,
+    free: Collection[str] = (),
+    finished: bool = False,
+    completed: Completed = lambda stored: stored,
+    facts: dict[str, Any] | None = None,
+    data: Dataset | None = None,
+) -> bool:
+    """Makes the folder a run of this configuration and these data, or checks that it is one.
+
+    Args:
+        folder: the run folder, locked.
+        kind: what it is a run of.
+        config: JSON-able, everything that determines the run.
+        free: entries of the configuration that may change; the folder then takes the new ones, unless ``finished``.
+        finished: whether the folder has what it was made for.
+        completed: adds to a stored configuration what the version that wrote it did not know.
+        facts: what follows from the configuration and a reader wants to know, kept in a new run's config.json.
+        data: what it is made of.
+
+    Returns:
+        Whether the folder was such a run before.
+
+    Raises:
+        UserError: where the folder is another run, with what differs.
+    """
+    if not (folder / "config.json").exists():
+        if data is not None:
+            write_manifest(folder, data)
+        found = {"facts": facts} if facts else {}
+        write_json(folder / "config.json", {"kind": kind, "config": config, **found, "versions": versions()})
+        return False
+    stored = read_config(folder)
+    known = stored.get("config", {})
+    before = {"kind": stored.get("kind"), **(completed(known) if stored.get("kind") == kind else known)}
+    before = json.loads(json.dumps(before))
+    now = {"kind": kind, **json.loads(json.dumps(config))}  # as JSON gives it back: tuples are lists
+    changed = differences({**before, **{key: now[key] for key in free if key in now}}, now)
+    if data is not None and all(line.startswith("space.num_classes: ") for line in changed):
+        check_manifest(folder, data)  # which says more than how many classes there are now
+    if changed:
+        raise UserError(
+            f"{folder} holds another run ({'; '.join(changed)}): {_remedy({'kind': '', **known}, before, now, free)}"
+        )
+    if before != now and not finished:
+        write_json(folder / "config.json", {**stored, "config": config})
+    return True
+
+
+def _remedy(known: dict[str, Any], before: dict[str, Any], now: dict[str, Any], free: Collection[str]) -> str:
+    """How such a run goes on: of what has become an option since, a newer default has to be told off."""
+    names = [(name, was) for name, was, _ in differing(before, now) if name not in free]
+    if any(_holds(known, name.split(".")) for name, _ in names):
+        return "choose a new --out, or the same options"
+    return f"an earlier version began it, which goes on with {' '.join(_flag(name, was) for name, was in names)}"
+
+
+def _holds(values: Any, path: list[str]) -> bool:
+    return isinstance(values, dict) and path[0] in values and (not path[1:] or _holds(values[path[0]], path[1:]))
+
+
+def _flag(name: str, value: Any) -> str:
+    flag = name.rsplit(".", 1)[-1].replace("_", "-")
+    return f"--{'' if value else 'no-'}{flag}" if isinstance(value, bool) else f"--{flag} {value}"
+
+
+def differing(a: dict[str, Any], b: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """The entries that two configurations have not alike: dotted name, value in one, value in the other."""
+    for key in sorted(a.keys() | b.keys()):
+        left, right = a.get(key), b.get(key)
+        if isinstance(left, dict) and isinstance(right, dict):
+            yield from differing(left, right, f"{prefix}{key}.")
+        elif left != right:
+            yield f"{prefix}{key}", left, right
+
+
+def differences(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
+    """What differs between two configurations, as ``name: a, not b``."""
+    return [f"{name}: {left}, not {right}" for name, left, right in differing(a, b)]

@@ -1,0 +1,60 @@
+"""A finished run's supernet."""
+
+from pathlib import Path
+
+import torch
+
+from nshot.errors import UserError
+from nshot.runs.folder import read_config
+from nshot.spaces import FewShot, Supernet
+
+from .config import TrainConfig, from_dict
+
+WEIGHTS = "supernet.safetensors"
+
+PARTS = "parts"  # the kind of a run that is made of runs
+
+
+def bare_supernet(config: TrainConfig) -> Supernet:
+    """The supernet of a configuration, newly initialised by torch's global generator."""
+    supernet = config.space.supernet()
+    if not config.bias:
+        supernet.drop_bias()
+    supernet.fast = config.fast == "on"
+    return supernet
+
+
+def part_folders(folder: Path) -> list[Path]:
+    """The runs that a run of several supernets is made of; raises UserError where there are none yet."""
+    found = sorted(folder.glob("part-*"))
+    if not found:
+        raise UserError(f"run {folder} is not finished: continue it with the same nshot train command")
+    return found
+
+
+def load_run(folder: str | Path) -> tuple[TrainConfig, Supernet]:
+    """A finished run's configuration and its trained supernet, on the CPU.
+
+    Raises:
+        UserError: for a folder that is no run, or one that is not finished.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    folder = Path(folder)
+    stored = read_config(folder)
+    if stored.get("kind") == PARTS:
+        config = from_dict(stored["config"])
+        return config, FewShot(config.space, [load_run(part)[1] for part in part_folders(folder)])
+    if stored.get("kind") != "supernet":
+        raise UserError(f"{folder} holds a {stored.get('kind')} run: name a folder that nshot train made")
+    config = from_dict(stored["config"])
+    if not (folder / WEIGHTS).exists():
+        raise UserError(f"run {folder} is not finished: continue it with the same nshot train command")
+    supernet = bare_supernet(config)
+    try:
+        supernet.load_state_dict(load_file(folder / WEIGHTS))
+    except (OSError, RuntimeError, SafetensorError) as error:
+        message = str(error).partition("\n")[0]
+        raise UserError(f"{folder / WEIGHTS} cannot be read ({message}): train the run again") from None
+    return config, supernet.to(memory_format=torch.channels_last)

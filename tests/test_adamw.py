@@ -91,12 +91,12 @@ def test_steps_are_those_of_torchs_with_two_groups(kind: str, idle: Any, decayed
 
 def test_an_idle_norm_drifts_without_decay(space: Space) -> None:
     supernet = space.supernet()
-    optimizer = make_optimizer(config_of(space, idle="drift"), supernet)
+    optimizer, _ = make_optimizer(config_of(space, idle="drift"), supernet, 1)
     deepest = supernet.get_parameter("layers.2.norm1.weight")  # beyond the depth of the first subnet
     matrix = supernet.get_parameter("layers.2.expand.weight")
     before = matrix.detach().clone()
     F.cross_entropy(supernet(torch.randn(2, 3, 8, 8), next(space.subnets())), torch.tensor([0, 1])).backward()
-    optimizer.step()
+    optimizer.step(cluster=0)
     assert deepest.eq(1).all()
     lr = optimizer.param_groups[0]["lr"]
     torch.testing.assert_close(matrix.detach(), before * (1 - lr * DECAY))
@@ -169,11 +169,11 @@ def test_the_groups_of_a_cluster_survive_a_round_trip(space: Space) -> None:
             optimizer.step(cluster=paths[step][0])
             optimizer.zero_grad()
 
-    optimizer = SeparatedMomentum(make_optimizer(config, supernet), 3)
+    optimizer = make_optimizer(config, supernet, 3)[0]
     steps(supernet, optimizer, range(4))
     twin = space.supernet()
     twin.load_state_dict(supernet.state_dict())
-    other = SeparatedMomentum(make_optimizer(config, twin), 3)
+    other = make_optimizer(config, twin, 3)[0]
     other.load_state_dict(copy.deepcopy(optimizer.state_dict()))  # torch shares tensors of the same kind
     assert [group["weight_decay"] for group in other.param_groups] == [DECAY, 0.0]
     steps(supernet, optimizer, range(4, 8))

@@ -77,6 +77,26 @@ def test_two_processes_train_what_one_would_on_both_shares(method: str, tmp_path
     assert again.stdout.count("finished already") == 1
 
 
+def test_each_supernet_of_several_is_trained_together(tmp_path: Path) -> None:
+    flags = ("--preset", "smoke", "--epochs", "1", "--lr", "0.005", "--schedule", "calr", "--ms", "last")
+    refused = together("fsnas", *flags, "--jobs", "2", "--out", tmp_path / "run")
+    assert "nshot: error: jobs 2: 2 processes train each supernet together, leave out --jobs" in refused.stderr
+    assert not (tmp_path / "run").exists()
+    done = together("fsnas", *flags, "--out", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("trained:") == 1
+    options = strategies["fsnas"].options_type.of(schedule="calr", ms="last")
+    config = replace(preset("smoke", "fsnas", "nasbench201"), epochs=1, lr=0.005, options=options)
+    parts = strategies["fsnas"].parts(config.space, config.options, config.seed)
+    assert len(list((tmp_path / "run").glob("part-*"))) == len(parts) == 5
+    for i, part in enumerate(parts):
+        folder = tmp_path / "run" / f"part-{i}"
+        last = json.loads((folder / "log.jsonl").read_text().splitlines()[-1])["step"]
+        expected = by_hand(replace(config, space=part), last)
+        for name, weight in load_file(folder / "supernet.safetensors").items():
+            torch.testing.assert_close(weight, expected[name], rtol=1e-4, atol=1e-5)
+
+
 def test_each_process_drops_other_paths_the_same_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
     network = DropPath()
     network.p = 0.5

@@ -279,3 +279,28 @@ def test_adamw_separates_both_moments(idle: Idle) -> None:
         optimizers[todo.cluster].step()
     assert largest_difference(model, twin) == 0
     assert largest_difference(model, new_supernet()) > 1e-3
+
+
+def test_a_group_keeps_its_share_of_the_rate() -> None:
+    """A head that learns ten times as fast, against one torch SGD with two groups."""
+    model, twin = new_supernet(), new_supernet()
+
+    def groups(supernet: Supernet) -> list[dict]:
+        head = list(supernet.classifier.parameters())
+        rest = [p for p in supernet.parameters() if all(p is not q for q in head)]
+        return [{"params": rest}, {"params": head, "lr_scale": 10.0}]
+
+    ours = SeparatedMomentum(torch.optim.SGD(groups(model), **RECIPE), 1)
+    for _ in train_steps(model, ours, spos(), batches, start=0, total_steps=STEPS, lr=LR):
+        pass
+    theirs = torch.optim.SGD(groups(twin), **RECIPE)
+    for step in range(STEPS):
+        todo, (x, y) = spos()(step), batches(step)
+        F.cross_entropy(twin(x, todo.paths[0]), y).backward()
+        for group, scale in zip(theirs.param_groups, (1, 10), strict=True):
+            group["lr"] = LR * todo.lr * scale
+        theirs.step()
+        theirs.zero_grad()
+    for name, weight in model.named_parameters():
+        torch.testing.assert_close(weight, twin.get_parameter(name), rtol=1e-5, atol=1e-6)
+    assert not model.classifier.weight.equal(new_supernet().classifier.weight)

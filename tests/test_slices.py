@@ -18,7 +18,7 @@ from nshot.strategies.base import Plan
 from nshot.supernets.config import preset
 from nshot.supernets.train import make_optimizer
 from nshot.training.loop import train_steps
-from nshot.training.optimizers import adamw, rest_slices, sgd
+from nshot.training.optimizers import RestingSlices, adamw, sgd
 
 STEPS, LR, DECAY = 12, 0.05, 0.1
 State = dict[str, dict[str, Tensor]]
@@ -112,7 +112,7 @@ def test_equals_dense_networks_of_the_slices(space: Space, name: str, clusters: 
         dense = torch_adamw if name == "adamw" else torch_sgd
         dense_step(expected, states[path[1] % clusters], space.network(path), dense, step)
     optimizer = OURS[name](supernet)
-    rest_slices(optimizer, supernet)
+    resting = RestingSlices(optimizer, supernet)
     steps = train_steps(
         supernet,
         SeparatedMomentum(optimizer, clusters),
@@ -121,6 +121,7 @@ def test_equals_dense_networks_of_the_slices(space: Space, name: str, clusters: 
         start=0,
         total_steps=STEPS,
         lr=LR,
+        used=resting.used,
     )
     assert len(list(steps)) == STEPS
     for key, p in supernet.named_parameters():
@@ -134,12 +135,13 @@ def test_what_several_paths_use_is_live(space: Space) -> None:
     wide = (2, 0, *[0 for _ in layers])
     narrow = (0, 0, *[1 for _ in layers])
     optimizer = OURS["sgd"](supernet)
-    rest_slices(optimizer, supernet)
+    resting = RestingSlices(optimizer, supernet)
     before = {key: p.detach().clone() for key, p in supernet.named_parameters()}
-    with torch.no_grad():
-        supernet(batch(0)[0], (2, 1, *[1 for _ in layers]))  # scored only: trains nothing
     for path in (wide, narrow):
         F.cross_entropy(supernet(batch(0)[0], path), batch(0)[1]).backward()
+    with pytest.raises(RuntimeError, match="tell RestingSlices\\.used the step's paths"):
+        optimizer.step()
+    resting.used((wide, narrow))
     optimizer.step()
     moved = {key: p.detach() != before[key] for key, p in supernet.named_parameters()}
     qkv = moved["layers.0.attention.qkv.weight"]
@@ -162,9 +164,11 @@ def test_live_slices_are_those_of_the_stand_alone_networks(space: Space) -> None
 def test_the_configuration_says_what_idle_slices_do(space: Space, idle: str) -> None:
     config = dataclasses.replace(preset("smoke", "spos", "autoformer"), space=space, idle=idle)
     supernet: Supernet = space.supernet()
-    optimizer = make_optimizer(config, supernet)
+    optimizer, used = make_optimizer(config, supernet, 1)
     before = supernet.embedding.weight.detach().clone()
-    F.cross_entropy(supernet(batch(0)[0], (0, 0, *[0] * 6)), batch(0)[1]).backward()
-    optimizer.step()
+    smallest = (0, 0, *[0] * 6)
+    F.cross_entropy(supernet(batch(0)[0], smallest), batch(0)[1]).backward()
+    used((smallest,))
+    optimizer.step(cluster=0)
     assert supernet.embedding.weight[16:].equal(before[16:]) == (idle == "rest")
     assert not supernet.embedding.weight[:16].equal(before[:16])

@@ -1,7 +1,6 @@
 """The trainings behind table I and figure B: what gradients of different subnets have in common."""
 
 import json
-import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from nshot.runs.execute import Job, Run, execute
 from nshot.seeding import generator
 from nshot.spaces import Space, Subnet
 from nshot.strategies import Plan, strategies
+from nshot.strategies.base import cosine
 from nshot.supernets.config import TrainConfig, completed, to_dict
 from nshot.supernets.train import make_batches, make_optimizer, new_supernet
 from nshot.training.loop import smoothed, train_steps
@@ -57,15 +57,15 @@ def similarity(config: TrainConfig, data: Dataset, run: Path, folder: Path, scal
     total = last + batches.steps_per_epoch
 
     def plan(step: int) -> Plan:
-        return Plan(subnets, (1.0,) * len(subnets), (1 + math.cos(math.pi * step / total)) / 2, 0)
+        return Plan(subnets, (1.0,) * len(subnets), cosine(step, total), 0)
 
     def make() -> Job:
         supernet = new_supernet(config)
-        optimizer = SeparatedMomentum(make_optimizer(config, supernet), clusters=1)
+        optimizer, used = make_optimizer(config, supernet, clusters=1)
         recorder = SimilarityRecorder(next(supernet.parameters()), len(subnets))
 
         def steps(start: int) -> Steps:
-            for step, loss in _steps(config, supernet, optimizer, plan, batches, start, backward=recorder):
+            for step, loss in _steps(config, supernet, optimizer, plan, batches, start, used=used, backward=recorder):
                 if step + 1 == last:
                     recorder.forget()
                 yield step, loss
@@ -88,12 +88,12 @@ def spread(config: TrainConfig, data: Dataset, run: Path, folder: Path, scale: S
 
     def make() -> Job:
         supernet = new_supernet(config)
-        optimizer = SeparatedMomentum(make_optimizer(config, supernet), strategy.clusters)
+        optimizer, used = make_optimizer(config, supernet, strategy.clusters)
         recorder = SpreadRecorder(list(supernet.parameters()), strategy.clusters, config.epochs)
         optimizer.register_step_pre_hook(lambda _, args, kwargs: recorder.add(kwargs["cluster"]))
 
         def steps(start: int) -> Steps:
-            for step, loss in _steps(config, supernet, optimizer, strategy.plan, batches, start):
+            for step, loss in _steps(config, supernet, optimizer, strategy.plan, batches, start, used=used):
                 if (step + 1) % epoch == 0:
                     recorder.take(step // epoch)
                 yield step, loss

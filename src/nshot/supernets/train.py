@@ -1,12 +1,13 @@
 """Trains the supernet of a configuration in a run folder."""
 
 import dataclasses
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
 from nshot.data.ahead import made
 from nshot.data.batches import TrainBatches
@@ -21,12 +22,12 @@ from nshot.runs.folder import claim
 from nshot.runs.lock import locked
 from nshot.runs.processes import run_in_processes
 from nshot.seeding import seeded
-from nshot.spaces import Space, Supernet
+from nshot.spaces import Space, Subnet, Supernet
 from nshot.strategies import Strategy, strategies
 from nshot.training import distributed
 from nshot.training.device import fabric
 from nshot.training.loop import smoothed, train_steps, warmed
-from nshot.training.optimizers import rest_slices, sgd_or_adamw
+from nshot.training.optimizers import RestingSlices, sgd_or_adamw
 
 from .config import TrainConfig, completed, preset, to_dict
 from .load import PARTS, WEIGHTS, bare_supernet, load_run
@@ -89,7 +90,7 @@ def train(
         model = lightning.setup(supernet)
         if config.graphs == "on":
             supernet.use_graphs(cuda_capture)
-        optimizer = SeparatedMomentum(make_optimizer(config, supernet), strategy.clusters)
+        optimizer, used = make_optimizer(config, supernet, strategy.clusters)
         images = made(batches, workers, total_steps, lightning.device)
         plan = warmed(strategy.plan, config.warmup * batches.steps_per_epoch)
         return Job(
@@ -105,6 +106,7 @@ def train(
                 lr=config.lr,
                 backward=distributed.averaged(lightning.backward, supernet.parameters()),
                 criterion=smoothed(config.label_smoothing),
+                used=used,
                 seed=distributed.own_seed(config.seed),
             ),
             total_steps,
@@ -172,9 +174,11 @@ def new_supernet(config: TrainConfig) -> Supernet:
     return supernet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def make_optimizer(config: TrainConfig, supernet: Supernet) -> Optimizer:
-    """The configuration's optimizer, with one momentum."""
-    optimizer = sgd_or_adamw(
+def make_optimizer(
+    config: TrainConfig, supernet: Supernet, clusters: int
+) -> tuple[SeparatedMomentum, Callable[[tuple[Subnet, ...]], None]]:
+    """The configuration's optimizer with so many momenta, and what is told each step's paths (`train_steps`)."""
+    base = sgd_or_adamw(
         config.optimizer,
         supernet,
         idle=config.idle,
@@ -186,9 +190,8 @@ def make_optimizer(config: TrainConfig, supernet: Supernet) -> Optimizer:
         decayed=config.decayed,
         nesterov=config.nesterov,
     )
-    if config.idle == "rest":
-        rest_slices(optimizer, supernet)
-    return optimizer
+    used = RestingSlices(base, supernet).used if config.idle == "rest" else lambda paths: None
+    return SeparatedMomentum(base, clusters), used
 
 
 def initial_weights(config: TrainConfig) -> dict[str, Tensor] | None:
@@ -234,6 +237,8 @@ def _train_parts(
     config: TrainConfig, parts: list[Space], data: Dataset, folder: Path, device: str, jobs: int, workers: int, say: Say
 ) -> Path:
     """Each part is a run of its own: what is finished is left alone, what was killed continues."""
+    if jobs > 1 and distributed.size() > 1:
+        raise UserError(f"jobs {jobs}: {distributed.size()} processes train each supernet together, leave out --jobs")
     configs = [dataclasses.replace(config, space=part) for part in parts]
     on = fabric(device, config.precision).device
     for part in configs:  # refuses what cannot be before any folder
@@ -242,8 +247,10 @@ def _train_parts(
         _check_supernet(part, on)
         _check_batch(part)
     make_batches(config, data)
-    with locked(folder):
-        claim(folder, PARTS, to_dict(config), free=FREE, completed=completed, data=data)
+    first = distributed.rank() == 0  # the others write nothing
+    with locked(folder) if first else nullcontext():
+        if first:
+            claim(folder, PARTS, to_dict(config), free=FREE, completed=completed, data=data)
         todo = [(part, folder / f"part-{i}", device, workers) for i, part in enumerate(configs)]
         if jobs == 1:
             for part, out, *_ in todo:

@@ -2,7 +2,7 @@
 
 What is not in torch's own is what the released code and the paper differ in: weights off the path (``idle``).
 ``drift``: their gradient is zero, so momentum and weight decay still move them, as in the released code. ``rest``:
-they keep still, and so do the slices off the path of weights that subnets share in part (`rest_slices`).
+they keep still, and so do the slices off the path of weights that subnets share in part (`RestingSlices`).
 
 SGD decays all weights, as the released code. AdamW, the optimizer of transformers' recipes, decays what they decay
 (``decayed``): matrices and kernels, not norms, biases, class tokens and positions, as timm, DeiT and AutoFormer.
@@ -19,7 +19,7 @@ from torch.optim import SGD, AdamW, Optimizer
 
 from nshot.errors import UserError
 from nshot.nn.kernels import library, pointers, run
-from nshot.spaces import Supernet
+from nshot.spaces import Subnet, Supernet
 
 OptimizerName = Literal["sgd", "adamw"]
 Idle = Literal["drift", "rest"]
@@ -128,44 +128,50 @@ def _prepared(optimizer: AnyOptimizer, weights: list[Tensor], idle: Idle, clip: 
     return optimizer
 
 
-def rest_slices(optimizer: Optimizer, supernet: Supernet) -> None:
+class RestingSlices:
     """Has an optimizer leave alone, weights and state, what no path of a step uses of the weights it shares in part.
 
-    Paths are those that the supernet ran with gradients since the last step. AdamW counts a weight's steps as a whole.
+    Before each step it has to be told the step's paths by `used`. AdamW counts a weight's steps as a whole.
 
     Args:
         optimizer: of the supernet's weights; its own update must be elementwise.
         supernet: says by `Supernet.live` which slices a path uses.
     """
-    weights = dict(supernet.named_parameters())
-    live: dict[str, set[tuple[int, ...]]] = {}
-    before: list[tuple[Tensor, Tensor, dict[str, Tensor]]] = []
 
-    def note(_: nn.Module, args: tuple[Any, ...]) -> None:
-        if torch.is_grad_enabled():
-            for name, sizes in supernet.live(args[1]).items():
-                live.setdefault(name, set()).add(sizes)
+    def __init__(self, optimizer: Optimizer, supernet: Supernet) -> None:
+        self._optimizer, self._supernet = optimizer, supernet
+        self._weights = dict(supernet.named_parameters())
+        self._live: dict[str, set[tuple[int, ...]]] | None = None
+        self._before: list[tuple[Tensor, Tensor, dict[str, Tensor]]] = []
+        optimizer.register_step_pre_hook(self._keep)
+        optimizer.register_step_post_hook(self._restore)
 
-    def keep(*_: Any) -> None:
-        for name, slices in live.items():
-            weight = weights[name]
+    def used(self, paths: Iterable[Subnet]) -> None:
+        """The paths whose gradients the next step is of."""
+        self._live = {}
+        for path in paths:
+            for name, sizes in self._supernet.live(path).items():
+                self._live.setdefault(name, set()).add(sizes)
+
+    def _keep(self, *_: Any) -> None:
+        if self._live is None:
+            raise RuntimeError("idle slices rest: tell RestingSlices.used the step's paths before the optimizer steps")
+        for name, slices in self._live.items():
+            weight = self._weights[name]
             idle = torch.ones_like(weight, dtype=torch.bool)
             for sizes in slices:
                 idle[tuple(map(slice, sizes))] = False
             if idle.any():
-                before.append((weight, idle, {key: value.clone() for key, value in _values(optimizer, weight).items()}))
-        live.clear()
+                values = {key: value.clone() for key, value in _values(self._optimizer, weight).items()}
+                self._before.append((weight, idle, values))
+        self._live = None
 
-    def restore(*_: Any) -> None:
-        for weight, idle, values in before:
-            for key, value in _values(optimizer, weight).items():
+    def _restore(self, *_: Any) -> None:
+        for weight, idle, values in self._before:
+            for key, value in _values(self._optimizer, weight).items():
                 old = values.get(key)  # none in the step that makes the state, which is zero where nothing was
                 value.masked_fill_(idle, 0) if old is None else value.copy_(old.where(idle, value))
-        before.clear()
-
-    supernet.register_forward_pre_hook(note)
-    optimizer.register_step_pre_hook(keep)
-    optimizer.register_step_post_hook(restore)
+        self._before.clear()
 
 
 def _values(optimizer: Optimizer, weight: Tensor) -> dict[str, Tensor]:

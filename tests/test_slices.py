@@ -139,7 +139,7 @@ def test_what_several_paths_use_is_live(space: Space) -> None:
     before = {key: p.detach().clone() for key, p in supernet.named_parameters()}
     for path in (wide, narrow):
         F.cross_entropy(supernet(batch(0)[0], path), batch(0)[1]).backward()
-    with pytest.raises(RuntimeError, match="tell RestingSlices\\.used the step's paths"):
+    with pytest.raises(RuntimeError, match=r"tell RestingSlices\.used the step's paths"):
         optimizer.step()
     resting.used((wide, narrow))
     optimizer.step()

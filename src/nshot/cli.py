@@ -188,6 +188,7 @@ def retrain(args: list[str]) -> None:
     choice = choice_file(positional(args, "retrain", "SUBNET: its notation, released:N, or a search.json"))
     default, archs = read_choice(choice)
     default = take_space(args, default)
+    default = dataclasses.replace(default, space=default.space.retrained)
     named = take(args, "--recipe")
     name = named or recipe_name(default.space, take([*args], "--dataset") or default.dataset)
     default = dataclasses.replace(

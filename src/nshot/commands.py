@@ -204,7 +204,7 @@ def latency(args: list[str]) -> None:
     command = parse(Table, args, "latency RUN", what)
     config, _ = load_run(run)
     with held(run, "a measurement of latency"):
-        print_latency(latency_of(run, config.space, command.setting, samples=command.samples).table)
+        print_latency(latency_of(run, config.space.retrained, command.setting, samples=command.samples).table)
     print(f"written: {run / FILE}; search with: nshot search {typed(run)} --max-latency 3ms")
 
 

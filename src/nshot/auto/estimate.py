@@ -48,7 +48,7 @@ def estimate(config: TrainConfig, recipe: Recipe, data: Dataset, candidates: int
         step = _step(folder / "supernet")
         one = dataclasses.replace(data, train=_few(data, recipe.batch_size), valid=data.valid.subset(np.arange(0)))
         once = dataclasses.replace(recipe, epochs=1, warmup=0)
-        alone = RetrainConfig(config.space, once, data.name, log_every=FIRST, checkpoint_every=STEPS)
+        alone = RetrainConfig(config.space.retrained, once, data.name, log_every=FIRST, checkpoint_every=STEPS)
         subnet = config.space.sample(generator(0, "estimate"))
         retrain(alone, subnet, one, folder / "network", device=device, say=_nothing)
         again = _step(folder / "network")

@@ -73,7 +73,7 @@ def run_job(
     supernet, network = out / SUPERNET, out / NETWORK
     config = replace(job.train, space=job.train.space.with_classes(data.classes))
     if job.limits.max_latency is None:
-        random_subnets(config.space, 1, job.limits, 0, config.space.canonical)  # refused now, not in an hour
+        random_subnets(config.space.retrained, 1, job.limits, 0, config.space.canonical)  # refused now, not in an hour
     make_folder(out)
     if not (supernet / "config.json").exists():
         say(f"this will take about {estimate(config, job.recipe, data, job.how.sample, device)} (measured here)")

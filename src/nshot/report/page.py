@@ -153,7 +153,7 @@ def _search(run: Path, config: TrainConfig, data: dict[str, Any]) -> str:
         return section("Search", absent("No subnet was searched. This searches the best:", command))
     found = [run_data.read_search(path) for path in files]
     search = found[0]
-    everything = run_data.evaluated(files[0], config.space, search)
+    everything = run_data.evaluated(files[0], config.space.retrained, search)
     whole = run_data.fronts(everything)
     rows = run_data.thinned(everything, {0, *whole["params"], *whole["flops"], *range(len(search["top"]))})
     fronts = run_data.fronts(rows)
@@ -162,7 +162,7 @@ def _search(run: Path, config: TrainConfig, data: dict[str, Any]) -> str:
         "rows": [{key: row[key] for key in ("arch", "accuracy", "loss", "params", "flops")} for row in rows],
         "fronts": fronts,
         "best": 0,
-        "drawings": run_data.pictures(config.space, rows, first),
+        "drawings": run_data.pictures(config.space.retrained, rows, first),
         "flags": run_data.retrain_flags(config),
     }
     shown = f"; {len(rows):,} are shown" if len(rows) < len(everything) else ""

@@ -167,8 +167,8 @@ def pictures(space: Space, rows: Sequence[Row], first: Sequence[int]) -> dict[in
 
 def retrain_flags(config: TrainConfig) -> str:
     """What nshot retrain needs besides the subnet for a network of the run's sizes on the run's data."""
-    space, words = config.space, [f"--space {config.space.name}"]
-    default = type(space)()
+    space, words = config.space.retrained, [f"--space {config.space.name}"]
+    default = type(space)().retrained
     for field in fields(space):
         value = getattr(space, field.name)
         if field.name in ("num_classes", "kept") or value == getattr(default, field.name):

@@ -82,6 +82,7 @@ def search_run(
     if subnets is not None and how != How():
         raise UserError(f"subnets {subnets}: a list is scored whole, leave out --method, --sample and --seed")
     config, supernet = load_run(run)
+    space = config.space.retrained
     check_name(run, name, "search")
     with held(run, "a search"):
         named = [] if subnets is None else subnets_from_file(subnets, config.space, data_root(root))
@@ -92,13 +93,13 @@ def search_run(
         check_same(run / f"{name}.json", {**made, "by": by, "limits": limits.record()})
         objectives = how.objectives if how.method == "nsga2" and subnets is None else None
         timed = limits.max_latency is not None or "latency" in (objectives or ())
-        latency = latency_of(run, config.space, say=say) if timed else None
+        latency = latency_of(run, space, say=say) if timed else None
         limits = limits.by(latency)
         listed = None
         if subnets is not None:
-            listed = within(config.space, list(dict.fromkeys(map(supernet.canonical, named))), limits, f" of {subnets}")
+            listed = within(space, list(dict.fromkeys(map(supernet.canonical, named))), limits, f" of {subnets}")
         archive = Archive(evaluate, supernet.canonical, run / f".search-{identity}.jsonl")
-        candidates = listed or _proposed(config.space, archive, limits, how, by, say)
+        candidates = listed or _proposed(space, archive, limits, how, by, say)
         figures = archive(candidates)
         return pick(
             run,
@@ -190,7 +191,7 @@ def pick(
     accuracy, loss = figures.T
     keys = (-accuracy, loss)
     order = np.lexsort(keys[::-1] if by == "accuracy" else keys)
-    space = config.space
+    space = config.space.retrained
     scored = _columns(space, subnets, figures, latency)
 
     def row(i: int) -> dict[str, Any]:

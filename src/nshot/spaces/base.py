@@ -155,6 +155,12 @@ class Space(Choices):
         """The space that this one stands for: itself, or where its sizes are a preset's, that at the paper's."""
         return self.counted(self.complexity_of)
 
+    @property
+    def retrained(self: S) -> S:
+        """The space of the networks that are retrained and handed over, whose costs are limited and printed: by
+        default the space itself."""
+        return self
+
     def counted(self, of: ComplexityOf) -> "Space":
         """The space whose subnets' costs are C(α): ``own`` this one, ``paper`` the same at the paper's sizes.
 

@@ -2,7 +2,7 @@
 
 import ast
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar, cast
 
@@ -61,7 +61,7 @@ def choices(subnet: Subnet, kind: int) -> list[Choice]:
 class DARTS(Space):
     """Each node of each kind of cell decides which pair of earlier values it keeps, and an operation for each.
 
-    The default sizes are those of the supernet; the networks that are retrained have ``cells=20, channels=36``.
+    The default sizes are those of the supernet, whose networks are retrained deeper and wider (`retrained`).
     A cell's output is all its nodes: no operation is without effect. Subnets that are equal because one node is a copy
     of another, by skips, are not seen (`canonical`); they cost the same.
     """
@@ -173,6 +173,11 @@ class DARTS(Space):
         pair, op = LAYOUT[kind][node]
         pairs = (0,) if pair is None else self.decisions[pair].allowed
         return pairs, (self.decisions[op], self.decisions[op + 1])
+
+    @property
+    def retrained(self) -> "DARTS":
+        """Of the paper's supernet, 20 cells of 36 channels (Liu et al., section 3.3); of other sizes, the same."""
+        return replace(self, channels=36, cells=20) if self.at_paper_sizes == self else self
 
     # notation
 

@@ -35,7 +35,7 @@ def retrained(config: TrainConfig, data: Dataset, run: Path, folder: Path, scale
     subnets, scores, _ = _scored(run, data, scale, Limits())
     best = subnets[int(np.lexsort((scores.mean_loss, -scores.accuracy))[0])]
     short = Recipe(epochs=scale.retrain_epochs, batch_size=64, lr=0.05)
-    again = RetrainConfig(space=config.space, recipe=short, dataset=config.dataset, seed=config.seed)
+    again = RetrainConfig(space=config.space.retrained, recipe=short, dataset=config.dataset, seed=config.seed)
     result = retrain(again, best, data, folder / "retrained", device="cpu", say=quiet)
     return {
         "retrained, test (%)": result["test_accuracy"],
@@ -68,7 +68,7 @@ def searched(
     best = [tuple(row["subnet"]) for row in found.get("parts") or [found["best"]]]
     how = recipe("cifar") if scale.preset == "paper" else Recipe(epochs=scale.retrain_epochs, batch_size=64, lr=0.05)
     how = replace(how, schedule=schedule, complexity_of=complexity_of)
-    again = RetrainConfig(config.space, how, config.dataset, seed=config.seed)
+    again = RetrainConfig(config.space.retrained, how, config.dataset, seed=config.seed)
     result = retrain_best(again, best, data, folder / "retrained", device="cpu", say=quiet)
     return {
         "retrained, test (%)": result["test_accuracy"],

@@ -82,7 +82,8 @@ def test_nothing_below_the_commands_prints_of_itself() -> None:
     """A line goes through ``say``; what shows progress alone writes, to standard error."""
     src = Path(nshot.__file__).parent
     printing = set()
-    for path in (path for layer in ("data", "training", "search", "ranking") for path in (src / layer).glob("*.py")):
+    layers = ("data", "training", "runs", "supernets", "networks", "search", "ranking")
+    for path in (path for layer in layers for path in (src / layer).glob("*.py")):
         for call in (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)):
             named = [call.func, *call.args, *(keyword.value for keyword in call.keywords)]
             if any(isinstance(one, ast.Name) and one.id == "print" for one in named):

@@ -68,6 +68,8 @@ def test_page_says_what_was_run_and_needs_no_network(run: Path) -> None:
         assert f"{name} {version}" in page
     for key in ("epochs", "batch_size", "lr", "seed", "weight_decay"):
         assert f"<dt>{key}</dt><dd>{stored['config'][key]}</dd>" in page
+    for key, value in stored["config"]["augment"].items():
+        assert f"<dt>{key}</dt><dd>{value}</dd>" in page
     assert not re.search(r"(src|href)=\"(?!data:)", page)
     assert set(re.findall(r"https?://[^\"\\ ]+", page)) <= {
         "http://www.w3.org/2000/svg",

@@ -189,7 +189,8 @@ def limits_text(search: dict[str, Any]) -> str:
 
 def described(config: TrainConfig) -> dict[str, str]:
     """The configuration, flat: name to value."""
-    flat = {f.name: getattr(config, f.name) for f in fields(config) if f.name not in ("space", "options")}
-    options = asdict(config.options)
+    parts = ("space", "options", "augment")
+    flat = {f.name: getattr(config, f.name) for f in fields(config) if f.name not in parts}
+    inside = asdict(config.augment) | asdict(config.options)
     sizes = {key: value for key, value in config.space.sizes().items() if key != "kept" or value}
-    return {k: str(v) for k, v in {"space": config.space.name, **flat, **options, **sizes}.items()}
+    return {k: str(v) for k, v in {"space": config.space.name, **flat, **inside, **sizes}.items()}

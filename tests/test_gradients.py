@@ -120,3 +120,17 @@ def test_a_killed_measurement_goes_on_where_it_was(
             killed = measure(config, data, tmp_path, tmp_path / "killed", scale)
     assert begun == [0, 14, 28]
     assert killed == whole
+
+
+def test_tiny_gradients_have_a_direction() -> None:
+    tiny = torch.tensor([1e-30, 2e-30], dtype=torch.float64)
+    found = cosine_similarities([tiny, 3 * tiny, -tiny, torch.tensor([2e-30, -1e-30], dtype=torch.float64)])
+    torch.testing.assert_close(found, torch.tensor([1.0, 1.0, -1.0, 0.0], dtype=torch.float64))
+
+
+def test_what_is_recorded_is_summed_in_doubles() -> None:
+    """A million steps add to a sum what single precision would lose."""
+    weight = nn.Parameter(torch.zeros(3))
+    for recorder in (SimilarityRecorder(weight, 2), SpreadRecorder([weight], clusters=2, takes=3)):
+        for name, value in recorder.state_dict().items():
+            assert value.dtype == (torch.int64 if name == "steps" and value.dim() == 0 else torch.float64), name

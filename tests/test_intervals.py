@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import kendalltau
 
-from nshot.ranking.intervals import at_infinity
+from nshot.ranking.intervals import _without_noise, at_infinity
 from nshot.ranking.metrics import kendall_tau, spearman
 
 SLOPE, MEAN, SPREAD = 1.3, 0.3, 1.6  # of images: how sharply they tell subnets apart, how hard they are
@@ -154,3 +154,45 @@ def test_other_rank_correlations() -> None:
     population = Population("supernet", 0)
     found = at_infinity(population.hits(500, np.random.default_rng(0)), population.truth, spearman)
     assert found.low < found.tau < found.high
+
+
+def test_the_seed_is_of_the_halves() -> None:
+    population = Population("supernet", 1)
+    hits = population.hits(300, np.random.default_rng(0))
+    assert at_infinity(hits, population.truth) == at_infinity(hits, population.truth, seed=0)
+    assert at_infinity(hits, population.truth) != at_infinity(hits, population.truth, seed=1)
+
+
+def test_scores_are_averaged_in_doubles() -> None:
+    """A large common part, which single precision cannot hold beside the differences."""
+    rng = np.random.default_rng(0)
+    truth = np.arange(40.0)
+    images = (rng.normal(size=(40, 50)) * 1e-4 + truth[:, None] * 1e-5).astype(np.float32)
+    large = images + np.float32(2.0**10)
+    whole = large.astype(np.float64).mean(axis=1)
+    seen: list[np.ndarray] = []
+
+    def noting(scores: np.ndarray, truth_: np.ndarray) -> float:
+        seen.append(np.asarray(scores))
+        return kendall_tau(scores, truth_)
+
+    at_infinity(large, truth, noting)
+    assert any(scores.dtype == np.float64 and np.array_equal(scores, whole) for scores in seen)
+
+
+@pytest.mark.parametrize(
+    ("rho", "half", "expected"),
+    [
+        (0.5, 0.5, 0.5),  # as much noise at half the images: there is none
+        (0.5, 0.6, 0.5),  # more than at all of them, by chance
+        (0.5, 0.0, 0.5),  # nothing is known
+        (0.5, -0.1, 0.5),
+        (-0.5, 0.1, -0.5),
+        (0.4, 0.3, (2 / 0.16 - 1 / 0.09) ** -0.5),
+        (-0.4, -0.3, -((2 / 0.16 - 1 / 0.09) ** -0.5)),
+        (0.9, 0.5, 1.0),  # no correlation is above 1
+    ],
+)
+def test_noise_is_taken_out_by_its_share_at_half_the_images(rho: float, half: float, expected: float) -> None:
+    """Noise of variance v at all images is of 2 v at half: 1/ρ² grows by as much from one to the other."""
+    assert _without_noise(rho, half) == pytest.approx(expected)

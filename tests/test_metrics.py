@@ -358,3 +358,57 @@ def test_complexity_convergence_by_its_definition(seed: int) -> None:
     found = complexity_convergence(accuracy, truth, complexity)
     assert found == pytest.approx(tau_b(complexity, accuracy / truth))
     assert complexity_convergence([3.0, 2.0, 1.0], [4.0, 4.0, 4.0], [1, 2, 3]) == pytest.approx(-1)
+
+
+def pairs_told_wrong(scores: list[float], truth: list[float], complexity: list[float]) -> tuple[int, int]:
+    """Of all pairs, taken one by one: how many are ordered wrongly, and how many of these put the smaller first."""
+    wrong = small = 0
+    for i, j in itertools.combinations(range(len(scores)), 2):
+        tied = scores[i] == scores[j] or truth[i] == truth[j] or complexity[i] == complexity[j]
+        if not tied and (scores[i] > scores[j]) != (truth[i] > truth[j]):
+            wrong += 1
+            small += (scores[i] > scores[j]) == (complexity[i] < complexity[j])
+    return wrong, small
+
+
+@pytest.mark.parametrize("kind", ["uint8", "float16", "list"])
+def test_complexity_bias_of_few_small_and_tied_values(kind: str) -> None:
+    """Differences of unsigned numbers wrap, products of small ones vanish, and a pair may be all there is."""
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        count = int(rng.integers(2, 7))
+        scale = 1 if kind == "uint8" else 1e-3
+        columns = [(rng.integers(0, 4, count) * scale).astype("float64" if kind == "list" else kind) for _ in range(3)]
+        given = [list(c) for c in columns] if kind == "list" else columns
+        wrong, small = pairs_told_wrong(*([float(v) for v in c] for c in columns))
+        found = complexity_bias(*given)
+        assert math.isnan(found) if wrong == 0 else found == small / wrong
+
+
+def test_convergence_is_of_doubles() -> None:
+    """Two shares that single precision cannot tell apart are told apart."""
+    accuracy = np.array([1 / 3, 1 / 3 + 1e-9, 1 / 3 + 2e-9])
+    assert complexity_convergence(list(accuracy), [1, 1, 1], [1, 2, 3]) == 1
+    halves = np.array([0.1, 0.2, 0.3], np.float16), np.array([0.3, 0.6001, 0.9001], np.float16)
+    exact = [float(a) / float(b) for a, b in zip(*halves, strict=True)]
+    expected = stats.kendalltau([1, 2, 3], exact).statistic
+    assert complexity_convergence(*halves, [1, 2, 3]) == pytest.approx(expected)
+
+
+def test_correlation_with_a_constant_is_none() -> None:
+    varied, constant = np.array([-1.0, 1.0, -1.0, 1.0]), np.ones(4)  # the varied one's deviation is 1
+    for a, b in ((varied, constant), (constant, varied), (constant, constant)):
+        assert math.isnan(spearman(a, b))
+    assert spearman(varied, varied) == 1
+    ties = np.array([0.0, 0.0, 2.0, 2.0])  # whose ranks 1.5 and 3.5 have the deviation 1
+    assert spearman(np.arange(4.0), ties) == pytest.approx(stats.spearmanr(np.arange(4.0), ties).statistic)
+
+
+def test_top_tau_takes_the_first_of_equals() -> None:
+    """As many subnets tie at the border as an unstable sort would mix."""
+    rng = np.random.default_rng(0)
+    truth = np.concatenate([np.full(500, 1.0), np.arange(2.0, 12.0)])
+    scores = rng.normal(size=510)
+    best = [*range(509, 499, -1), *range(41)]  # ten distinct, then the first of the equals
+    expected = stats.kendalltau(scores[best], truth[best]).statistic
+    assert top_tau(scores, truth, 0.1) == pytest.approx(expected)

@@ -12,7 +12,7 @@ from nshot.errors import UserError
 
 from .batches import TrainBatches
 
-Batches = Callable[[int], tuple[Tensor, Tensor]]
+Batches = Callable[..., tuple[Tensor, Tensor]]
 
 
 def made(batches: TrainBatches, workers: int, last: int, device: torch.device) -> Batches:
@@ -27,15 +27,16 @@ class _Steps(Dataset[Made]):
     """Batches by how many steps they are after the first, with what this process has left out so far; or why one cannot
     be made, which loaders would wrap."""
 
-    def __init__(self, batches: TrainBatches, first: int, last: int) -> None:
-        self.batches, self.first, self.last = batches, first, last
+    def __init__(self, batches: TrainBatches, first: int, last: int, positions: Tensor | None) -> None:
+        self.batches, self.first, self.last, self.positions = batches, first, last, positions
 
     def __len__(self) -> int:
         return self.last - self.first
 
     def __getitem__(self, i: int) -> Made:
         try:
-            return self.batches(self.first + i), self.batches.left_out.reasons
+            rows = None if self.positions is None else self.positions[i : i + 1]
+            return self.batches(self.first + i, rows), self.batches.left_out.reasons
         except UserError as error:
             return error, self.batches.left_out.reasons
 
@@ -52,13 +53,15 @@ class Ahead:
 
     def __init__(self, batches: TrainBatches, workers: int, last: int, device: torch.device) -> None:
         self._batches, self._workers, self._last, self._device = batches, workers, last, device
-        self._next = -1
+        self._next = self._end = -1
         self._coming: Iterator[Made] = iter(())
 
-    def __call__(self, step: int) -> tuple[Tensor, Tensor]:
-        if step != self._next:
+    def __call__(self, step: int, positions: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """``positions``: as `TrainBatches`; no batch is made whose images are not among them."""
+        if step != self._next or step == self._end:
+            self._end = self._last if positions is None else step + len(positions)
             loader = DataLoader(
-                _Steps(self._batches, step, self._last),
+                _Steps(self._batches, step, self._end, positions),
                 batch_size=None,
                 num_workers=self._workers,
                 pin_memory=self._device.type == "cuda",

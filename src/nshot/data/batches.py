@@ -35,6 +35,11 @@ class Normalise:
         return torch.addcmul(self.shift, pixels.float(), self.scale).permute(0, 3, 1, 2)
 
 
+def epoch_order(images: int, seed: int, epoch: int) -> Tensor:
+    """The order in which an epoch takes the images."""
+    return torch.randperm(images, generator=torch_generator(seed, "order", epoch))
+
+
 class TrainBatches:
     """``batches(step)`` is the augmented batch of that step: images (B, 3, H, W) float, labels (B,).
 
@@ -99,13 +104,10 @@ class TrainBatches:
         self._padded, self._labels = self._padded.to(device), self._labels.to(device)
         return self
 
-    def __call__(self, step: int) -> tuple[Tensor, Tensor]:
-        epoch, position = divmod(step, self.steps_per_epoch)
-        if self._order[0] != epoch:
-            order = torch.randperm(len(self._labels), generator=torch_generator(self.seed, "order", epoch))
-            self._order = (epoch, order.to(self._labels.device))
-        first = position * self.batch_size + self._part * self._size
-        index = self._order[1][first : first + self._size]
+    def __call__(self, step: int, positions: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """``positions``: (steps, batch size), the images of this step and of those after it, instead of its own."""
+        whole = self._permuted(step) if positions is None else positions[0].to(self._labels.device)
+        index = whole[self._part * self._size : (self._part + 1) * self._size]
         generator = torch_generator(self.seed, f"augment{self._own}", step)
         if self._images is None:
             pixels = self.strong.pixels(crop_flip(self._padded, index, self.margin, self.flip, generator), step)
@@ -113,12 +115,28 @@ class TrainBatches:
             pixels = self._from_files(self._images, index.cpu(), generator, step).to(self._labels.device)
         return self.strong.batch(self.normalise(pixels), self._labels[index], step)
 
+    def _permuted(self, step: int) -> Tensor:
+        """The images of a step, of all processes together."""
+        epoch, place = divmod(step, self.steps_per_epoch)
+        if self._order[0] != epoch:
+            self._order = (epoch, epoch_order(len(self._labels), self.seed, epoch).to(self._labels.device))
+        return self._order[1][place * self.batch_size : (place + 1) * self.batch_size]
+
     def _from_files(self, files: Files, index: Tensor, generator: torch.Generator, step: int) -> Tensor:
         every = torch.arange(len(index))
         if self.strong.augment.crop == "resized":
             return crop_flip(self.strong.changed(files.wholes(index), step), every, 0, self.flip, generator)
         padded = pad(files.squares(index), self.margin)
         return self.strong.pixels(crop_flip(padded, every, self.margin, self.flip, generator), step)
+
+
+class SecondBatches(TrainBatches):
+    """``batches(step)`` are images drawn uniformly with replacement, otherwise as `TrainBatches`: the validation images
+    of methods that take a second batch a step. ``normalise`` is that of the first."""
+
+    def __call__(self, step: int, positions: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        draw = torch_generator(self.seed, "second", step)
+        return super().__call__(step, torch.randint(len(self._labels), (1, self.batch_size), generator=draw))
 
 
 class Heldout(Sequence[tuple[Tensor, Tensor]]):

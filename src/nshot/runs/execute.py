@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,8 @@ class Job:
     device: torch.device
     rates: Callable[[int], Sequence[float]] | None = None
     """Of a step, the learning rate of each path; None: that of the optimizer."""
+    memory: nn.Module = field(default_factory=nn.Module)
+    """What the method remembers, kept with the weights; equal in all processes."""
 
     def logged_rates(self, step: int) -> dict[str, float | list[float]]:
         """What the log says of a step's learning rate: the mean over its paths, and each where there are several."""
@@ -124,7 +126,7 @@ def execute(run: Run, make: Callable[[], Job], finish: Callable[[Job], None], sa
                     log.write(done, loss=mean, **job.logged_rates(step), **speed)
                     progress.show(loss=mean)
                     run.tell_left_out(say)
-                if done % run.checkpoint_every == 0:
+                if _agreed(run, job, done):
                     _save(run.folder, done, job, losses, progress.seconds)
         log.close()
         finish(job)
@@ -139,9 +141,17 @@ def _follow(run: Run, make: Callable[[], Job]) -> None:
         return
     job = make()
     start, *_ = _restore(run.folder, job, torch.zeros(run.log_every, device=job.device), lambda line: None)
-    for _ in job.steps(start):
-        pass
+    for step, _ in job.steps(start):
+        _agreed(run, job, step + 1)
     distributed.wait()
+
+
+def _agreed(run: Run, job: Job, done: int) -> bool:
+    """Whether it is time for a checkpoint, or for the end: raises UserError where the processes' memories differ."""
+    due = done % run.checkpoint_every == 0
+    if due or done == job.total_steps:
+        distributed.check_equal(job.memory, f"step {done}: the method's memory", job.device)
+    return due
 
 
 def _mean(losses: Tensor) -> float:
@@ -159,6 +169,7 @@ def _restore(folder: Path, job: Job, losses: Tensor, say: Say) -> tuple[int, flo
         return start, 0.0, 0
     job.module.load_state_dict(state["model"])
     job.optimizer.load_state_dict(state["optimizer"])
+    job.memory.load_state_dict(state.get("memory", {}))
     old, every = state["losses"], len(losses)  # of other lengths where --log-every has changed
     steps = torch.arange(max(0, start - min(len(old), every)), start)
     losses[(steps % every).to(losses.device)] = old[steps % len(old)].to(losses.device)
@@ -168,6 +179,8 @@ def _restore(folder: Path, job: Job, losses: Tensor, say: Say) -> tuple[int, flo
 def _save(folder: Path, step: int, job: Job, losses: Tensor, seconds: float) -> None:
     state = {"model": job.module.state_dict(), "optimizer": job.optimizer.state_dict(), "losses": losses}
     state["seconds"] = seconds
+    if memory := job.memory.state_dict():
+        state["memory"] = memory
     checkpoint.save(folder, step, state)
 
 

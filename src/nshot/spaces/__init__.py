@@ -6,11 +6,12 @@ from typing import Any
 from .base import Space, Subnet, spaces
 from .decisions import Decision
 from .few import FewShot
-from .supernet import Supernet, extract
+from .supernet import Mixture, Supernet, extract
 
 __all__ = [
     "Decision",
     "FewShot",
+    "Mixture",
     "Space",
     "Subnet",
     "Supernet",

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from copy import deepcopy
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 from torch import Tensor, nn
 
@@ -15,11 +15,16 @@ from .decisions import Choices, Subnet
 
 N = TypeVar("N", bound=nn.Module)
 
+Mixture = Tensor
+"""Instead of a subnet, a weight for each option of each decision (decisions, options), which may require gradients."""
+
 
 class Supernet(nn.Module, ABC):
     """Holds the weights of all subnets of ``space``: ``supernet(x, subnet)``."""
 
     space: Choices
+    mixtures: ClassVar[bool] = False
+    """Whether ``forward`` takes a `Mixture` where it takes a subnet."""
     _fast: bool = True
 
     @property
@@ -64,6 +69,14 @@ class Supernet(nn.Module, ABC):
         Sizes of the first dimensions, of the others all is used. Empty where subnets share whole weights, the default.
         """
         return {}
+
+    def own_weights(self, subnet: Subnet) -> list[list[nn.Parameter]]:
+        """Of each decision the weights that the subnet's option has for itself, that other options do not use.
+
+        Raises:
+            UserError: where options share weights.
+        """
+        raise UserError(f"space {self.space.name}: its options share their weights, none has weights of its own")
 
     def extract(self, subnet: Subnet) -> nn.Module:
         """A module ``network(x)`` with a copy of the subnet's weights and bit for bit its outputs.

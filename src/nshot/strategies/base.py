@@ -1,21 +1,23 @@
-"""What every strategy is: a pure function from a step to its plan, drawn from (seed, step) alone."""
+"""What every strategy is: a pure function from a step, and a memory where it has one, to the step's plan."""
 
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
+from torch import Tensor, nn
 
 from nshot.dynamic.calr import check_decay, decay_ratio, learning_rate
 from nshot.errors import UserError, check_whole
 from nshot.registry import Registry
 from nshot.seeding import generator
-from nshot.spaces import Space, Subnet
+from nshot.spaces import Mixture, Space, Subnet, Supernet
 from nshot.spaces.additive import ENUMERABLE
 from nshot.spaces.feasible import Bound, Feasible, InfeasibleError
 
+from .memory import Batch, Facts, Judge, Seen, Tools
 from .options import Options
 
 WINDOW_TRIES = 2000  # plain draws of which one in a window makes all paths such: all windows of earlier versions
@@ -23,16 +25,30 @@ MEAN_DRAWS = 20_000  # paths whose mean γ stands for that of a space too large 
 
 
 @dataclass(frozen=True)
+class Inner:
+    """SGD steps on a path alone, from the supernet's weights θ0 as they are and with a momentum of their own, after
+    which these are put back: the displacement θ0 - θ is the path's gradient (Reptile)."""
+
+    steps: int
+    lr: float
+    momentum: float
+    clip: float | None
+    """Largest norm of an inner step's gradient."""
+
+
+@dataclass(frozen=True)
 class Plan:
     """One training step: the update is ``lr * lr0`` along the optimizer's answer to ``Σ weights_k g(paths_k)``."""
 
-    paths: tuple[Subnet, ...]
+    paths: tuple[Subnet | Mixture, ...]
     weights: tuple[float, ...]
     """Gradient weight of each path."""
     lr: float
     """The step's learning rate as a multiple of the base learning rate lr0."""
     cluster: int
     """Whose momentum the step uses (eq. 7); 0 where momentum is not separated."""
+    inner: Inner | None = None
+    """What g is where it is no gradient."""
 
     @property
     def rates(self) -> tuple[float, ...]:
@@ -53,23 +69,41 @@ class Strategy(ABC):
         total_steps: T of eq. 3.
         seed: all draws depend on (seed, step) alone.
         options: CaLR, MS, sampling and controls.
+        steps_per_epoch: for what a method decides by epochs.
+
+    A method with a memory overrides `memory`, and those of the hooks that it needs; the loop calls them in this order:
+    ``images``, ``before``, ``plan``, for each path ``objective``, the update, ``after``. Only ``before`` and ``after``
+    change the memory, by values that are equal in all processes, and by draws from (seed, purpose, step).
     """
 
     name: ClassVar[str]
     options_type: ClassVar[type[Options]] = Options
     clip: ClassVar[float | None] = 5.0
     """Norm to which gradients are clipped where a run does not say it; None does not clip. As released."""
+    recipe: ClassVar[dict[str, Any]] = {}
+    """Of a run's configuration what the method has otherwise than SPOS, in every preset."""
+    validates: ClassVar[bool] = False
+    """Whether training takes validation images too (`Tools.second`)."""
 
     @classmethod
     def parts(cls, space: Space, options: Options, seed: int) -> list[Space]:
         """The spaces that get a supernet each: a partition of ``space``; of a part, the part itself."""
         return [space]
 
-    def __init__(self, space: Space, *, total_steps: int, seed: int = 0, options: Options | None = None) -> None:
-        check_whole(1, total_steps=total_steps)
+    def __init__(
+        self,
+        space: Space,
+        *,
+        total_steps: int,
+        seed: int = 0,
+        options: Options | None = None,
+        steps_per_epoch: int = 1,
+    ) -> None:
+        check_whole(1, total_steps=total_steps, steps_per_epoch=steps_per_epoch)
         check_whole(0, seed=seed)
         self.space = space
         self.total_steps = total_steps
+        self.steps_per_epoch = steps_per_epoch
         self.seed = seed
         self.options = options or self.options_type()
         self.gamma = space.gamma if self.options.gamma is None else self.options.gamma
@@ -83,9 +117,43 @@ class Strategy(ABC):
         self.ms_decision = self._ms_decision()
         self._window = self._open_window()
 
+    @classmethod  # noqa: B027
+    def check(cls, supernet: Supernet) -> None:
+        """Raises UserError where the space's supernet, here without values, has not what the method needs of it."""
+
+    def memory(self, supernet: Supernet, facts: Facts) -> nn.Module:
+        """A new memory, on the device where the method wants it: all that plans depend on besides (seed, step), in
+        parameters and buffers of fixed sizes. A memory with an optimizer is a `Trained`."""
+        return nn.Module()
+
+    def images(self, step: int, memory: Any) -> Tensor | None:
+        """Which training images step ``step`` takes, of all processes together, and which later steps take as far as
+        it is decided, so that they can be made ahead: (steps, B) positions. None: the run's own order."""
+        return None
+
+    def before(self, step: int, batch: Batch, memory: Any, tools: Tools) -> None:  # noqa: B027
+        """What happens before the step is planned: an update of the memory, such as α's."""
+
     @abstractmethod
-    def plan(self, step: int) -> Plan:
+    def plan(self, step: int, memory: Any = None) -> Plan:
         """What step ``step`` (from 0) trains."""
+
+    def objective(self, step: int, plan: Plan, k: int, batch: Batch, memory: Any, tools: Tools) -> tuple[Tensor, Any]:
+        """The loss of path k, whose gradients its weights and the memory's parameters get, and what `after` sees."""
+        output = tools.output(batch.images, plan.paths[k])
+        return tools.loss(output, batch.labels), output
+
+    def after(self, step: int, plan: Plan, seen: Seen, memory: Any, tools: Tools) -> None:  # noqa: B027
+        """What happens after the update of the supernet's weights, before its gradients are cleared. Those of the
+        memory's parameters are the method's to clear."""
+
+    def answer(self, memory: Any) -> Subnet | None:
+        """The subnet that training ends with, if it does."""
+        return None
+
+    def choose(self, judge: Judge) -> Subnet | None:
+        """The subnet that the method's own search finds with the trained supernet, if it has one."""
+        return None
 
     @cached_property
     def clusters(self) -> int:
@@ -134,8 +202,17 @@ class Strategy(ABC):
         if schedule == "constant":
             return 1.0
         if schedule == "cosine":
-            return cosine(step, self.total_steps)
-        return learning_rate(1.0, step, self.total_steps, self.decay(path))
+            return self.cosine(step)
+        return learning_rate(1.0, self._whole(step), self.total_steps, self.decay(path))
+
+    def cosine(self, step: int) -> float:
+        """From 1 to the share ``lr_floor``."""
+        floor = self.options.lr_floor
+        return floor + (1 - floor) * cosine(self._whole(step), self.total_steps)
+
+    def _whole(self, step: int) -> int:
+        """The step whose rate this one has: with ``per_epoch`` its epoch's first."""
+        return step - step % self.steps_per_epoch if self.options.per_epoch else step
 
     def decay(self, path: Subnet) -> float:
         """γ(α) of eq. 4, or what a control puts in its place."""

@@ -1,7 +1,7 @@
 """FairNAS (Chu et al., ICCV 2021): strict fairness, and with CaLR and MS Alg. 2 of the supplement."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -9,7 +9,7 @@ from nshot.errors import UserError
 from nshot.seeding import generator
 from nshot.spaces import Subnet
 
-from .base import Plan, Strategy, cosine, strategies
+from .base import Plan, Strategy, strategies
 from .options import Options
 
 
@@ -31,11 +31,6 @@ class FairOptions(Options):
         if self.sampling != "uniform":
             raise UserError(f"sampling {self.sampling!r}: FairNAS's paths are permutations, only uniform is possible")
 
-    @property
-    def weighs(self) -> bool:
-        """Whether the schedule weighs gradients."""
-        return self.schedule in ("calr", "centred", "power", "shuffled")
-
 
 @strategies.register("fairnas")
 class FairNAS(Strategy):
@@ -50,7 +45,7 @@ class FairNAS(Strategy):
     options: FairOptions
     clip: ClassVar[float | None] = None  # released
 
-    def plan(self, step: int) -> Plan:
+    def plan(self, step: int, memory: Any = None) -> Plan:
         rng = generator(self.seed, "fair paths", step)
         columns = [self._column(rng, d.allowed) for d in self.space.decisions]
         if self.ms_decision is not None:
@@ -75,4 +70,4 @@ class FairNAS(Strategy):
         """The step's own learning rate."""
         if not self.options.weighs:
             return self.lr(step, ())
-        return cosine(step, self.total_steps) if self.options.outer == "cosine" else 1.0
+        return self.cosine(step) if self.options.outer == "cosine" else 1.0

@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from nshot.dynamic.calr import check_decay
-from nshot.errors import UserError, check_choices, check_positive
+from nshot.errors import UserError, check_choices, check_positive, check_share
 from nshot.quantities import Quantity
 from nshot.spaces import Space
 from nshot.spaces.base import ComplexityOf
@@ -17,6 +17,10 @@ class Options:
     schedule: Literal["cosine", "calr", "centred", "power", "shuffled", "constant"] = "cosine"
     """Learning rate: cosine; calr (eq. 3); centred, CaLR with γ divided by its mean; power, (1 - t/T)^k for all
     subnets; shuffled, CaLR with another subnet's decay ratio; constant."""
+    lr_floor: float = 0.0
+    """The share of lr0 that the cosine ends at: 0.04, from 0.025 to 0.001."""
+    per_epoch: bool = False
+    """Whether all steps of an epoch have the learning rate of its first."""
     gamma: float | None = None
     """γ', the largest decay ratio of CaLR (eq. 4); None: the space's own, in the paper 4 on NAS-Bench-201, 3 on
     MobileNet."""
@@ -42,7 +46,9 @@ class Options:
     def __post_init__(self) -> None:
         check_choices(self)
         decays = "--schedule calr, centred or shuffled, or --power mean"
+        check_share(lr_floor=self.lr_floor)
         for field, used, needs in (
+            ("lr_floor", self.schedule == "cosine", "--schedule cosine"),
             ("gamma", self.decays, decays),
             ("g", self.decays, decays),
             ("power", self.schedule == "power", "--schedule power"),
@@ -62,6 +68,11 @@ class Options:
     def decays(self) -> bool:
         """Whether the schedule depends on γ(α)."""
         return self.schedule in ("calr", "centred", "shuffled") or (self.schedule == "power" and self.power == "mean")
+
+    @property
+    def weighs(self) -> bool:
+        """Whether the schedule depends on the path: where a step has several, it weighs their gradients (Alg. 2)."""
+        return self.schedule in ("calr", "centred", "power", "shuffled")
 
     @property
     def counts(self) -> bool:

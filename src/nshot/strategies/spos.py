@@ -1,5 +1,7 @@
 """SPOS, single path one-shot (Guo et al., ECCV 2020), and with CaLR and MS Alg. 1 of the supplement."""
 
+from typing import Any
+
 from nshot.seeding import generator
 
 from .base import Plan, Strategy, strategies
@@ -11,6 +13,6 @@ class SPOS(Strategy):
 
     name = "spos"
 
-    def plan(self, step: int) -> Plan:
+    def plan(self, step: int, memory: Any = None) -> Plan:
         path = self.draw(generator(self.seed, "path", step))
         return Plan(paths=(path,), weights=(1.0,), lr=self.lr(step, path), cluster=self.cluster(path))

@@ -16,10 +16,10 @@ from nshot.ranking.gradients import SimilarityRecorder, SpreadRecorder
 from nshot.runs.execute import Job, Run, execute
 from nshot.seeding import generator
 from nshot.spaces import Space, Subnet
-from nshot.strategies import Plan, strategies
+from nshot.strategies import Plan
 from nshot.strategies.base import cosine
 from nshot.supernets.config import TrainConfig, completed, to_dict
-from nshot.supernets.train import make_batches, make_optimizer, new_supernet
+from nshot.supernets.train import make_batches, make_optimizer, make_strategy, new_supernet
 from nshot.training.loop import smoothed, train_steps
 
 from .base import Scale
@@ -84,7 +84,7 @@ def spread(config: TrainConfig, data: Dataset, run: Path, folder: Path, scale: S
     batches = make_batches(config, data)
     epoch = batches.steps_per_epoch
     total = config.epochs * epoch
-    strategy = strategies[config.strategy](config.space, total_steps=total, seed=config.seed, options=config.options)
+    strategy = make_strategy(config, epoch)
 
     def make() -> Job:
         supernet = new_supernet(config)

@@ -12,6 +12,8 @@ from .config import TrainConfig, from_dict
 
 WEIGHTS = "supernet.safetensors"
 
+ANSWER = "answer.json"  # the subnet that training ended with, of methods that have one
+
 PARTS = "parts"  # the kind of a run that is made of runs
 
 

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from nshot.data.ahead import made
-from nshot.data.batches import TrainBatches
+from nshot.data.batches import SecondBatches, TrainBatches
 from nshot.data.sources import Dataset
 from nshot.dynamic import SeparatedMomentum
 from nshot.errors import UserError, check_whole, statistics_needed
+from nshot.files import write_json
 from nshot.nn.drop import set_drop_path
 from nshot.nn.graphs import cuda_capture
 from nshot.runs.checkpoint import save_weights
@@ -21,16 +22,18 @@ from nshot.runs.execute import FREE, Job, Run, Say, execute
 from nshot.runs.folder import claim
 from nshot.runs.lock import locked
 from nshot.runs.processes import run_in_processes
-from nshot.seeding import seeded
+from nshot.seeding import generator, seeded
 from nshot.spaces import Space, Subnet, Supernet
 from nshot.strategies import Strategy, strategies
+from nshot.strategies.memory import Facts
 from nshot.training import distributed
 from nshot.training.device import fabric
-from nshot.training.loop import smoothed, train_steps, warmed
+from nshot.training.loop import smoothed, train_steps
 from nshot.training.optimizers import RestingSlices, sgd_or_adamw
+from nshot.training.tools import RunTools, StrategyHooks
 
 from .config import TrainConfig, completed, preset, to_dict
-from .load import PARTS, WEIGHTS, bare_supernet, load_run
+from .load import ANSWER, PARTS, WEIGHTS, bare_supernet, load_run
 
 
 def train(
@@ -75,9 +78,8 @@ def train(
     folder = Path(out)
     batches = make_batches(config, data)
     total_steps = config.epochs * batches.steps_per_epoch
-    strategy = strategies[config.strategy](
-        config.space, total_steps=total_steps, seed=config.seed, options=config.options
-    )
+    strategy = make_strategy(config, batches.steps_per_epoch)
+    second = make_second(config, data, batches) if strategy.validates else None
     lightning = fabric(device, config.precision)
     given = initial_weights(config)
     _check_supernet(config, lightning.device)
@@ -92,34 +94,44 @@ def train(
             supernet.use_graphs(cuda_capture)
         optimizer, used = make_optimizer(config, supernet, strategy.clusters)
         images = made(batches, workers, total_steps, lightning.device)
-        plan = warmed(strategy.plan, config.warmup * batches.steps_per_epoch)
+        facts = Facts(len(data.train), data.classes, config.batch_size, config.lr)
+        memory = strategy.memory(supernet, facts)
+        validation = None if second is None else second.to(lightning.device)
+        tools = RunTools(facts, supernet, optimizer, model, smoothed(config.label_smoothing), validation)
+        hooks = StrategyHooks(strategy, memory, tools, config.warmup * batches.steps_per_epoch)
         return Job(
             supernet,
             optimizer,
             lambda start: train_steps(
                 model,
                 optimizer,
-                plan,
+                hooks.plan,
                 images,
                 start=start,
                 total_steps=total_steps,
                 lr=config.lr,
-                backward=distributed.averaged(lightning.backward, supernet.parameters()),
-                criterion=smoothed(config.label_smoothing),
+                backward=distributed.averaged(lightning.backward, [*supernet.parameters(), *memory.parameters()]),
                 used=used,
                 seed=distributed.own_seed(config.seed),
+                hooks=hooks,
             ),
             total_steps,
             config.batch_size,
             lightning.device,
-            rates=lambda step: [config.lr * rate for rate in plan(step).rates],
+            rates=lambda step: [config.lr * rate for rate in hooks.planned(step).rates],
+            memory=memory,
         )
+
+    def finish(job: Job) -> None:
+        if (answer := strategy.answer(job.memory)) is not None:
+            write_json(folder / ANSWER, {"arch": config.space.format(answer), "subnet": list(answer)})
+        save_weights(folder / WEIGHTS, job.module)
 
     facts = decay_facts(strategy)
     every = config.log_every, config.checkpoint_every
     opening = told(facts) if facts else ""
     run = Run(folder, "supernet", to_dict(config), WEIGHTS, *every, completed, facts, opening, data)
-    execute(run, make, lambda job: save_weights(folder / WEIGHTS, job.module), say)
+    execute(run, make, finish, say)
     return folder
 
 
@@ -155,15 +167,27 @@ def told(facts: dict[str, Any]) -> str:
 
 def make_batches(config: TrainConfig, data: Dataset) -> TrainBatches:
     """The training batches of a configuration. Raises UserError as `TrainBatches`."""
-    return TrainBatches(
-        data.train,
-        config.batch_size,
-        config.seed,
-        flip=data.mirrors,
-        augment=config.augment,
-        classes=data.classes,
-        share=(distributed.rank(), distributed.size()),
-    )
+    return TrainBatches(data.train, config.batch_size, config.seed, **_made_as(config, data))
+
+
+def make_second(config: TrainConfig, data: Dataset, first: TrainBatches) -> SecondBatches:
+    """The validation batches of a method that trains on them too. Raises UserError as `TrainBatches`."""
+    seed = int(generator(config.seed, "second").integers(2**31))
+    second = SecondBatches(data.valid, config.batch_size, seed, **_made_as(config, data))
+    second.normalise = first.normalise
+    return second
+
+
+def _made_as(config: TrainConfig, data: Dataset) -> dict[str, Any]:
+    share = (distributed.rank(), distributed.size())
+    return {"flip": data.mirrors, "augment": config.augment, "classes": data.classes, "share": share}
+
+
+def make_strategy(config: TrainConfig, steps_per_epoch: int) -> Strategy:
+    """The configuration's method. Raises UserError for options that the space has no use for."""
+    total_steps = config.epochs * steps_per_epoch
+    known: dict[str, Any] = {"seed": config.seed, "options": config.options, "steps_per_epoch": steps_per_epoch}
+    return strategies[config.strategy](config.space, total_steps=total_steps, **known)
 
 
 def new_supernet(config: TrainConfig) -> Supernet:
@@ -213,10 +237,12 @@ def initial_weights(config: TrainConfig) -> dict[str, Tensor] | None:
 
 
 def _check_supernet(config: TrainConfig, device: torch.device) -> None:
-    """Raises UserError where the space's supernet has not what is asked of it: drop-path, CUDA graphs."""
+    """Raises UserError where the space's supernet has not what is asked of it: drop-path, CUDA graphs, what the method
+    needs."""
     with torch.device("meta"):
         supernet = bare_supernet(config)
     set_drop_path(supernet, config.drop_path)
+    strategies[config.strategy].check(supernet)
     if config.graphs == "on":
         supernet.use_graphs(cuda_capture)
         if device.type != "cuda":

@@ -5,12 +5,14 @@ gradients. Batch norms normalise by a process's own share, as is usual.
 """
 
 import atexit
+import hashlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from nshot.errors import UserError
 from nshot.seeding import generator
@@ -54,6 +56,52 @@ def wait() -> None:
     """Goes on when all processes are here."""
     if size() > 1:
         dist.barrier()
+
+
+def mean(value: Tensor) -> Tensor:
+    """Over the processes; itself where there is one."""
+    if size() == 1:
+        return value
+    total = value.clone()
+    dist.all_reduce(total)
+    return total.div_(size())
+
+
+def gather(value: Tensor) -> Tensor:
+    """The processes' values, of one shape, one after the other along the first dimension."""
+    if size() == 1:
+        return value
+    shares = [torch.empty_like(value, memory_format=torch.contiguous_format) for _ in range(size())]
+    dist.all_gather(shares, value.contiguous())
+    return torch.cat(shares)
+
+
+def check_equal(module: nn.Module, what: str, device: torch.device) -> None:
+    """Raises UserError where a module's parameters and buffers, and its extra state, are not equal in all processes."""
+    if size() == 1 or not module.state_dict():
+        return
+    own = torch.frombuffer(bytearray(digest(module.state_dict())[:8]), dtype=torch.int64).to(device)
+    others = gather(own).tolist()
+    if len(set(others)) > 1:
+        who = next(i for i, other in enumerate(others) if other != others[0])
+        raise UserError(f"{what} differs in process {who} from that in process 0: start again in one process")
+
+
+def digest(state: Any) -> bytes:
+    """SHA-256 of tensors, by name and bit for bit, in nested dictionaries and lists."""
+    found = hashlib.sha256()
+    if isinstance(state, Tensor):
+        found.update(f"{state.dtype}{tuple(state.shape)}".encode())
+        found.update(state.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    elif isinstance(state, Mapping):
+        for key, value in state.items():
+            found.update(repr(key).encode() + digest(value))
+    elif isinstance(state, list | tuple):
+        for value in state:
+            found.update(digest(value))
+    else:
+        found.update(repr(state).encode())
+    return found.digest()
 
 
 def averaged(backward: Callable[[Tensor], None], weights: Iterable[Tensor]) -> Callable[[Tensor], None]:

@@ -13,23 +13,49 @@ from torch import Tensor, nn
 from nshot.dynamic import SeparatedMomentum
 from nshot.nn.drop import draws
 from nshot.seeding import seeded
-from nshot.spaces import Subnet
 from nshot.strategies.base import Plan
+from nshot.strategies.memory import Batch
+
+from .inner import displace
+
+Criterion = Callable[[Any, Tensor], Tensor]
+
+
+class Hooks:
+    """What the loop asks and tells besides the plan. These do what a plan alone needs; a strategy's are
+    `nshot.training.tools.StrategyHooks`, and `Strategy` says what each is for."""
+
+    def __init__(self, model: nn.Module, criterion: Criterion) -> None:
+        self.model = model
+        self.criterion = criterion
+
+    def images(self, step: int) -> Tensor | None:
+        return None
+
+    def before(self, step: int, batch: Batch) -> None:
+        pass
+
+    def objective(self, step: int, plan: Plan, k: int, batch: Batch) -> tuple[Tensor, Any]:
+        return self.criterion(self.model(batch.images, plan.paths[k]), batch.labels), None
+
+    def after(self, step: int, plan: Plan, batch: Batch, outputs: tuple[Any, ...]) -> None:
+        pass
 
 
 def train_steps(
     model: nn.Module,
     optimizer: SeparatedMomentum,
     plan: Callable[[int], Plan],
-    batches: Callable[[int], tuple[Tensor, Tensor]],
+    batches: Callable[..., tuple[Tensor, Tensor]],
     *,
     start: int,
     total_steps: int,
     lr: float,
     backward: Callable[[Tensor], None] = Tensor.backward,
-    criterion: Callable[[Any, Tensor], Tensor] = F.cross_entropy,
-    used: Callable[[tuple[Subnet, ...]], None] = lambda paths: None,
+    criterion: Criterion = F.cross_entropy,
+    used: Callable[[tuple[Any, ...]], None] = lambda paths: None,
     seed: int = 0,
+    hooks: Hooks | None = None,
 ) -> Iterator[tuple[int, Tensor]]:
     """Trains step by step and yields (step, its loss) after each; the loss stays on the device.
 
@@ -38,7 +64,8 @@ def train_steps(
         optimizer: its clusters are those of the plans. It sees no gradient of weights off the path. A parameter group
             with an ``lr_scale`` has that multiple of the step's learning rate.
         plan: what each step trains.
-        batches: the images and labels of each step; labels are classes (B,), or shares of them (B, classes).
+        batches: the images and labels of each step; labels are classes (B,), or shares of them (B, classes). Where
+            hooks choose images, it is given their positions too.
         start: first step, 0 or where a checkpoint was taken.
         total_steps: T.
         lr: base learning rate lr0, which plans scale.
@@ -46,21 +73,34 @@ def train_steps(
         criterion: the loss, from what the model gives and the labels.
         used: told the step's paths before the update, as `RestingSlices.used`.
         seed: what the model draws in a forward pass (drop-path) depends on it and the step alone.
+        hooks: of a strategy with a memory.
     """
     random = draws(model)
+    hooks = hooks or Hooks(model, criterion)
     for step in range(start, total_steps):
+        drawing = partial(seeded, seed, step=step) if random else nullcontext
+        chosen = hooks.images(step)
+        batch = Batch(*batches(step)) if chosen is None else Batch(*batches(step, chosen), chosen[0])
+        with drawing("before"):
+            hooks.before(step, batch)
         todo = plan(step)
-        images, labels = batches(step)
-        losses = []
-        with seeded(seed, "forward", step) if random else nullcontext():
-            for path, weight in zip(todo.paths, todo.weights, strict=True):
-                loss = criterion(model(images, path), labels)
-                backward(loss if weight == 1 else loss * weight)
+        losses, outputs = [], []
+        with drawing("forward"):
+            for k, weight in enumerate(todo.weights):
+                run = partial(hooks.objective, step, todo, k, batch)
+                if todo.inner is None:
+                    loss, output = run()
+                    backward(loss if weight == 1 else loss * weight)
+                else:
+                    loss, output = displace(run, weight, todo.inner, optimizer, backward)
                 losses.append(loss.detach())
+                outputs.append(output)
         for group in optimizer.param_groups:
             group["lr"] = lr * todo.lr * group.get("lr_scale", 1.0)
         used(todo.paths)
         optimizer.step(cluster=todo.cluster)
+        with drawing("after"):
+            hooks.after(step, todo, batch, tuple(outputs))
         optimizer.zero_grad()
         yield step, losses[0] if len(losses) == 1 else torch.stack(losses).mean()
 

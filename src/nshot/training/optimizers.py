@@ -128,6 +128,11 @@ def _prepared(optimizer: AnyOptimizer, weights: list[Tensor], idle: Idle, clip: 
     return optimizer
 
 
+def clipped_by(optimizer: Optimizer) -> float:
+    """What gradients are to be multiplied by after a step to be those that it took: 1 where it clipped them itself."""
+    return getattr(getattr(optimizer, "base", optimizer), "clipped_by", 1.0)
+
+
 class RestingSlices:
     """Has an optimizer leave alone, weights and state, what no path of a step uses of the weights it shares in part.
 
@@ -187,6 +192,8 @@ class FusedSGD(SGD):
         super().__init__(parameters, **options)
         self.idle = idle
         self.clip = clip
+        self.clipped_by = 1.0
+        """What the last step multiplied its gradients by, which stay as they are."""
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -195,7 +202,7 @@ class FusedSGD(SGD):
             with torch.enable_grad():
                 loss = closure()
         grads = {p: _aligned(p.grad, p) for group in self.param_groups for p in group["params"] if p.grad is not None}
-        scale = self._scale(list(grads.values()))
+        scale = self.clipped_by = self._scale(list(grads.values()))
         for group in self.param_groups:
             chosen = [p for p in group["params"] if self.idle == "drift" or p in grads]
             momenta, own = pointers([self._momentum(p) for p in chosen]), pointers([grads.get(p) for p in chosen])

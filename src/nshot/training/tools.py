@@ -1,0 +1,100 @@
+"""A strategy, its memory and what it may ask for, as the loop's hooks."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from nshot.spaces import Mixture, Subnet, Supernet
+from nshot.strategies import Plan, Strategy
+from nshot.strategies.memory import Batch, Facts, Seen
+
+from . import distributed
+from .loop import Criterion, Hooks, warmed
+from .optimizers import clipped_by
+
+
+@dataclasses.dataclass
+class RunTools:
+    """`nshot.strategies.memory.Tools` of a run.
+
+    Args:
+        facts: of the run.
+        supernet: its weights.
+        optimizer: that of the supernet's weights.
+        model: what runs the supernet, a wrapper like Fabric's or itself.
+        criterion: the loss.
+        batches: validation images and labels of a step, for methods that take them.
+    """
+
+    facts: Facts
+    supernet: Supernet
+    optimizer: Optimizer
+    model: nn.Module
+    criterion: Criterion
+    batches: Callable[[int], tuple[Tensor, Tensor]] | None = None
+
+    def output(self, images: Tensor, path: Subnet | Mixture) -> Any:
+        return self.model(images, path)
+
+    def loss(self, output: Any, labels: Tensor) -> Tensor:
+        return self.criterion(output, labels)
+
+    def gradients(self, loss: Tensor, weights: Sequence[Tensor]) -> list[Tensor]:
+        found = torch.autograd.grad(loss, weights, allow_unused=True, materialize_grads=True)
+        return [distributed.mean(grad) for grad in found]
+
+    def second(self, step: int) -> Batch:
+        if self.batches is None:
+            raise RuntimeError("the method takes validation images: it has to say validates = True")
+        return Batch(*self.batches(step))
+
+    def mean(self, value: Tensor) -> Tensor:
+        return distributed.mean(value)
+
+    def gather(self, value: Tensor) -> Tensor:
+        return distributed.gather(value)
+
+
+class StrategyHooks(Hooks):
+    """Has the loop train by a strategy: ``train_steps(..., plan=hooks.plan, hooks=hooks)``.
+
+    Args:
+        strategy: the method.
+        memory: what `Strategy.memory` made, or a checkpoint's.
+        tools: what the method may ask for.
+        warmup: steps over which the learning rate rises, as `warmed` has it.
+    """
+
+    def __init__(self, strategy: Strategy, memory: nn.Module, tools: RunTools, warmup: int = 0) -> None:
+        super().__init__(tools.model, tools.criterion)
+        self.strategy, self.memory, self.tools = strategy, memory, tools
+        self._warm = warmed(lambda step: strategy.plan(step, memory), warmup)
+        self._last: tuple[int, Plan | None] = (-1, None)
+
+    def plan(self, step: int) -> Plan:
+        plan = self._warm(step)
+        self._last = (step, plan)
+        return plan
+
+    def planned(self, step: int) -> Plan:
+        """What the step that was planned last was: the memory may have changed since."""
+        last, plan = self._last
+        return plan if step == last and plan is not None else self._warm(step)
+
+    def images(self, step: int) -> Tensor | None:
+        return self.strategy.images(step, self.memory)
+
+    def before(self, step: int, batch: Batch) -> None:
+        self.strategy.before(step, batch, self.memory, self.tools)
+
+    def objective(self, step: int, plan: Plan, k: int, batch: Batch) -> tuple[Tensor, Any]:
+        loss, output = self.strategy.objective(step, plan, k, batch, self.memory, self.tools)
+        return loss, output.detach() if isinstance(output, Tensor) else output
+
+    def after(self, step: int, plan: Plan, batch: Batch, outputs: tuple[Any, ...]) -> None:
+        seen = Seen(batch, outputs, clipped_by(self.tools.optimizer))
+        self.strategy.after(step, plan, seen, self.memory, self.tools)

@@ -127,6 +127,10 @@ class Cell(nn.Module):
             values.append(self._edge(a, node, op_a, values[a]) + self._edge(b, node, op_b, values[b]))
         return torch.cat(values[2:], dim=1)
 
+    def weights(self, source: int, node: int, op: int) -> list[nn.Parameter]:
+        """Those of an operation of an edge."""
+        return list(cast(nn.ModuleDict, self.edges[f"{source}-{node}"])[OPS[op]].parameters())
+
     def _edge(self, source: int, node: int, op: int, value: Tensor) -> Tensor:
         operation = cast(nn.ModuleDict, self.edges[f"{source}-{node}"])[OPS[op]]
         # An identity is never dropped, as in the original: it is the path that is always there.

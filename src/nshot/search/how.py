@@ -16,7 +16,7 @@ from nshot.spaces import Subnet
 
 from .pareto import OBJECTIVES, Objective, check_objectives
 
-Method = Literal["random", "exhaustive", "evolution", "nsga2"]
+Method = Literal["random", "exhaustive", "evolution", "nsga2", "own"]
 
 
 def _split(texts: list[str]) -> tuple[str, ...]:
@@ -48,7 +48,8 @@ class How:
     """How subnets are proposed."""
 
     method: Method = "random"
-    """random; exhaustive, every subnet of a small space; evolution, the paper's; nsga2, with several objectives."""
+    """random; exhaustive, every subnet of a small space; evolution, the paper's; nsga2, with several objectives; own,
+    the answer of the run's training method, or what its own search finds by the run's seed."""
     sample: int = 1000
     """Of random: how many subnets, all within the limits."""
     population: int = 50
@@ -62,7 +63,7 @@ class How:
     def record(self) -> dict[str, Any]:
         """What of it counts for its method, JSON-able."""
         own = {name: getattr(self, name) for name, methods in OWN.items() if self.method in methods}
-        seed = {} if self.method == "exhaustive" else {"seed": self.seed}
+        seed = {} if self.method in ("exhaustive", "own") else {"seed": self.seed}
         return {"method": self.method, **seed, **own}
 
     def __post_init__(self) -> None:

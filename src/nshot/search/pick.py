@@ -26,6 +26,7 @@ from .evolution import Evolution, evolve
 from .how import How, check_same, list_record
 from .latency import Latency, latency_of
 from .limits import Limits
+from .own import own_subnet
 from .pareto import Objective, front, nsga2, objective_values
 from .propose import all_subnets, random_subnets, within
 
@@ -99,6 +100,9 @@ def search_run(
         if subnets is not None:
             listed = within(space, list(dict.fromkeys(map(supernet.canonical, named))), limits, f" of {subnets}")
         archive = Archive(evaluate, supernet.canonical, run / f".search-{identity}.jsonl")
+        if subnets is None and how.method == "own":
+            own = supernet.canonical(own_subnet(run, config, evaluate))
+            listed = within(space, [own], limits, f" (the one answer of {config.strategy})")
         candidates = listed or _proposed(space, archive, limits, how, by, say)
         figures = archive(candidates)
         return pick(

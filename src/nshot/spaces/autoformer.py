@@ -39,7 +39,7 @@ class AutoFormer(Space):
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "paper": {
             "sizes": {"resolution": 224, "num_classes": 1000},
-            "epochs": {"spos": 500, "fairnas": 100, "fsnas": 100},
+            "epochs": {"spos": 500, "fairnas": 100, "fsnas": 100, "random": 500, "nsas": 500, "sumnas": 100},
             "config": {
                 "dataset": "imagenet",
                 "batch_size": 512,
@@ -54,12 +54,12 @@ class AutoFormer(Space):
         },
         "proxy": {
             "sizes": {"patch": 4, "resolution": 16, "widths": (48, 54, 60), "depths": (3, 4, 5), "head_dim": 16},
-            "epochs": {"spos": 15, "fairnas": 4, "fsnas": 4},
+            "epochs": {"spos": 15, "fairnas": 4, "fsnas": 4, "random": 15, "nsas": 2, "sumnas": 2},
             "config": SMALL,
         },
         "smoke": {
             "sizes": {"patch": 4, "resolution": 8, "widths": (16, 20, 24), "depths": (2, 3), "head_dim": 8},
-            "epochs": {"spos": 2, "fairnas": 1, "fsnas": 1},
+            "epochs": {"spos": 2, "fairnas": 1, "fsnas": 1, "random": 2, "nsas": 1, "sumnas": 1},
             "config": {**SMALL, "dataset": "digits", "log_every": 5},
         },
     }

@@ -71,17 +71,17 @@ class DARTS(Space):
     # Section B.2, after Li and Talwalkar (UAI 2019): 50 epochs, batch 64, the search split.
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "paper": {
-            "epochs": {"spos": 50, "fairnas": 50, "fsnas": 50},
+            "epochs": {"spos": 50, "fairnas": 50, "fsnas": 50, "random": 50, "nsas": 50, "sumnas": 50, "pada": 50},
             "config": {"batch_size": 64, "lr": 0.025, "weight_decay": 3e-4},
         },
         "proxy": {
             "sizes": {"channels": 8, "cells": 5, "resolution": 16},
-            "epochs": {"spos": 15, "fairnas": 2, "fsnas": 2},
+            "epochs": {"spos": 15, "fairnas": 2, "fsnas": 2, "random": 15, "nsas": 2, "sumnas": 2, "pada": 15},
             "config": {"batch_size": 64, "weight_decay": 3e-4},
         },
         "smoke": {
             "sizes": {"channels": 4, "cells": 3, "resolution": 8},
-            "epochs": {"spos": 1, "fairnas": 1, "fsnas": 1},
+            "epochs": {"spos": 1, "fairnas": 1, "fsnas": 1, "random": 1, "nsas": 1, "sumnas": 1, "pada": 1},
             "config": {"dataset": "digits", "batch_size": 64, "log_every": 5},
         },
     }
@@ -275,6 +275,14 @@ class DARTSSupernet(Backbone, Supernet):
 
     def forward(self, x: Tensor, subnet: Subnet) -> Tensor:
         return self.run(x, tuple(subnet))
+
+    def own_weights(self, subnet: Subnet) -> list[list[nn.Parameter]]:
+        found: list[list[nn.Parameter]] = [[] for _ in subnet]
+        for kind, cell in zip(self.kinds, self.cells, strict=True):
+            for node, kept in enumerate(choices(subnet, kind)):
+                for place, (source, op) in enumerate(kept, start=LAYOUT[kind][node][1]):
+                    found[place] += cast(Cell, cell).weights(source, node, op)
+        return found
 
     def extract(self, subnet: Subnet) -> "DARTSNetwork":
         return self.hand_weights(DARTSNetwork(self.space, subnet, norm=batch_norm_of_batch, pools=True))

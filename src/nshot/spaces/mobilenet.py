@@ -54,7 +54,7 @@ class MobileNet(Space):
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "paper": {
             "sizes": {"num_classes": 1000},
-            "epochs": {"spos": 150, "fairnas": 75, "fsnas": 100},
+            "epochs": {"spos": 150, "fairnas": 75, "fsnas": 100, "random": 150, "nsas": 150, "sumnas": 75, "pada": 150},
             "config": {"dataset": "imagenet", "batch_size": 512, "lr": 0.045, "weight_decay": 4e-5},
             "augment": {"crop": "resized"},
         },
@@ -66,13 +66,13 @@ class MobileNet(Space):
                 "width": 0.25,
                 "num_classes": 10,
             },
-            "epochs": {"spos": 30, "fairnas": 4, "fsnas": 5},
+            "epochs": {"spos": 30, "fairnas": 4, "fsnas": 5, "random": 30, "nsas": 3, "sumnas": 3, "pada": 30},
             # SGD does not train that many blocks in this few steps (docs/results.md).
             "config": {"batch_size": 64, "optimizer": "adamw", "lr": 3e-3, "weight_decay": 4e-5},
         },
         "smoke": {
             "sizes": {"resolution": 32, "width": 0.25, "num_classes": 10},
-            "epochs": {"spos": 1, "fairnas": 1, "fsnas": 1},
+            "epochs": {"spos": 1, "fairnas": 1, "fsnas": 1, "random": 1, "nsas": 1, "sumnas": 1, "pada": 1},
             "config": {"dataset": "digits", "batch_size": 64, "lr": 0.045, "log_every": 5},
         },
     }
@@ -247,6 +247,10 @@ class MobileNetSupernet(Backbone, Supernet):
 
     def forward(self, x: Tensor, subnet: Subnet) -> Tensor:
         return self.run(x, tuple(subnet))
+
+    def own_weights(self, subnet: Subnet) -> list[list[nn.Parameter]]:
+        blocks = zip(self.layers, subnet, strict=True)
+        return [[] if o == SKIP else list(cast(nn.ModuleDict, layer)[OPTIONS[o]].parameters()) for layer, o in blocks]
 
     def extract(self, subnet: Subnet) -> "MobileNetNetwork":
         return self.hand_weights(MobileNetNetwork(self.space, subnet, norm=NORMS[self.space.norm]))

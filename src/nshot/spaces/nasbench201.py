@@ -7,7 +7,7 @@ from functools import cached_property, partial
 from itertools import pairwise
 from typing import Any, ClassVar, cast
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from nshot.errors import UserError
 from nshot.nn import fused
@@ -40,25 +40,28 @@ class NASBench201(Space):
     """15,625 subnets: an operation for each of the edges 1<-0, 2<-0, 2<-1, 3<-0, 3<-1, 3<-2 of one cell."""
 
     name: ClassVar[str] = "nasbench201"
-    # Section A of the supplement. At proxy scale all methods train equally many paths: a FairNAS step has five, FSNAS
-    # has five supernets.
+    # Section A of the supplement. At the small scales all methods train about equally many paths, at the same batch
+    # size: a FairNAS step has five, FSNAS has five supernets, an NSAS step has nine, a SUMNAS step five by two.
     presets: ClassVar[dict[str, dict[str, Any]]] = {
-        "paper": {"epochs": {"spos": 250, "fairnas": 200, "fsnas": 300}},
+        "paper": {
+            "epochs": {"spos": 250, "fairnas": 200, "fsnas": 300},
+            "methods": {"sumnas": {"batch_size": 256}, "pada": {"batch_size": 256}},
+        },
         "deep": {  # the paper's depth, in an hour of one core
             "sizes": {"channels": 16, "cells": 5, "resolution": 16},
-            "epochs": {"spos": 115, "fairnas": 23, "fsnas": 23},
+            "epochs": {"spos": 115, "fairnas": 23, "fsnas": 23, "random": 115, "nsas": 13, "sumnas": 12, "pada": 115},
         },
         "long": {  # the paper's number of steps
             "sizes": {"channels": 16, "cells": 1, "resolution": 16},
-            "epochs": {"spos": 250, "fairnas": 50, "fsnas": 50},
+            "epochs": {"spos": 250, "fairnas": 50, "fsnas": 50, "random": 250, "nsas": 28, "sumnas": 25, "pada": 250},
         },
         "proxy": {
             "sizes": {"channels": 16, "cells": 1, "resolution": 16},
-            "epochs": {"spos": 40, "fairnas": 8, "fsnas": 8},
+            "epochs": {"spos": 40, "fairnas": 8, "fsnas": 8, "random": 40, "nsas": 4, "sumnas": 4, "pada": 40},
         },
         "smoke": {
             "sizes": {"channels": 4, "cells": 1, "resolution": 8},
-            "epochs": {"spos": 10, "fairnas": 2, "fsnas": 2},
+            "epochs": {"spos": 10, "fairnas": 2, "fsnas": 2, "random": 10, "nsas": 1, "sumnas": 1, "pada": 10},
             "config": {"dataset": "digits", "batch_size": 32, "log_every": 20, "checkpoint_every": 100},
         },
     }
@@ -250,6 +253,10 @@ class NASBench201Supernet(Backbone, Supernet):
                 yield self.classifier(fused.pooled(partial(self.fused_rest, x=stem, live=live, memo=memo)))
             else:
                 yield self.plain(stem, live, memo)
+
+    def own_weights(self, subnet: Subnet) -> list[list[nn.Parameter]]:
+        cells = [cast(Cell, cell) for stage in self.stages for cell in cast(Iterable[Cell], stage)]
+        return [[weight for cell in cells for weight in cell.weights(e, op)] for e, op in enumerate(subnet)]
 
     def drop_bias(self) -> None:
         self.classifier.bias = None  # type: ignore[assignment]

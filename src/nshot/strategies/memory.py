@@ -84,11 +84,13 @@ class Tools(Protocol):
 class Judge(Protocol):
     """Who scores subnets for a method's own choice (`Strategy.choose`)."""
 
-    images: int
-    """Validation images."""
+    @property
+    def images(self) -> int:
+        """Validation images."""
+        ...
 
-    def __call__(self, subnet: Subnet, positions: Sequence[int] | None = None) -> float:
-        """Accuracy in percent on these validation images, without augmentation; None: on all."""
+    def accuracy(self, subnet: Subnet, positions: Sequence[int] | None = None) -> float:
+        """In percent, on these validation images as one batch, without augmentation; None: on all."""
         ...
 
 

@@ -151,13 +151,14 @@ def preset(name: str, strategy: str = "spos", space_name: str = "nasbench201") -
     """
     if name not in PRESETS:
         raise UserError(f"unknown preset {name!r}: choose one of {', '.join(PRESETS)}")
-    method, own = strategies[strategy], spaces[space_name].presets
-    if name != "paper" and name not in own:
-        raise UserError(f"space {space_name} has no preset {name!r}: choose of {', '.join(own) or 'paper'}")
-    given = own.get(name, {})
+    method, known = strategies[strategy], spaces[space_name].presets
+    if name != "paper" and name not in known:
+        raise UserError(f"space {space_name} has no preset {name!r}: choose of {', '.join(known) or 'paper'}")
+    given = known.get(name, {})
     base = TrainConfig(
         strategy=strategy, space=space(space_name, **given.get("sizes", {})), options=method.options_type()
     )
     epochs = given.get("epochs", {}).get(strategy, base.epochs)
     augment = Augment(**given.get("augment", {}))
-    return dataclasses.replace(base, **{"epochs": epochs, "augment": augment, **given.get("config", {})})
+    own = {**method.recipe, **given.get("methods", {}).get(strategy, {})}
+    return dataclasses.replace(base, **{"epochs": epochs, "augment": augment, **given.get("config", {}), **own})

@@ -102,8 +102,8 @@ def evaluator(
     device: str = "auto",
     data: Dataset | None = None,
     say: Say = print,
-) -> tuple[Callable[[list[Subnet]], np.ndarray], dict[str, int], str]:
-    """What evaluates subnets with a run's supernet: accuracy in percent and loss (S, 2).
+) -> tuple["Evaluator", dict[str, int], str]:
+    """What evaluates subnets with a run's supernet.
 
     Returns:
         It, what determines its figures besides supernet and subnet (``images`` among that), and a name that says with
@@ -114,12 +114,7 @@ def evaluator(
     """
     given = _heldout(folder, config, supernet, root, images, calibration, device, data, 0, say)
     identity = hashlib.sha256(_weights(folder) + json.dumps(given.described).encode()).hexdigest()[:16]
-
-    def evaluate_(subnets: list[Subnet]) -> np.ndarray:
-        scores = evaluate(supernet, subnets, given.batches, calibration=given.calibration)
-        return np.stack([scores.accuracy, scores.mean_loss], axis=1)
-
-    return evaluate_, given.described, identity
+    return Evaluator(supernet, given), given.described, identity
 
 
 def _weights(folder: Path) -> bytes:
@@ -135,12 +130,35 @@ class _Heldout:
     batches: Sequence[tuple[Tensor, Tensor]]
     calibration: list[Tensor]
     mixture: int
+    some: Callable[[Sequence[int]], Sequence[tuple[Tensor, Tensor]]]
+    """Some of the images, by their positions, as one batch."""
 
     @property
     def described(self) -> dict[str, int]:
         """What of it determines the scores of a run."""
         own = {"images": self.images, "batch": BATCH, "mixture": self.mixture, "calibration": len(self.calibration)}
         return {"version": VERSION, **own}
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """Evaluates subnets on held-out images: of a list accuracy in percent and loss (S, 2)."""
+
+    supernet: Supernet
+    given: _Heldout
+
+    def __call__(self, subnets: list[Subnet]) -> np.ndarray:
+        scores = evaluate(self.supernet, subnets, self.given.batches, calibration=self.given.calibration)
+        return np.stack([scores.accuracy, scores.mean_loss], axis=1)
+
+    @property
+    def images(self) -> int:
+        return self.given.images
+
+    def accuracy(self, subnet: Subnet, positions: Sequence[int] | None = None) -> float:
+        """As `nshot.strategies.memory.Judge` has it."""
+        batches = self.given.batches if positions is None else self.given.some(positions)
+        return float(evaluate(self.supernet, [subnet], batches, calibration=self.given.calibration).accuracy[0])
 
 
 def _heldout(
@@ -172,7 +190,11 @@ def _heldout(
     batches = heldout_batches(valid, min(BATCH, len(valid)), normalise, lightning.device)
     drawn = heldout_batches(train, min(BATCH, len(train)), normalise, lightning.device) if train else []
     data.tell_left_out(folder, say, last=True)
-    return _Heldout(images_in(batches), batches, [pixels for pixels, _ in drawn], seed)
+
+    def some(positions: Sequence[int]) -> Sequence[tuple[Tensor, Tensor]]:
+        return heldout_batches(valid.subset(np.array(positions)), len(positions), normalise, lightning.device)
+
+    return _Heldout(images_in(batches), batches, [pixels for pixels, _ in drawn], seed, some)
 
 
 def _calibration_images(supernet: Supernet, train: Pictures, batches: int | None, seed: int) -> Pictures | None:

@@ -43,7 +43,7 @@ def torchrun(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*launcher, *words], env=environment, capture_output=True, text=True)
 
 
-@pytest.mark.parametrize("name", ["nsas", "pada", "sumnas"])
+@pytest.mark.parametrize("name", ["nsas", "pada"])
 def test_two_processes_have_equal_memories(name: str, tmp_path: Path) -> None:
     """20 steps, compared every five, an epoch's end in the midst."""
     flags = ("--preset", "smoke", "--epochs", "2", "--batch-size", "58", "--checkpoint-every", "5")
@@ -52,4 +52,4 @@ def test_two_processes_have_equal_memories(name: str, tmp_path: Path) -> None:
     assert done.stdout.count("trained:") == 1
     state = checkpoint.load_newest(tmp_path / "run")[1]
     assert state is not None
-    assert ("memory" in state) == (name != "sumnas")
+    assert "memory" in state

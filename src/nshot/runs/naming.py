@@ -9,7 +9,7 @@ from nshot.files import check_length, shown
 
 Kind = Literal["ranking", "search"]
 MARKS: dict[str, Kind] = {"metrics": "ranking", "best": "search"}  # an entry that the JSON of that kind alone has
-TAKEN = ("config", "data", "latency", "left-out", "log", "report", "result", "supernet", "verdict")
+TAKEN = ("answer", "config", "data", "latency", "left-out", "log", "report", "result", "supernet", "verdict")
 
 
 def kind_of(path: Path) -> Kind | None:

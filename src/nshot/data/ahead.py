@@ -35,8 +35,8 @@ class _Steps(Dataset[Made]):
 
     def __getitem__(self, i: int) -> Made:
         try:
-            rows = None if self.positions is None else self.positions[i : i + 1]
-            return self.batches(self.first + i, rows), self.batches.left_out.reasons
+            rows = () if self.positions is None else (self.positions[i : i + 1],)
+            return self.batches(self.first + i, *rows), self.batches.left_out.reasons
         except UserError as error:
             return error, self.batches.left_out.reasons
 

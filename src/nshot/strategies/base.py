@@ -229,7 +229,8 @@ class Strategy(ABC):
     @cached_property
     def mean_decay(self) -> float:
         """The mean of γ(α) (eq. 4) over the paths that are drawn: what CaLR's rate has in common with one that decays
-        alike for all. Exact where the space can be enumerated, else of 20,000 paths, the same for every seed."""
+        alike for all; where draws depend on a memory, over plain ones. Exact where the space can be enumerated, else of
+        20,000 paths, the same for every seed."""
         if self.space.size > ENUMERABLE:
             rng = generator(0, "mean decay")
             return float(np.mean([self._decay_ratio(self.draw(rng)) for _ in range(MEAN_DRAWS)]))

@@ -29,6 +29,7 @@ COMMANDS = [
     "train",
     "rank",
     "compare",
+    "score",
     "search",
     "latency",
     "retrain",

@@ -76,6 +76,7 @@ def test_version() -> None:
         (["quickstart"], ["--out", "--seed"]),
         (["train"], ["--out", "--device", "--download", "--epochs", "--lr", "--schedule", "--gamma", "--ms", "--idle"]),
         (["rank"], ["--benchmark", "--subnets", "--sample", "--column", "--images", "--device"]),
+        (["score"], ["--benchmark", "--subnets", "--sample", "--run", "--ranking", "--out", "--seed"]),
         (["search"], ["--max-params", "--min-params", "--max-flops", "--by", "--sample", "--subnets"]),
         (["retrain"], ["--out", "--epochs", "--label-smoothing", "--device"]),
         (["benchmark", "build"], ["--out", "--subnets", "--seeds", "--jobs", "--epochs"]),

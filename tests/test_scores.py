@@ -181,7 +181,7 @@ def test_zen_by_hooks(subnet) -> None:
 
 def test_zen_needs_batch_norms() -> None:
     transformer = space("autoformer", **SMALL["autoformer"])
-    with pytest.raises(UserError, match="score zen needs batch norms.*AutoFormerNetwork has not both, leave zen out"):
+    with pytest.raises(UserError, match=r"score zen needs batch norms.*AutoFormerNetwork has not both, leave zen out"):
         score("zen", transformer, next(transformer.subnets()), batches())
 
 

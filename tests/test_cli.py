@@ -30,6 +30,7 @@ COMMANDS = [
     "rank",
     "compare",
     "score",
+    "analyse",
     "search",
     "latency",
     "retrain",

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from nshot.errors import UserError
 from nshot.flags import Columns, Where, parse, take, take_space
 
 # Nothing that imports torch may be imported here: `nshot --help` must answer at once.
@@ -74,3 +75,49 @@ def score(args: list[str]) -> None:
     picture = score_scatter(command.out / f"{command.name}.png", found)
     print_scores(found, "no training" if run is None else f"no training, and {Path(run).name}")
     print(f"written: {command.out / command.name}.parquet, .json and {picture.name}")
+
+
+def analyse(args: list[str]) -> None:
+    """what a trained supernet's layers are given: nshot analyse shift RUN [RUN ...] [options]"""
+    verb = args.pop(0) if args else "--help"
+    if verb in ("-h", "--help"):
+        print("usage: nshot analyse shift RUN [RUN ...] [options]")
+    elif verb == "shift":
+        _shift(args)
+    else:
+        raise UserError(f"unknown analysis {verb!r}: nshot analyse shift RUN")
+
+
+def _shift(args: list[str]) -> None:
+    from nshot.report.shift_plot import plot_shift, print_shift
+    from nshot.supernets.shift import shift_runs
+
+    runs = [Path(run) for run in leading(args)]
+
+    @dataclass(frozen=True)
+    class Shift(Where):
+        paths: int = 400
+        """Random paths, of which each makes pairs with those beside it."""
+        images: int = 64
+        """Validation images, in one batch."""
+        seed: int = 0
+        """Of the paths, the same for all runs."""
+        name: str = "shift"
+        """Names the files written to the run folders."""
+
+    what = "How far each layer's inputs move for one image when the layers before it change: several runs in a picture."
+    command = parse(Shift, args, "analyse shift RUNS...", what)
+    found = shift_runs(
+        runs,
+        paths=command.paths,
+        images=command.images,
+        seed=command.seed,
+        name=command.name,
+        root=command.data_root,
+        device=command.device,
+    )
+    short = {run.name for run in runs}
+    titled = {run.name if len(short) == len(runs) else str(run): layers for run, layers in found.items()}
+    picture = plot_shift(runs[0] / f"{command.name}.png", titled)
+    print_shift(titled)
+    print(f"written: {command.name}.json in each run, {picture}")

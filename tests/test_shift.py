@@ -15,7 +15,7 @@ from nshot import space
 from nshot.nn.cells import live_edges
 from nshot.ranking.shift import GROUP, distance, feature_shift
 from nshot.report.shift_plot import thirds
-from nshot.spaces import list_spaces
+from nshot.spaces import FewShot, list_spaces
 from nshot.supernets.shift import shift_paths
 
 SPACE = space("nasbench201", **SMALL["nasbench201"])
@@ -152,6 +152,22 @@ def test_every_space(name) -> None:
     assert supernet.fast  # as it was
     assert not any(module._forward_pre_hooks for module in supernet.modules())
     assert all(torch.equal(before[key], value) for key, value in supernet.state_dict().items())
+
+
+def test_several_supernets_are_compared_each_with_itself() -> None:
+    """A layer is run by the paths of its part alone; parts have no layer in common."""
+    torch.manual_seed(0)
+    halves = [SPACE.restrict("1<-0", *ops) for ops in (["nor_conv_3x3", "none"], ["skip_connect"])]
+    parts = [half.supernet() for half in halves]
+    first, second = ([half.sample(np.random.default_rng(i)) for i in range(4)] for half in halves)
+    found = feature_shift(FewShot(SPACE, parts), [*first, *second], IMAGES)
+    for i, paths in enumerate((first, second)):
+        own = feature_shift(parts[i], paths, IMAGES)
+        assert {f"parts.{i}.{name}": layer.shift for name, layer in own.items()} == {
+            name: layer.shift for name, layer in found.items() if name.startswith(f"parts.{i}")
+        }
+        assert len(own) > 8
+        assert parts[i].fast
 
 
 # the command

@@ -81,12 +81,16 @@ def _watched(supernet: Supernet, found: dict[str, Tensor]) -> Iterator[None]:
     def watch(name: str, layer: nn.Module) -> torch.utils.hooks.RemovableHandle:
         return layer.register_forward_pre_hook(lambda _, given: found.__setitem__(name, given[0]))
 
-    fast = supernet.fast
-    supernet.fast = False
+    fast = [
+        (each, each.fast) for each in supernet.modules() if isinstance(each, Supernet)
+    ]  # a few-shot one's parts too
+    for each, _ in fast:
+        each.fast = False
     handles = [watch(n, m) for n, m in supernet.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     try:
         yield
     finally:
-        supernet.fast = fast
+        for each, before in fast:
+            each.fast = before
         for handle in handles:
             handle.remove()

@@ -13,7 +13,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from helpers import SMALL
 from nshot import UserError, space
 from nshot.nn.cells import Reduction
+from nshot.nn.elastic import ElasticBlock
+from nshot.nn.inverted import InvertedResidual
 from nshot.scores import COSTS, list_scores, score, scores
+from nshot.scores.base import without_residuals
 from nshot.spaces import list_spaces
 
 SPACE = space("nasbench201", **SMALL["nasbench201"])
@@ -237,6 +240,55 @@ def test_a_score_follows_from_its_seed_alone(name) -> None:
     score(name, SPACE, SUBNETS[0], data, seed=4)
     assert score(name, SPACE, SUBNETS[1], data, seed=4) == first
     assert score(name, SPACE, SUBNETS[1], data, seed=5) != first
+
+
+@pytest.mark.parametrize("name", ["nasbench201", "mobilenet", "darts"])
+def test_features_are_what_the_classifier_has_pooled(name) -> None:
+    here = space(name, **SMALL[name])
+    network = here.network(here.sample(np.random.default_rng(2))).eval()
+    x = torch.randn(2, 3, here.resolution, here.resolution)
+    features = network.features(x)
+    assert features.dim() == 4
+    assert torch.allclose(network.classifier(features.mean((2, 3))), network(x), atol=1e-5)
+
+
+def _reduction() -> tuple[nn.Module, list[nn.Module], tuple]:
+    block = Reduction(3, 4, nn.BatchNorm2d)
+    return block, [block.conv_b.conv], (torch.randn(2, 3, 8, 8),)
+
+
+def _inverted() -> tuple[nn.Module, list[nn.Module], tuple]:
+    block = InvertedResidual(4, 4, 3, 6, 1, nn.BatchNorm2d)
+    return block, [block.project.conv], (torch.randn(2, 4, 8, 8),)
+
+
+def _transformer() -> tuple[nn.Module, list[nn.Module], tuple]:
+    block = ElasticBlock(8, 2, 4, 16, 2, relative=False)
+    return block, [block.attention.project, block.contract], (torch.randn(2, 5, 8), 2, 16)
+
+
+@pytest.mark.parametrize("make", [_reduction, _inverted, _transformer])
+def test_without_its_residual_links_a_block_gives_what_its_layers_give(make) -> None:
+    """With the last layers' weights 0 only the link carries anything."""
+    block, last, given = make()
+    for layer in last:
+        for parameter in layer.parameters():
+            nn.init.zeros_(parameter)
+    assert block(*given).abs().max() > 0
+    assert without_residuals(block) is block
+    assert block(*given).abs().max() == 0
+
+
+def test_a_score_of_ones_own() -> None:
+    @scores.register("mine")
+    def mine(network: nn.Module, batches: list, generator: torch.Generator) -> float:
+        return float(len(layers_of(network)))
+
+    try:
+        assert score("mine", SPACE, (3, 3, 3, 3, 3, 3), batches()) == 1 + 3 * 6 + 2 * 3 + 1
+        assert "mine" in list_scores()
+    finally:
+        del scores._items["mine"]
 
 
 def test_names() -> None:

@@ -63,6 +63,7 @@ def measured(runs: Path) -> dict[str, Any]:
         rows = {
             row: {
                 **{key: [one.table[row][key] for one in each] for key in KEYS},
+                "mean tau": over_seeds([one.table[row]["tau"] for one in each]).mean,
                 "seconds": [one.seconds.get(row) for one in each],
             }
             for row in each[0].table

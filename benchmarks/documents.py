@@ -13,8 +13,10 @@ from typing import Any
 
 import auto
 import latency
+import shift
 import small
 import spaces
+import zero_cost
 from nshot.studies.summary import markdown
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -33,6 +35,8 @@ TABLES: dict[str, Callable[[Any], str]] = {
     "spaces": spaces.markdown,
     "latency": latency.markdown,
     "small": small.markdown,
+    "zero-cost": zero_cost.markdown,
+    "shift": shift.markdown,
 }
 
 

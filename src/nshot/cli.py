@@ -26,6 +26,7 @@ from nshot.commands import (
 from nshot.errors import UserError
 from nshot.files import too_long, typed
 from nshot.flags import Columns, Download, Scored, Where, Workers, parse, positional, take, take_space
+from nshot.measures import analyse, score
 
 # Nothing that imports torch may be imported here: `nshot --help` must answer at once.
 
@@ -226,6 +227,8 @@ COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
     "train": train,
     "rank": rank,
     "compare": compare,
+    "score": score,
+    "analyse": analyse,
     "search": search,
     "latency": latency,
     "retrain": retrain,

@@ -1,7 +1,7 @@
 """Ranks a run's subnets against a benchmark: how truly does the supernet order them?"""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,10 @@ from nshot.errors import UserError
 from nshot.files import write_json, write_parquet
 from nshot.ranking.evaluate import Scores
 from nshot.ranking.intervals import at_infinity
-from nshot.ranking.metrics import kendall_tau, spearman, top_tau
+from nshot.ranking.metrics import kendall_tau, quality, spearman, top_tau
 from nshot.runs.lock import held
 from nshot.runs.naming import check_name
+from nshot.scores import COSTS
 from nshot.seeding import generator
 from nshot.spaces import Space, Subnet
 from nshot.spaces.lists import subnets_from_file
@@ -23,7 +24,7 @@ from nshot.supernets.score import score_run
 from nshot.training.distributed import alone
 
 from .ceiling import Ceiling, ceiling
-from .table import read_benchmark
+from .table import Benchmark, read_benchmark
 
 SAMPLE = 1000  # random subnets that are ranked where nothing else is said
 
@@ -34,8 +35,9 @@ class Ranking:
 
     ``table`` has a row for each score (accuracy, the paper's; loss, negated) with ``tau``, as the protocol has it;
     ``tau_inf``, what it would be on infinitely many images, with its 95 % interval ``low`` to ``high`` (``tau`` may
-    lie outside: noise lowers it); ``spearman`` and ``top_tau`` (the best 10 %). ``ceiling`` is what the noise of the
-    true accuracies leaves to reach, where it is known.
+    lie outside: noise lowers it); ``spearman`` and ``top_tau`` (the best 10 %). ``baselines`` has the last two and
+    ``tau`` of what costs nothing to know: the stand-alone networks' params and flops. ``ceiling`` is what the noise of
+    the true accuracies leaves to reach, where it is known.
     """
 
     subnets: list[Subnet]
@@ -46,6 +48,7 @@ class Ranking:
     images: int
     table: dict[str, dict[str, float]]
     ceiling: Ceiling | None = None
+    baselines: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 def compare(
@@ -71,7 +74,8 @@ def compare(
         }
     params = np.array([space.params(subnet) for subnet in subnets])
     images = scores.correct.shape[1]
-    return Ranking(list(subnets), scores.accuracy, scores.mean_loss, truth, params, images, table, ceiling)
+    costs = {name: quality([cost(space, subnet) for subnet in subnets], truth) for name, cost in COSTS.items()}
+    return Ranking(list(subnets), scores.accuracy, scores.mean_loss, truth, params, images, table, ceiling, costs)
 
 
 def write_ranking(folder: Path, name: str, space: Space, ranking: Ranking, described: dict[str, Any]) -> None:
@@ -90,8 +94,34 @@ def write_ranking(folder: Path, name: str, space: Space, ranking: Ranking, descr
     )
     write_parquet(folder / f"{name}.parquet", table)
     summary = {**described, "subnets": len(ranking.subnets), "images": ranking.images, "metrics": ranking.table}
+    summary["baselines"] = ranking.baselines
     summary["ceiling"] = None if ranking.ceiling is None else asdict(ranking.ceiling)
     write_json(folder / f"{name}.json", summary)
+
+
+def chosen_subnets(
+    space: Space, table: Benchmark, subnets: Path | None, sample: int | None, root: str | Path | None
+) -> list[Subnet]:
+    """Those of a list, or ``sample`` random ones of a benchmark (None: 1,000; 0: all), in its order.
+
+    Raises:
+        UserError: for a list or number that cannot be used.
+    """
+    if subnets is not None and sample is not None:
+        raise UserError(f"sample {sample} has no effect with --subnets: the list is ranked whole")
+    sample = SAMPLE if sample is None else sample
+    if sample < 0:
+        raise UserError(f"sample {sample}: must be at least 1, or 0 for all")
+    if subnets is not None:
+        chosen = subnets_from_file(subnets, space, data_root(root), table.numbered)
+    else:
+        chosen = table.subnets
+        if 0 < sample < len(chosen):
+            rows = generator(0, "ranking sample").permutation(len(chosen))[:sample]
+            chosen = [table.subnets[row] for row in sorted(rows)]
+    if len(chosen) < 2:
+        raise UserError(f"a ranking needs at least 2 subnets, not {len(chosen)}")
+    return chosen
 
 
 def rank_run(
@@ -132,26 +162,13 @@ def rank_run(
     """
     alone("a ranking")
     config, supernet = load_run(run)
-    if subnets is not None and sample is not None:
-        raise UserError(f"sample {sample} has no effect with --subnets: the list is ranked whole")
-    sample = SAMPLE if sample is None else sample
-    if sample < 0:
-        raise UserError(f"sample {sample}: must be at least 1, or 0 for all")
     check_name(Path(run), name, "ranking")
     column = column or f"{config.dataset}_test"
     table = read_benchmark(benchmark, config.space, root)
-    if subnets is not None:
-        chosen = subnets_from_file(subnets, config.space, data_root(root), table.numbered)
-    else:
-        chosen = table.subnets
-        if 0 < sample < len(chosen):
-            rows = generator(0, "ranking sample").permutation(len(chosen))[:sample]
-            chosen = [table.subnets[row] for row in sorted(rows)]
-    if len(chosen) < 2:
-        raise UserError(f"a ranking needs at least 2 subnets, not {len(chosen)}")
+    chosen = chosen_subnets(config.space, table, subnets, sample, root)
     truth = table.truth(column, chosen)
     where: dict[str, Any] = {"root": root, "device": device, "data": data}
-    listed = str(subnets) if subnets else f"sample of {sample}"
+    listed = str(subnets) if subnets else f"sample of {SAMPLE if sample is None else sample}"
     with held(Path(run), "a ranking"):
         scores, scored = score_run(Path(run), config, supernet, chosen, images=images, calibration=calibration, **where)
         ranking = compare(config.space, chosen, scores, truth, ceiling=ceiling(config.space, table, column, chosen))

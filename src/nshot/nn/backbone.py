@@ -56,13 +56,16 @@ class Backbone(nn.Module):
 
     def plain(self, x: Tensor, live: Ops, memo: Memo | None = None) -> Tensor:
         """Logits from the stem's output; ``memo`` is the first cell's."""
+        return self.classifier(self.unpooled(x, live, memo).mean((2, 3)))
+
+    def unpooled(self, x: Tensor, live: Ops, memo: Memo | None = None) -> Tensor:
+        """The last features (N, C, H, W), which `plain` takes the mean over pixels of."""
         for i, stage in enumerate(self.stages):
             if i > 0:
                 x = self.reductions[i - 1](x)
             for j, cell in enumerate(cast(nn.ModuleList, stage)):
                 x = cell(x, live, memo if i == j == 0 else None)
-        x = F.relu(self.last_norm(x)).mean((2, 3))
-        return self.classifier(x)
+        return F.relu(self.last_norm(x))
 
     def fused_stem(self, tape: fused.Tape, x: Tensor) -> fused.Node:
         return tape.node([tape.conv(tape.images(x), self.stem.conv.weight, grad_x=False)])

@@ -69,17 +69,21 @@ def average_pool(x: Tensor) -> Tensor:
 
 
 class Reduction(nn.Module):
-    """Residual block that halves the resolution: (N, in, H, W) to (N, channels, H/2, W/2)."""
+    """Residual block that halves the resolution: (N, in, H, W) to (N, channels, H/2, W/2).
+
+    Without its link where ``residual`` is False: so are networks scored by Zen and ZiCo.
+    """
 
     def __init__(self, in_channels: int, channels: int, norm: Norm) -> None:
         super().__init__()
         self.conv_a = ConvNorm(in_channels, channels, 3, norm, stride=2)
         self.conv_b = ConvNorm(channels, channels, 3, norm)
         self.shortcut = nn.Conv2d(in_channels, channels, 1, bias=False)
+        self.residual = True
 
     def forward(self, x: Tensor) -> Tensor:
-        residual = self.conv_b(F.relu(self.conv_a(F.relu(x))))
-        return self.shortcut(F.avg_pool2d(x, 2)) + residual
+        out = self.conv_b(F.relu(self.conv_a(F.relu(x))))
+        return self.shortcut(F.avg_pool2d(x, 2)) + out if self.residual else out
 
 
 class Cell(nn.Module):

@@ -93,10 +93,13 @@ class ElasticBlock(nn.Module):
         self.norm1, self.norm2 = ElasticNorm(width), ElasticNorm(width)
         self.attention = ElasticAttention(width, heads, dim, side, relative)
         self.expand, self.contract = ElasticLinear(width, hidden), ElasticLinear(hidden, width)
+        self.residual = True
 
     def forward(self, x: Tensor, heads: int, hidden: int) -> Tensor:
-        x = x + self.drop(self.attention(self.norm1(x), heads))
-        return x + self.drop(self.contract(F.gelu(self.expand(self.norm2(x), hidden)), x.shape[-1]))
+        out = self.drop(self.attention(self.norm1(x), heads))
+        x = x + out if self.residual else out
+        out = self.drop(self.contract(F.gelu(self.expand(self.norm2(x), hidden)), x.shape[-1]))
+        return x + out if self.residual else out
 
     def live(self, width: int, heads: int, hidden: int) -> dict[str, tuple[int, ...]]:
         """The leading slices that `forward` uses, by name; what is not named it uses whole."""

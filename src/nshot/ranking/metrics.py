@@ -28,6 +28,21 @@ def top_tau(scores: ArrayLike, truth: ArrayLike, share: float = 0.1) -> float:
     return kendall_tau(scores[best], truth[best])
 
 
+def quality(scores: ArrayLike, truth: ArrayLike) -> dict[str, float]:
+    """Kendall's tau, Spearman's correlation and the tau of the best 10 %; scores may be minus infinity."""
+    from scipy.stats import rankdata
+
+    ranks = rankdata(scores)
+    return {"tau": kendall_tau(ranks, truth), "spearman": spearman(ranks, truth), "top_tau": top_tau(ranks, truth)}
+
+
+def mean_rank(first: ArrayLike, second: ArrayLike) -> np.ndarray:
+    """The mean of the ranks by two scores, one half each: larger is better."""
+    from scipy.stats import rankdata
+
+    return (rankdata(first) + rankdata(second)) / 2
+
+
 def complexity_bias(scores: ArrayLike, truth: ArrayLike, complexity: ArrayLike) -> float:
     """CB: among pairs of subnets that scores order wrongly, the share in which the less complex one is put first.
 

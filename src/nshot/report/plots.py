@@ -1,4 +1,4 @@
-"""Plots of rankings, with matplotlib."""
+"""Plots of rankings, and of scores that need no training, with matplotlib."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nshot.benchmarks.rank import Ranking
+from nshot.benchmarks.zero_cost import ZeroCost
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -66,3 +67,31 @@ def _panel(panel: "Axes", title: str, ranking: Ranking, truth: str) -> "PathColl
     panel.spines[["top", "right"]].set_visible(False)
     panel.grid(alpha=0.25)
     return points
+
+
+def score_scatter(path: Path, found: ZeroCost) -> Path:
+    """Ranks by scores that need no training against true accuracy, a panel a row of the table, coloured by parameters.
+
+    Ranks, for a combination is a mean of ranks, and scores may be minus infinity or differ by many powers of ten.
+    """
+    from matplotlib.figure import Figure
+    from scipy.stats import rankdata
+
+    columns = min(len(found.table), 4)
+    rows = -(-len(found.table) // columns)
+    figure = Figure(figsize=(3.6 * columns + 1, 3.4 * rows), layout="constrained", dpi=100)
+    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
+    low = low_end(found.true)
+    at = np.maximum(found.true, low)  # a few hopeless subnets would squeeze all others into a line
+    for panel, (name, row) in zip(panels, found.table.items(), strict=False):
+        ranks = rankdata(found.scores(name))
+        points = panel.scatter(ranks, at, c=rankdata(found.params), s=8, alpha=0.7, linewidths=0, cmap="viridis")
+        panel.set_title(f"{name}\nKendall's tau {row['tau']:.3f}", fontsize=10)
+        panel.set(xlabel="rank (right: best)", ylabel=f"true accuracy (%), {found.column}")
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.grid(alpha=0.25)
+    for panel in panels[len(found.table) :]:
+        panel.set_axis_off()
+    figure.colorbar(points, ax=panels, label="rank by parameters")
+    figure.savefig(path)
+    return path

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from nshot.benchmarks.compare import Comparison
 from nshot.benchmarks.rank import Ranking
+from nshot.benchmarks.zero_cost import ZeroCost
 from nshot.files import shown
 from nshot.handover.predict import Best
 from nshot.handover.verdict import baseline_name, warnings_of
@@ -29,9 +30,24 @@ def print_ranking(rankings: Mapping[str, Ranking], truth: str) -> None:
         for score, row in ranking.table.items():
             infinite = f"{row['tau_inf']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
             table.add_row(name, score, f"{row['tau']:.3f}", infinite, f"{row['top_tau']:.3f}")
+    for score, row in first.baselines.items():
+        table.add_row("no training", score, _number(row["tau"]), "-", _number(row["top_tau"]))
     Console().print(table)
     if first.ceiling is not None:
         print(f"No ranking reaches 1; {first.ceiling.told}")
+
+
+def print_scores(found: ZeroCost, title: str) -> None:
+    """A row a score that needs no training, and where there is a run its loss and each combination."""
+    table = Table(title=escape(f"{len(found.subnets)} subnets, {title}, against {found.column}"))
+    for column in ("score", "tau", "Spearman", "best 10 %", "s a subnet"):
+        table.add_column(column)
+    for name, row in found.table.items():
+        seconds = f"{row['seconds']:.3g}" if "seconds" in row else "-"
+        table.add_row(name, *(_number(row[key]) for key in ("tau", "spearman", "top_tau")), seconds)
+    Console().print(table)
+    if found.ceiling is not None:
+        print(f"No ranking reaches 1; {found.ceiling.told}")
 
 
 def print_comparison(found: Comparison, score: str) -> None:

@@ -252,11 +252,15 @@ class Backbone(nn.Module):
         self.classifier = nn.Linear(NODES * space.places[-1].c, space.num_classes)
 
     def run(self, x: Tensor, subnet: Subnet) -> Tensor:
+        return self.classifier(global_pool(self.unpooled(x, subnet)))
+
+    def unpooled(self, x: Tensor, subnet: Subnet) -> Tensor:
+        """The last features (N, C, H, W)."""
         kept = [choices(subnet, kind) for kind in (0, 1)]
         before = x = self.stem(x)
         for kind, cell in zip(self.kinds, self.cells, strict=True):
             before, x = x, cell(before, x, kept[kind])
-        return self.classifier(global_pool(x))
+        return x
 
 
 class DARTSSupernet(Backbone, Supernet):
@@ -301,3 +305,7 @@ class DARTSNetwork(Backbone):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.run(x, self.subnet)
+
+    def features(self, x: Tensor) -> Tensor:
+        """(N, C, H, W), before pooling."""
+        return self.unpooled(x, self.subnet)

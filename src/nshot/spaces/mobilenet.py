@@ -231,11 +231,15 @@ class Backbone(nn.Module):
         self.classifier = nn.Linear(head, space.num_classes)
 
     def run(self, x: Tensor, subnet: Subnet) -> Tensor:
+        return self.classifier(global_pool(self.unpooled(x, subnet)))
+
+    def unpooled(self, x: Tensor, subnet: Subnet) -> Tensor:
+        """The last features (N, C, H, W)."""
         x = self.first(self.stem(x))
         for layer, option in zip(self.layers, subnet, strict=True):
             if option != SKIP:
                 x = cast(nn.ModuleDict, layer)[OPTIONS[option]](x)
-        return self.classifier(global_pool(self.head(x)))
+        return self.head(x)
 
 
 class MobileNetSupernet(Backbone, Supernet):
@@ -265,3 +269,7 @@ class MobileNetNetwork(Backbone):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.run(x, self.subnet)
+
+    def features(self, x: Tensor) -> Tensor:
+        """(N, C, H, W), before pooling."""
+        return self.unpooled(x, self.subnet)

@@ -282,3 +282,7 @@ class NASBench201Network(Backbone):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.run(x, self.subnet)
+
+    def features(self, x: Tensor) -> Tensor:
+        """(N, C, H, W), before pooling."""
+        return self.unpooled(self.stem(x), live_edges(self.subnet))

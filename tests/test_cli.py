@@ -5,6 +5,7 @@ import os
 import re
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import asdict
@@ -213,12 +214,13 @@ def test_benchmark_build_passes_its_options_on(tmp_path: Path, monkeypatch: pyte
     assert asdict(config.recipe) | {"epochs": expected.recipe.epochs} == asdict(expected.recipe)
 
 
-def test_an_interrupt_says_how_to_continue(monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(args: list[str]) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setitem(nshot.cli.COMMANDS, "train", interrupted)
-    assert nshot_("train") == (130, "", "nshot: interrupted; the same command continues\n")
+@pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGUSR1", 75)])
+def test_a_signal_to_stop_says_how_to_continue(name: str, status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    number = getattr(signal, name)
+    before = signal.getsignal(number)
+    monkeypatch.setitem(nshot.cli.COMMANDS, "train", lambda args: signal.raise_signal(number))
+    assert nshot_("train") == (status, "", f"nshot: stopped by {name}; the same command continues\n")
+    assert signal.getsignal(number) == before
 
 
 # what cannot be

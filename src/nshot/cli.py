@@ -27,6 +27,7 @@ from nshot.errors import UserError
 from nshot.files import too_long, typed
 from nshot.flags import Columns, Download, Scored, Where, Workers, parse, positional, take, take_space
 from nshot.measures import analyse, score
+from nshot.runs.stopping import Stopped, answered
 
 # Nothing that imports torch may be imported here: `nshot --help` must answer at once.
 
@@ -243,19 +244,23 @@ COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs a command; a user's error is one line on stderr and exit status 2, a part that could not be done 1."""
+    """Runs a command; a user's error is one line on stderr and exit status 2, a part that could not be done 1.
+
+    One that is told to stop (`nshot.runs.stopping`) exits with 130, 143 or 75.
+    """
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of any bytes, and terminals without Greek letters
     try:
-        status = _run(list(sys.argv[1:] if argv is None else argv))
+        with answered():
+            status = _run(list(sys.argv[1:] if argv is None else argv))
         sys.stdout.flush()
         return status
     except UserError as error:
         print(f"nshot: error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("nshot: interrupted; the same command continues", file=sys.stderr)
-        return 130
+    except Stopped as stopped:
+        print(f"nshot: stopped by {stopped.name}; the same command continues", file=sys.stderr)
+        return stopped.status
     except BrokenPipeError:  # who read the output has enough of it, as `head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python writes when it ends
         return 1

@@ -65,6 +65,7 @@ class Ahead:
                 batch_size=None,
                 num_workers=self._workers,
                 pin_memory=self._device.type == "cuda",
+                worker_init_fn=_deaf,
             )
             self._coming, self._next = iter(loader), step
         self._next += 1
@@ -89,6 +90,13 @@ class Ahead:
             raise batch
         images, labels = batch
         return images.to(self._device, non_blocking=True), labels.to(self._device, non_blocking=True)
+
+
+def _deaf(worker: int) -> None:
+    """A signal to stop goes to all processes at once: the training heeds it, and ends those that make its batches."""
+    for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
 def _calm() -> None:

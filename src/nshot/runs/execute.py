@@ -19,8 +19,10 @@ from .folder import Completed, claim
 from .lock import locked
 from .log import Log, trained_seconds
 from .progress import Progress
+from .stopping import Stopped, between_steps, stop_if_asked
 
 FREE = ("log_every", "checkpoint_every")  # entries that do not change what is trained: a run goes on with others
+AGREE = 10  # steps between two at which several processes ask each other whether one was told to stop
 Say = Callable[[str], None]
 
 
@@ -92,6 +94,7 @@ def execute(run: Run, make: Callable[[], Job], finish: Callable[[Job], None], sa
 
     Raises:
         UserError: for a folder that is another run or that another process writes, and a loss that is not finite.
+        Stopped: after the step in which the process was asked to stop, when its checkpoint is written.
     """
     if distributed.rank() > 0:
         _follow(run, make)
@@ -115,7 +118,8 @@ def execute(run: Run, make: Callable[[], Job], finish: Callable[[Job], None], sa
         log = Log(run.folder, start)
         if seconds is None:  # a checkpoint of an earlier version
             seconds = trained_seconds(log.kept, job.batch_size)
-        with Progress(run.kind, job.total_steps, start, unit=job.batch_size, before=seconds) as progress:
+        bar = Progress(run.kind, job.total_steps, start, unit=job.batch_size, before=seconds)
+        with bar as progress, between_steps() as asked:
             for step, loss in job.steps(start):
                 done, slot = step + 1, step % run.log_every
                 losses[slot] = loss
@@ -126,12 +130,18 @@ def execute(run: Run, make: Callable[[], Job], finish: Callable[[Job], None], sa
                     log.write(done, loss=mean, **job.logged_rates(step), **speed)
                     progress.show(loss=mean)
                     run.tell_left_out(say)
-                if _agreed(run, job, done):
+                stop = _stopping(asked(), done, job)
+                if _agreed(run, job, done) or stop:
                     _save(run.folder, done, job, losses, progress.seconds)
+                if stop:
+                    log.close()
+                    say(f"stopped at step {done} of {job.total_steps}: the same command goes on from there")
+                    raise Stopped(stop)
         log.close()
         finish(job)
         run.tell_left_out(say, last=True)
         distributed.wait()
+    stop_if_asked()
 
 
 def _follow(run: Run, make: Callable[[], Job]) -> None:
@@ -141,9 +151,22 @@ def _follow(run: Run, make: Callable[[], Job]) -> None:
         return
     job = make()
     start, *_ = _restore(run.folder, job, torch.zeros(run.log_every, device=job.device), lambda line: None)
-    for step, _ in job.steps(start):
-        _agreed(run, job, step + 1)
+    with between_steps() as asked:
+        for step, _ in job.steps(start):
+            stop = _stopping(asked(), step + 1, job)
+            _agreed(run, job, step + 1)
+            if stop:
+                raise Stopped(stop)
     distributed.wait()
+
+
+def _stopping(asked: int | None, done: int, job: Job) -> int:
+    """The signal to stop by after this step, 0 for none; of several processes all stop after the same step."""
+    if done == job.total_steps:
+        return 0
+    if distributed.size() == 1:
+        return asked or 0
+    return distributed.largest(asked or 0, job.device) if done % AGREE == 0 else 0
 
 
 def _agreed(run: Run, job: Job, done: int) -> bool:

@@ -4,16 +4,20 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import wait as wait_for
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing import current_process, get_context, parent_process
+from multiprocessing import active_children, current_process, get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from multiprocessing.synchronize import Event
 from typing import Any, TypeVar
 
 from nshot.errors import UserError
 
+from .stopping import Stopped, install, stop_if_asked
+
 T = TypeVar("T")
+GRACE = 60.0  # seconds in which processes that are asked to stop end their steps
 
 
 def run_in_processes(
@@ -27,7 +31,8 @@ def run_in_processes(
         jobs: how many at once.
         given: what all tasks need, such as images: sent to each process once.
 
-    An interruption, a task that raises, or the death of the caller ends the processes where they are.
+    A task that raises, or the death of the caller, ends the processes where they are; a signal to stop lets each end
+    its training step (`nshot.runs.stopping`).
 
     Raises:
         UserError: where one of them is killed, and for a script that starts them without ``if __name__ ==
@@ -43,6 +48,11 @@ def run_in_processes(
         try:
             for future in as_completed(futures):
                 yield future.result()
+        except Stopped:
+            for child in active_children():
+                child.terminate()  # which is a signal too: each ends its step
+            wait_for(futures, timeout=GRACE)
+            raise
         except BrokenProcessPool:
             if not began.is_set():
                 raise UserError(
@@ -79,6 +89,7 @@ def _begin(function: Callable[..., Any], given: Sequence[Any], end: Connection, 
     import torch
 
     began.set()
+    install()
     threading.Thread(target=_end_with_caller, args=(end,), daemon=True).start()
     torch.set_num_threads(1)
     _worker[:] = function, given
@@ -93,5 +104,6 @@ def _end_with_caller(end: Connection) -> None:
 
 
 def _call(task: Sequence[Any]) -> Any:
+    stop_if_asked()
     function, given = _worker
     return function(*given, *task)

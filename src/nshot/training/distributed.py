@@ -67,6 +67,15 @@ def mean(value: Tensor) -> Tensor:
     return total.div_(size())
 
 
+def largest(value: int, device: torch.device) -> int:
+    """Of the processes' values."""
+    if size() == 1:
+        return value
+    told = torch.tensor(value, device=device)
+    dist.all_reduce(told, dist.ReduceOp.MAX)
+    return int(told)
+
+
 def gather(value: Tensor) -> Tensor:
     """The processes' values, of one shape, one after the other along the first dimension."""
     if size() == 1:

@@ -1,0 +1,78 @@
+"""Pre-emption: a system that takes the machine back says so by a signal, and a process stops where nothing is lost.
+
+SIGTERM and SIGUSR1, which SLURM sends before it takes a machine back, and SIGINT (Ctrl-C) stop a training at the end of
+its step, with a checkpoint. Whatever else a process does it stops at once: what it had finished is on disk. A second
+Ctrl-C stops at once in any case.
+"""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+STATUS = {"SIGINT": 130, "SIGTERM": 143, "SIGUSR1": 75}  # exit statuses; 75: try again, as sysexits.h has it
+SIGNALS = tuple(getattr(signal, name) for name in STATUS if hasattr(signal, name))  # not every system has all
+
+
+class Stopped(BaseException):
+    """The process was asked to stop. No `Exception`, so that nothing which mends errors keeps it."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)  # as another process makes it again
+        self.number = number
+
+    @property
+    def status(self) -> int:
+        return STATUS[self.name]
+
+    @property
+    def name(self) -> str:
+        return signal.Signals(self.number).name
+
+
+_asked: list[int] = []  # the signals that came
+_waiting: list[None] = []  # as many as there are `between_steps` around
+
+
+def _answer(number: int, frame: FrameType | None) -> None:
+    again = number == signal.SIGINT in _asked
+    _asked.append(number)
+    if again or not _waiting:
+        raise Stopped(number)
+
+
+def stop_if_asked() -> None:
+    """Raises Stopped where a signal came."""
+    if _asked:
+        raise Stopped(_asked[0])
+
+
+def install() -> dict[int, object]:
+    """Has this process answer the signals as above; returns what it did before. Elsewhere than in the main thread,
+    where Python takes no signals, it changes nothing."""
+    _asked.clear()
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    return {number: signal.signal(number, _answer) for number in SIGNALS}
+
+
+@contextmanager
+def answered() -> Iterator[None]:
+    """While it lasts the signals are answered."""
+    before = install()
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+
+@contextmanager
+def between_steps() -> Iterator[Callable[[], int | None]]:
+    """While it lasts signals wait: whoever asks is told which came first, saves, and raises `Stopped`."""
+    _waiting.append(None)
+    try:
+        yield lambda: _asked[0] if _asked else None
+    finally:
+        _waiting.pop()

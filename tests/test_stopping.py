@@ -1,0 +1,202 @@
+"""Told to stop, a command ends its step, says where it is, and the same command ends as if nothing had been."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from nshot.runs.checkpoint import checkpoints, step_of
+from nshot.runs.log import read_log
+from nshot.runs.processes import run_in_processes
+from nshot.runs.stopping import Stopped, answered, between_steps, stop_if_asked
+
+STATUS = {"SIGINT": 130, "SIGTERM": 143, "SIGUSR1": 75}
+FLAGS = ("--preset", "smoke", "--epochs", "40", "--log-every", "1", "--checkpoint-every", "100000", "--device", "cpu")
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+Started = subprocess.Popen[str]
+
+
+def start(*args: str | Path, processes: int = 1) -> Started:
+    """The command as a process of its own, in a session of its own."""
+    python = [sys.executable]
+    if processes > 1:
+        python += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    words = [*python, "-m", "nshot.cli", *map(str, args)]
+    return subprocess.Popen(
+        words, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+
+
+def until(met: Callable[[], bool], process: Started) -> None:
+    limit = time.monotonic() + 120
+    while not met():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < limit
+        time.sleep(0.02)
+
+
+def steps_in(run: Path) -> int:
+    return max((line["step"] for line in read_log(run / "log.jsonl")), default=0)
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    files = sorted(run.rglob("*.safetensors"))
+    return {f"{path.relative_to(run)}:{name}": value for path in files for name, value in load_file(path).items()}
+
+
+def same(a: Path, b: Path) -> bool:
+    left, right = weights(a), weights(b)
+    return bool(left) and left.keys() == right.keys() and all(left[name].equal(right[name]) for name in left)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("whole") / "run"
+    process = start("train", "spos", *FLAGS, "--out", run)
+    assert process.wait() == 0, process.communicate()
+    return run
+
+
+@pytest.mark.parametrize("name", STATUS)
+@pytest.mark.parametrize("workers", [0, 1])
+def test_training_stops_after_its_step(name: str, workers: int, whole: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    command = ("train", "spos", *FLAGS, "--workers", str(workers), "--out", run)
+    process = start(*command)
+    until(lambda: steps_in(run) >= 20, process)
+    os.killpg(process.pid, getattr(signal, name))  # as a system does: to all processes of the job
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == STATUS[name], err
+    assert err.splitlines()[-1] == f"nshot: stopped by {name}; the same command continues"
+    assert "Traceback" not in err
+    (only,) = checkpoints(run)
+    reached = step_of(only)
+    assert reached == steps_in(run)  # its checkpoint is of the step that it ended with
+    assert f"stopped at step {reached} of 720: the same command goes on from there" in out
+    assert not (run / ".lock").exists()
+    again = start(*command)
+    out, err = again.communicate(timeout=120)
+    assert again.returncode == 0, err
+    assert f"resuming {run} at step {reached} of 720" in out
+    assert same(run, whole)
+
+
+def test_a_second_interrupt_stops_at_once(tmp_path: Path) -> None:
+    """In a step that does not end."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import time\n"
+        "from nshot.runs.stopping import answered, between_steps\n"
+        "with answered(), between_steps() as asked:\n"
+        "    print('step', flush=True)\n"
+        "    while True:\n"
+        "        time.sleep(0.01)\n"
+    )
+    process = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "step\n"
+    for number in (signal.SIGTERM, signal.SIGINT):  # neither is a second interrupt
+        process.send_signal(number)
+        time.sleep(0.3)
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    assert "Stopped" in process.communicate(timeout=20)[1]
+
+
+def test_supernets_in_processes_of_their_own_stop_after_their_steps(tmp_path: Path) -> None:
+    flags = ("--preset", "smoke", "--epochs", "12", "--log-every", "1", "--checkpoint-every", "100000")
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    undisturbed = start("train", "fsnas", *flags, "--device", "cpu", "--out", whole)
+    command = ("train", "fsnas", *flags, "--device", "cpu", "--jobs", "2", "--out", run)
+    process = start(*command)
+    until(lambda: steps_in(run / "part-0") >= 5 and steps_in(run / "part-1") >= 5, process)
+    process.send_signal(signal.SIGTERM)  # to the caller alone
+    _, err = process.communicate(timeout=90)
+    assert process.returncode == 143, err
+    for part in ("part-0", "part-1"):
+        if not (run / part / "supernet.safetensors").exists():
+            assert step_of(checkpoints(run / part)[0]) == steps_in(run / part)
+    again = start(*command)
+    assert again.wait(timeout=240) == 0, again.communicate()
+    assert undisturbed.wait(timeout=240) == 0
+    assert same(run, whole)
+
+
+def test_processes_that_train_together_stop_after_the_same_step(tmp_path: Path) -> None:
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    flags = ("--preset", "smoke", "--epochs", "12", "--log-every", "1", "--checkpoint-every", "100000")
+    undisturbed = start("train", "spos", *flags, "--out", whole, processes=2)
+    assert undisturbed.wait(timeout=240) == 0, undisturbed.communicate()
+    process = start("train", "spos", *flags, "--out", run, processes=2)
+    until(lambda: steps_in(run) >= 15, process)
+    process.send_signal(signal.SIGTERM)  # to the launcher, which tells both
+    process.communicate(timeout=90)
+    (only,) = checkpoints(run)
+    assert step_of(only) % 10 == 0
+    again = start("train", "spos", *flags, "--out", run, processes=2)
+    out, err = again.communicate(timeout=240)
+    assert again.returncode == 0, err
+    assert f"at step {step_of(only)} of" in out
+    assert same(run, whole)
+
+
+def sleepy(seconds: float) -> float:
+    for _ in range(int(seconds * 100)):
+        time.sleep(0.01)
+    return seconds
+
+
+def test_a_pool_that_is_told_to_stop_ends_soon() -> None:
+    threading.Timer(3, lambda: os.kill(os.getpid(), signal.SIGTERM)).start()
+    began = time.monotonic()
+    with answered(), pytest.raises(Stopped):
+        list(run_in_processes(sleepy, [(60,), (60,)], 2))
+    assert time.monotonic() - began < 30
+
+
+@pytest.fixture
+def asked() -> Iterator[Callable[[], int | None]]:
+    with answered(), between_steps() as asked:
+        yield asked
+
+
+def test_the_first_signal_counts(asked: Callable[[], int | None]) -> None:
+    assert asked() is None
+    stop_if_asked()
+    signal.raise_signal(signal.SIGUSR1)
+    signal.raise_signal(signal.SIGTERM)
+    assert asked() == signal.SIGUSR1
+    with pytest.raises(Stopped) as stopped:
+        stop_if_asked()
+    assert (stopped.value.name, stopped.value.status) == ("SIGUSR1", 75)
+    with pytest.raises(Stopped):
+        for _ in range(2):
+            signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize("name", STATUS)
+def test_a_ranking_that_is_stopped_goes_on(name: str, whole: Path, tmp_path: Path) -> None:
+    """It stops at once; the chunks that it had scored are kept."""
+    command = ("rank", whole, "--benchmark", "digits", "--sample", "0", "--name", f"after-{name}", "--device", "cpu")
+    process = start(*command)
+    until(lambda: len(list(whole.glob(".scores-*/*.npz"))) >= 2, process)
+    process.send_signal(getattr(signal, name))
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == STATUS[name], err
+    kept = len(list(whole.glob(".scores-*/*.npz")))
+    assert kept >= 2
+    again = start(*command)
+    assert again.wait(timeout=240) == 0, again.communicate()
+    undisturbed = start("rank", whole, "--benchmark", "digits", "--sample", "0", "--name", "undisturbed")
+    assert undisturbed.wait(timeout=240) == 0
+    found, expected = ((json.loads((whole / f"{n}.json").read_text())) for n in (f"after-{name}", "undisturbed"))
+    assert found["metrics"] == expected["metrics"]

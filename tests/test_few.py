@@ -61,14 +61,18 @@ def test_each_part_is_a_run_of_its_own(run: Path, config: TrainConfig) -> None:
 
 def test_a_part_that_diverges_in_a_process_of_its_own_says_so(config, digits, tmp_path: Path) -> None:
     wild = dataclasses.replace(config, lr=1e30, clip=None)
-    with pytest.raises(DivergedError, match=r"^the loss is (nan|inf) by step \d+: lower --lr, or set --clip$") as error:
+    with pytest.raises(
+        DivergedError, match=r"^the loss is (nan|inf) at step \d+ \(of \|.*\|\): lower --lr, or set --clip$"
+    ) as error:
         train(wild, digits, tmp_path / "run", device="cpu", jobs=2, say=quiet)
     assert error.value.folder.parent == tmp_path / "run"
 
 
 def test_a_clipped_training_that_diverges_is_not_told_to_clip(config, digits, tmp_path: Path) -> None:
     wild = dataclasses.replace(config, lr=1e30, clip=5.0)
-    clipped = r"^the loss is (nan|inf) by step \d+, though gradients are clipped to 5: lower --lr, or --clip$"
+    clipped = (
+        r"^the loss is (nan|inf) at step \d+ \(of \|.*\|\), though gradients are clipped to 5: lower --lr, or --clip$"
+    )
     with pytest.raises(DivergedError, match=clipped):
         train(wild, digits, tmp_path / "run", device="cpu", say=quiet)
     recipe = Recipe(epochs=1, batch_size=64, lr=1e30, clip=0.5)

@@ -146,7 +146,7 @@ def test_only_the_two_newest_checkpoints_are_kept_and_torch_reads_them(whole) ->
     paths = checkpoint.checkpoints(whole)
     assert [checkpoint.step_of(path) for path in paths] == [70, 60]
     state = torch.load(paths[0], weights_only=True)
-    assert set(state) == {"model", "optimizer", "losses", "seconds"}
+    assert set(state) == {"format", "model", "optimizer", "losses", "seconds"}
     assert not list(whole.glob("*.partial"))
 
 
@@ -213,8 +213,29 @@ def test_a_folder_that_another_process_writes_is_refused(config, digits, tmp_pat
 
 def test_a_diverging_run_says_so(config, digits, tmp_path) -> None:
     wild = dataclasses.replace(config, lr=1e30, clip=None)
-    with pytest.raises(UserError, match="the loss is nan by step"):
-        train(wild, digits, tmp_path / "run", device="cpu")
+    said = []
+    for every in (1, 7, 1000):  # however seldom the losses are looked at
+        each = dataclasses.replace(wild, log_every=every)
+        with pytest.raises(
+            UserError, match=r"^the loss is (nan|inf) at step \d+ \(of \|.*\|\): lower --lr, or set"
+        ) as error:
+            train(each, digits, tmp_path / f"run{every}", device="cpu")
+        said.append(str(error.value))
+    assert len(set(said)) == 1
+    step = int(said[0].split("at step ")[1].split()[0])
+    options = dataclasses.asdict(wild.options)
+    method = strategy("spos", wild.space, total_steps=STEPS, seed=wild.seed, **options)
+    assert f"(of {wild.space.format(method.plan(step - 1).paths[0])})" in said[0]
+    assert checkpoint.load_newest(tmp_path / "run1000")[1] is None  # none was written with such weights
+
+
+def test_a_checkpoint_of_a_later_version_is_refused(whole, tmp_path) -> None:
+    (path, *_) = checkpoint.checkpoints(whole)
+    data = torch.load(path, weights_only=True)
+    assert data["format"] == checkpoint.FORMAT
+    checkpoint.save(tmp_path, 3, {**data, "format": checkpoint.FORMAT + 1})
+    with pytest.raises(UserError, match=r"a newer nshot wrote it \(format 2, and this one reads 1\)"):
+        checkpoint.load_newest(tmp_path)
 
 
 def test_global_generators_have_no_say(config, digits, whole, tmp_path) -> None:

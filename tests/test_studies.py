@@ -294,7 +294,7 @@ def test_a_diverging_run_is_marked_and_the_others_go_on(tmp_path: Path) -> None:
     study = Study("wild", "a title", (Row("wild", wild, (0.5, 0.1)), Row("tame", Setting("spos"))))
     said: list[str] = []
     run_jobs(jobs_of([study], SMOKE, 1), tmp_path, processes=1, say=said.append)
-    assert any(re.search(r"failed: the loss is (nan|inf) by step \d+", line) for line in said)
+    assert any(re.search(r"failed: the loss is (nan|inf) at step \d+", line) for line in said)
     rows = collect(study, SMOKE, 1, tmp_path)["rows"]
     assert "by step" in rows[0]["failed"]["0"]
     assert rows[0]["seeds"] == {}
@@ -314,7 +314,7 @@ def test_a_supernet_that_diverges_is_trained_once(tmp_path: Path) -> None:
     rows = [Row(setting.function.__name__, setting) for setting in settings]
     said: list[str] = []
     run_jobs(jobs_of([Study("wild", "a title", tuple(rows))], SMOKE, 1), tmp_path, processes=1, say=said.append)
-    assert re.search(r"^retrained-\w+ failed: the loss is (nan|inf) by step \d+", said[1])
+    assert re.search(r"^retrained-\w+ failed: the loss is (nan|inf) at step \d+", said[1])
     assert re.search(r"^limited-\w+ failed with spos-\w+$", said[2])
     assert [len(row["failed"]) for row in collect(Study("wild", "", tuple(rows)), SMOKE, 1, tmp_path)["rows"]] == [1, 1]
     logs = [path.parent.name for path in tmp_path.rglob("log.jsonl")]

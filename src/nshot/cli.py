@@ -23,7 +23,7 @@ from nshot.commands import (
     study,
     verdict,
 )
-from nshot.errors import UserError
+from nshot.errors import UserError, out_of_memory
 from nshot.files import too_long, typed
 from nshot.flags import Columns, Download, Scored, Where, Workers, parse, positional, take, take_space
 from nshot.measures import analyse, score
@@ -264,6 +264,11 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # who read the output has enough of it, as `head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python writes when it ends
         return 1
+    except (MemoryError, RuntimeError) as error:
+        if (told := out_of_memory(error)) is None:
+            raise
+        print(f"nshot: error: {told}", file=sys.stderr)
+        return 2
     except OSError as error:
         if error.errno != errno.ENAMETOOLONG:
             raise

@@ -1,6 +1,7 @@
 """The one error class for mistakes that a user can make and mend, and the check that raises it for wrong choices."""
 
-from collections.abc import Iterator
+import errno
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -16,17 +17,47 @@ class UserError(ValueError):
 
 
 class DivergedError(UserError):
-    """A loss that is no longer finite: the same training would end the same way."""
+    """A loss that is no longer finite: the same training would end the same way.
 
-    def __init__(self, loss: float, step: int, folder: Path, clip: float | None = None) -> None:
-        super().__init__(loss, step, folder, clip)  # as another process makes it again
+    Args:
+        loss: the first that is not.
+        step: whose it is, from 1.
+        folder: the run.
+        clip: to which norm gradients are clipped.
+        paths: what was trained in that step, as far as it is known.
+    """
+
+    def __init__(
+        self, loss: float, step: int, folder: Path, clip: float | None = None, paths: Sequence[str] = ()
+    ) -> None:
+        super().__init__(loss, step, folder, clip, paths)  # as another process makes it again
         self.folder = folder
 
     def __str__(self) -> str:
-        loss, step, _, clip = self.args
+        loss, step, _, clip, paths = self.args
+        trained = f" (of {', '.join(paths)})" if paths else ""
         if clip is None:
-            return f"the loss is {loss} by step {step}: lower --lr, or set --clip"
-        return f"the loss is {loss} by step {step}, though gradients are clipped to {clip:g}: lower --lr, or --clip"
+            return f"the loss is {loss} at step {step}{trained}: lower --lr, or set --clip"
+        clipped = f"though gradients are clipped to {clip:g}"
+        return f"the loss is {loss} at step {step}{trained}, {clipped}: lower --lr, or --clip"
+
+
+def unwritable(path: Path, error: OSError) -> UserError:
+    """What it means that a file cannot be written, and what to do; what was there before is as it was."""
+    if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", None)):
+        return UserError(f"{path} cannot be written ({error.strerror}): make room, then the same command goes on")
+    if error.errno == errno.ENOENT:
+        return UserError(f"{path} cannot be written: its folder is gone; bring it back, or start again elsewhere")
+    return UserError(f"{path} cannot be written ({error.strerror}): mend that, or copy the folder elsewhere")
+
+
+def out_of_memory(error: BaseException) -> UserError | None:
+    """The error in one line where memory, the machine's or a GPU's, has run out; None for other errors."""
+    ours = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    if not ours and "can't allocate memory" not in str(error):  # torch's words on the CPU
+        return None
+    where = "of the GPU" if "CUDA" in str(error) else "of this machine"
+    return UserError(f"the memory {where} has run out: take a smaller --batch-size or --resolution, or fewer --jobs")
 
 
 @contextmanager

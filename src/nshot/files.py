@@ -1,16 +1,19 @@
 """Files that are written whole or not at all."""
 
+import errno
 import io
 import json
 import math
 import os
 import secrets
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unicodedata import category
 
-from nshot.errors import UserError
+from nshot.errors import UserError, unwritable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -68,17 +71,46 @@ def too_long(error: OSError) -> UserError:
     return UserError(f"path {shown(str(path)[:40])}... is longer than this system takes: choose a shorter one")
 
 
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Says in one line why a file cannot be written; names that are too long are the command line's to explain."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise
+        raise unwritable(path, error) from None
+
+
 def write_atomically(path: Path, data: bytes) -> None:
-    """Writes a file so that a crash leaves the old one or the new one, never a part."""
+    """Writes a file so that a crash leaves the old one or the new one, never a part.
+
+    Raises:
+        UserError: where it cannot be written, for the disk is full or read-only, or its folder gone.
+    """
     partial = path.with_name(f".{secrets.token_hex(8)}.partial")  # its own, whoever else writes this file
     try:
-        with open(partial, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(partial, path)
+        with writing(path):
+            with open(partial, "wb") as stream:
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(partial, path)
+            _settle(path.parent)
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def _settle(folder: Path) -> None:
+    """Has the system write a folder's names down: a file that is renamed may else be gone with the power."""
+    if not hasattr(os, "O_DIRECTORY"):  # Windows has no such thing
+        return
+    at = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(at)
+    finally:
+        os.close(at)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -13,13 +13,14 @@ from nshot.errors import UserError
 from nshot.files import write_atomically
 
 KEEP = 2
+FORMAT = 1  # of what a checkpoint holds; those without one are of the first
 _NAME = re.compile(r"step-(\d{8})-([0-9a-f]{16})\.pt")
 
 
 def save(folder: Path, step: int, state: dict[str, Any]) -> Path:
     """Writes ``step-<step>-<digest>.pt`` (torch.load reads it) and deletes all but the newest two."""
     buffer = io.BytesIO()
-    torch.save(state, buffer)
+    torch.save({"format": FORMAT} | state, buffer)
     data = buffer.getvalue()
     path = folder / f"step-{step:08d}-{hashlib.sha256(data).hexdigest()[:16]}.pt"
     write_atomically(path, data)
@@ -48,14 +49,18 @@ def load_newest(folder: Path) -> tuple[int, dict[str, Any] | None, list[str]]:
         checkpoints that are corrupt.
 
     Raises:
-        UserError: where there are checkpoints but none is intact.
+        UserError: where there are checkpoints but none is intact, or the newest is of a later version.
     """
     corrupt: list[str] = []
     for path in checkpoints(folder):
         data = path.read_bytes()
         match = _NAME.fullmatch(path.name)
         if match is not None and hashlib.sha256(data).hexdigest().startswith(match[2]):
-            return step_of(path), torch.load(io.BytesIO(data), map_location="cpu", weights_only=True), corrupt
+            state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+            if (written := state.get("format", 1)) > FORMAT:
+                newer = f"a newer nshot wrote it (format {written}, and this one reads {FORMAT})"
+                raise UserError(f"checkpoint {path} cannot be read: {newer}: go on with that")
+            return step_of(path), state, corrupt
         corrupt.append(path.name)
     if corrupt:
         raise UserError(f"no intact checkpoint in {folder} ({', '.join(corrupt)} corrupt): start again in a new folder")

@@ -1,6 +1,5 @@
 """Runs training steps in a run folder: resumes by itself, logs, saves checkpoints, loses nothing to a crash."""
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,6 +37,8 @@ class Job:
     device: torch.device
     rates: Callable[[int], Sequence[float]] | None = None
     """Of a step, the learning rate of each path; None: that of the optimizer."""
+    paths: Callable[[int], Sequence[str]] = lambda step: ()
+    """What a step trained, where that can still be told."""
     memory: nn.Module = field(default_factory=nn.Module)
     """What the method remembers, kept with the weights; equal in all processes."""
 
@@ -125,13 +126,14 @@ def execute(run: Run, make: Callable[[], Job], finish: Callable[[Job], None], sa
                 losses[slot] = loss
                 progress.advance()
                 if slot == run.log_every - 1 or done == job.total_steps:
-                    mean = _finite(_mean(losses[max(0, known - step + slot) : slot + 1]), done, run)
+                    mean = _mean(_finite(losses, slot, known, done, job, run))
                     speed = {"images_per_second": progress.rate, "seconds": progress.seconds}
                     log.write(done, loss=mean, **job.logged_rates(step), **speed)
                     progress.show(loss=mean)
                     run.tell_left_out(say)
                 stop = _stopping(asked(), done, job)
                 if _agreed(run, job, done) or stop:
+                    _finite(losses, slot, known, done, job, run)
                     _save(run.folder, done, job, losses, progress.seconds)
                 if stop:
                     log.close()
@@ -207,9 +209,13 @@ def _save(folder: Path, step: int, job: Job, losses: Tensor, seconds: float) -> 
     checkpoint.save(folder, step, state)
 
 
-def _finite(loss: float, step: int, run: Run) -> float:
-    """The loss; raises DivergedError where it is not finite."""
-    if not math.isfinite(loss):
-        clip = run.config.get("recipe", run.config).get("clip")
-        raise DivergedError(loss, step, run.folder, clip)
-    return loss
+def _finite(losses: Tensor, slot: int, known: int, done: int, job: Job, run: Run) -> Tensor:
+    """The losses since the log's last line; raises DivergedError for the first that is not finite."""
+    first = max(0, known - done + 1 + slot)
+    since = losses[first : slot + 1].cpu()
+    if since.isfinite().all():
+        return since
+    place = int((~since.isfinite()).nonzero()[0])
+    step = done - 1 - slot + first + place
+    clip = run.config.get("recipe", run.config).get("clip")
+    raise DivergedError(float(since[place]), step + 1, run.folder, clip, job.paths(step))

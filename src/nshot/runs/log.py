@@ -1,11 +1,18 @@
 """What happened in a run, line by line, and how long it took."""
 
 import json
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nshot.files import write_atomically
+from nshot.files import write_atomically, writing
+
+
+def _quiet(args: threading.ExceptHookArgs) -> None:
+    """TensorBoard writes in a thread: where that cannot, the next `Log.write` says so in one line."""
+    if not issubclass(args.exc_type, OSError):
+        threading.__excepthook__(args)
 
 
 class Log:
@@ -14,24 +21,29 @@ class Log:
     def __init__(self, folder: Path, start: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
+        threading.excepthook = _quiet
         self.path = folder / "log.jsonl"
         # Lines after the checkpoint will be written again; a line that a crash cut short goes too.
         kept = [line for line in read_log(self.path) if line["step"] <= start]
         write_atomically(self.path, "".join(json.dumps(line) + "\n" for line in kept).encode())
         self.kept = kept
         self._stream = open(self.path, "a")  # noqa: SIM115 (closed by close)
-        self._board = SummaryWriter(str(folder), purge_step=start + 1)
+        with writing(self.path):
+            self._board = SummaryWriter(str(folder), purge_step=start + 1)
 
     def write(self, step: int, **values: float | list[float]) -> None:
-        self._stream.write(json.dumps({"step": step, **values}) + "\n")
-        self._stream.flush()
-        for key, value in values.items():
-            for name, each in enumerate(value) if isinstance(value, list) else [("", value)]:
-                self._board.add_scalar(f"{key}/{name}".rstrip("/"), each, step)
+        """A line. Raises UserError where it cannot be written."""
+        with writing(self.path):
+            self._stream.write(json.dumps({"step": step, **values}) + "\n")
+            self._stream.flush()
+            for key, value in values.items():
+                for name, each in enumerate(value) if isinstance(value, list) else [("", value)]:
+                    self._board.add_scalar(f"{key}/{name}".rstrip("/"), each, step)
 
     def close(self) -> None:
-        self._stream.close()
-        self._board.close()
+        with writing(self.path):
+            self._stream.close()
+            self._board.close()
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

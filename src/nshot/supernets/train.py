@@ -24,7 +24,7 @@ from nshot.runs.lock import locked
 from nshot.runs.processes import run_in_processes
 from nshot.seeding import generator, seeded
 from nshot.spaces import Space, Subnet, Supernet
-from nshot.strategies import Strategy, strategies
+from nshot.strategies import Plan, Strategy, strategies
 from nshot.strategies.memory import Facts
 from nshot.training import distributed
 from nshot.training.device import fabric
@@ -119,8 +119,12 @@ def train(
             config.batch_size,
             lightning.device,
             rates=lambda step: [config.lr * rate for rate in hooks.planned(step).rates],
+            paths=lambda step: [] if list(memory.state_dict()) else named(strategy.plan(step, memory)),
             memory=memory,
         )
+
+    def named(plan: Plan) -> list[str]:
+        return [config.space.format(path) for path in plan.paths if isinstance(path, tuple)]
 
     def finish(job: Job) -> None:
         if (answer := strategy.answer(job.memory)) is not None:

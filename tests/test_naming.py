@@ -6,8 +6,6 @@ import os
 import re
 import shlex
 import shutil
-import signal
-import time
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -17,9 +15,6 @@ import nshot
 from helpers import nshot_, refuse
 from nshot import UserError
 from nshot.files import write_atomically
-from nshot.ranking.evaluate import evaluate
-from nshot.runs.lock import held
-from nshot.supernets import score
 
 AT = ["--device", "cpu", "--images", "40"]
 
@@ -151,67 +146,6 @@ def test_a_named_search_is_drawn(run: Path, tmp_path: Path) -> None:
 # who may write
 
 
-def slow_search(run: Path, began, name: str) -> None:
-    def waiting(*args, **kwargs):
-        began.set()
-        time.sleep(60)
-        return evaluate(*args, **kwargs)
-
-    score.evaluate = waiting
-    nshot_("search", run, "--sample", "3", "--name", name, *AT)
-
-
-@pytest.mark.parametrize(
-    "command",
-    [["search", "--sample", "4"], ["rank", "--benchmark", "digits", "--sample", "3"], ["latency", "--samples", "90"]],
-)
-def test_a_held_folder_is_refused_until_its_holder_is_dead(run: Path, command: list[str]) -> None:
-    context = multiprocessing.get_context("fork")
-    began = context.Event()
-    child = context.Process(target=slow_search, args=(run, began, "first"))
-    child.start()
-    try:
-        assert began.wait(60)
-        before = files(run)
-        message = refuse(command[0], run, *command[1:], *(AT if command[0] != "latency" else []))
-        assert f"being written by another process (a search, process {child.pid})" in message
-        assert files(run) == before
-    finally:
-        os.kill(child.pid, signal.SIGKILL)
-        child.join()
-    assert (run / ".lock").exists()  # what a dead process left does not stand in the way
-    with held(run, "a test"):
-        pass
-    assert not (run / ".lock").exists()
-
-
-def compete(folder: Path, count: int) -> None:
-    for _ in range(count):
-        try:
-            with held(folder, "a test"):
-                descriptor = os.open(folder / "alone", os.O_CREAT | os.O_EXCL)  # fails where another is in here too
-                os.close(descriptor)
-                (folder / "alone").unlink()
-        except UserError:
-            pass
-    os._exit(0)
-
-
-def test_a_lock_that_goes_and_comes_lets_one_in_at_a_time(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("fork")
-    children = [context.Process(target=compete, args=(tmp_path, 2000)) for _ in range(3)]
-    for child in children:
-        child.start()
-    for child in children:
-        child.join(60)
-    assert [child.exitcode for child in children] == [0, 0, 0]
-
-
-def test_a_folder_that_cannot_be_written_is_said(run: Path) -> None:
-    (run / ".lock").mkdir()
-    assert "cannot be written" in refuse("search", run, "--sample", "3", *AT)
-
-
 def write_often(path: Path, letter: bytes) -> None:
     for _ in range(300):
         write_atomically(path, letter * 100_000)
@@ -232,15 +166,6 @@ def test_two_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:
     assert [child.exitcode for child in children] == [0, 0]
     assert seen <= {b"a" * 100_000, b"b" * 100_000}
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
-
-
-def test_what_a_killed_writer_left_goes_after_a_while(run: Path) -> None:
-    old, new = run / ".old.partial", run / ".new.partial"
-    for path in (old, new):
-        path.write_bytes(b"half")
-    os.utime(old, (time.time() - 7200,) * 2)
-    with held(run, "a test"):
-        assert (old.exists(), new.exists()) == (False, True)
 
 
 # processes of torchrun

@@ -189,7 +189,6 @@ def _leading(args: list[str]) -> list[Path]:
 def latency(args: list[str]) -> None:
     """measure what a run's subnets take on this machine: nshot latency RUN [--threads N] [--batch N]"""
     from nshot.report.tables import print_latency
-    from nshot.runs.lock import held
     from nshot.search.latency import FILE, Setting, latency_of
     from nshot.supernets.load import load_run
 
@@ -203,8 +202,7 @@ def latency(args: list[str]) -> None:
     what = "Measure latencies of stand-alone networks on this machine, for nshot search --max-latency."
     command = parse(Table, args, "latency RUN", what)
     config, _ = load_run(run)
-    with held(run, "a measurement of latency"):
-        print_latency(latency_of(run, config.space.retrained, command.setting, samples=command.samples).table)
+    print_latency(latency_of(run, config.space.retrained, command.setting, samples=command.samples).table)
     print(f"written: {run / FILE}; search with: nshot search {typed(run)} --max-latency 3ms")
 
 

@@ -169,7 +169,7 @@ def rank_run(
     truth = table.truth(column, chosen)
     where: dict[str, Any] = {"root": root, "device": device, "data": data}
     listed = str(subnets) if subnets else f"sample of {SAMPLE if sample is None else sample}"
-    with held(Path(run), "a ranking"):
+    with held(Path(run), "a ranking", name):
         scores, scored = score_run(Path(run), config, supernet, chosen, images=images, calibration=calibration, **where)
         ranking = compare(config.space, chosen, scores, truth, ceiling=ceiling(config.space, table, column, chosen))
         described = {"benchmark": benchmark, "column": column, "list": listed, "score": scored}

@@ -1,87 +1,119 @@
-"""Who writes a run folder: one process, by a lock that ends with it."""
+"""Who writes a run folder: by leases that are renewed while their process lives, on file systems of several machines
+too.
 
-import fcntl
-import os
+| a command | excludes |
+| --- | --- |
+| training, retraining, building a benchmark | all that writes to the folder |
+| a ranking or a search | trainings, and what is written by the same name |
+| a measurement of latency | trainings, and other measurements |
+| report, draw, export, predict, compare | nobody |
+
+A dead process's lease is taken over at once on its own machine, elsewhere when it was not renewed for as long as the
+lease says. A process that finds its own taken over, as one that slept may, stops.
+"""
+
+import _thread
+import signal
+import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from io import TextIOWrapper
+from functools import cache
 from pathlib import Path
+
+from filelock import SoftFileLease, Timeout
 
 from nshot.data.manifest import MANIFEST
 from nshot.errors import UserError
 from nshot.files import make_folder, shown
 from nshot.training.distributed import alone
 
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Makes the folder where needed and holds it for this process.
-
-    Raises:
-        UserError: where another process holds it, or it holds files but no run; then nothing is written.
-    """
-    if folder.is_dir() and not (folder / "config.json").exists() and any(not _ours(p) for p in folder.iterdir()):
-        raise UserError(f"{folder} is not empty and no run folder: choose a new --out")
-    make_folder(folder)
-    with _lock(folder, "a training", "use another --out"):
-        yield
-
-
-@contextmanager
-def held(folder: Path, what: str) -> Iterator[None]:
-    """Holds a run folder for ``what`` this process does in it, such as ``a search``.
-
-    Raises:
-        UserError: where another process holds it, it cannot be written, or torchrun started several processes.
-    """
-    alone(what)
-    with _lock(folder, what, "start again when that has ended"):
-        yield
-
-
+TRAINING = ".lease"
+LEASE = 60.0  # seconds; renewed thrice in them
 STALE = 3600  # seconds after which what a killed process left half written goes
 
 
 @contextmanager
-def _lock(folder: Path, what: str, instead: str) -> Iterator[None]:
-    """The system frees the lock of a process that ends, however it does; what the file says is for the others."""
-    path = folder / ".lock"
-    with _locked_file(path, folder, instead) as lock:
-        lock.truncate(0)
-        lock.write(f"{what}, process {os.getpid()}")
-        lock.flush()
+def locked(folder: Path) -> Iterator[None]:
+    """Makes the folder where needed and holds it for this process: nobody else writes there.
+
+    Raises:
+        UserError: where another process writes to it, or it holds files but no run; then nothing is written.
+    """
+    if folder.is_dir() and not (folder / "config.json").exists() and any(not _ours(p) for p in folder.iterdir()):
+        raise UserError(f"{folder} is not empty and no run folder: choose a new --out")
+    make_folder(folder)
+    with _leased(folder / TRAINING, "use another --out"):
+        for path in folder.glob(".*.lease"):
+            _check_free(path, "start again when that has ended")
         _sweep(folder)
+        yield
+
+
+@contextmanager
+def held(folder: Path, what: str, name: str) -> Iterator[None]:
+    """Holds a name in a run folder for ``what`` this process does, such as ``a search``.
+
+    Raises:
+        UserError: where another process holds the name or trains there, the folder cannot be written, or torchrun
+            started several processes.
+    """
+    alone(what)
+    with _leased(folder / f".{name}.lease", "start again when that has ended"):
+        _check_free(folder / TRAINING, "start again when that has ended")
+        _sweep(folder)
+        yield
+
+
+@contextmanager
+def _leased(path: Path, instead: str) -> Iterator[None]:
+    lease = SoftFileLease(path, lease_duration=LEASE, on_compromise=lambda lost: _give_way(path))
+    _acquire(lease, path, instead)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            lease.release()
+
+
+def _acquire(lease: SoftFileLease, path: Path, instead: str) -> None:
+    """Raises UserError where a living process has it; another machine's process has as long as its lease to show so."""
+    try:
         try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
+            lease.acquire(timeout=0)
+        except Timeout:
+            owner = lease.owner
+            if owner is None or owner.hostname == _this_machine():
+                raise
+            lease.acquire(timeout=1.5 * LEASE)
+    except Timeout:
+        owner = lease.owner
+        who = f" (process {owner.pid} on {shown(owner.hostname)})" if owner else ""
+        raise UserError(f"run folder {path.parent} is being written by another process{who}: {instead}") from None
+    except (OSError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"run folder {path.parent} cannot be written ({reason}): copy it elsewhere") from None
 
 
-def _locked_file(path: Path, folder: Path, instead: str) -> TextIOWrapper:
-    """The file at the path, made where there is none, locked."""
-    while True:
-        try:
-            lock = open(path, "a+")  # noqa: SIM115 (the caller closes it)
-        except OSError as error:
-            raise UserError(f"run folder {folder} cannot be written ({error.strerror}): copy it elsewhere") from None
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _is_at(lock, path):
-                return lock
-        except OSError:
-            lock.seek(0)
-            holder = f" ({told})" if (told := shown(lock.read())) else ""
-            lock.close()
-            raise UserError(f"run folder {folder} is being written by another process{holder}: {instead}") from None
-        lock.close()  # its last owner took it away between the two: there is another now, or none
+def _check_free(path: Path, instead: str) -> None:
+    if path.exists():
+        with _leased(path, instead):
+            pass
 
 
-def _is_at(stream: TextIOWrapper, path: Path) -> bool:
-    """Whether an open file is the one at the path."""
-    with suppress(FileNotFoundError):
-        return os.path.samestat(os.fstat(stream.fileno()), os.stat(path))
-    return False
+@cache
+def _this_machine() -> str:
+    """As leases name it."""
+    with tempfile.TemporaryDirectory() as folder, SoftFileLease(Path(folder) / "lease", lease_duration=LEASE) as lease:
+        owner = lease.lock.owner if hasattr(lease, "lock") else lease.owner
+    return owner.hostname if owner else ""
+
+
+def _give_way(path: Path) -> None:
+    """Another process writes here now: this one stops as if it were told to."""
+    print(f"nshot: {path.parent} was taken over by another process, for this one did not answer", file=sys.stderr)
+    _thread.interrupt_main(signal.SIGTERM)
 
 
 def _sweep(folder: Path) -> None:
@@ -94,4 +126,4 @@ def _sweep(folder: Path) -> None:
 
 def _ours(path: Path) -> bool:
     """Whether a crash before the first config.json can have left this."""
-    return path.name in (".lock", MANIFEST) or path.name.endswith(".partial")
+    return path.name in (".lock", MANIFEST) or path.name.endswith((".partial", ".lease"))

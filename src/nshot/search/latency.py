@@ -16,6 +16,7 @@ from nshot.errors import UserError, check_whole
 from nshot.files import write_json
 from nshot.ranking.metrics import kendall_tau
 from nshot.runs.folder import differences
+from nshot.runs.lock import held
 from nshot.runs.progress import Progress
 from nshot.spaces import Space, Subnet
 
@@ -221,8 +222,9 @@ def latency_of(
     path = run / FILE
     if not path.exists():
         wanted = setting or Setting()
-        say(f"measuring latencies on this machine: {wanted.threads} threads, batches of {wanted.batch}")
-        write_json(path, fitted(space, wanted, samples=samples, by=by))
+        with held(run, "a measurement of latency", "latency"):
+            say(f"measuring latencies on this machine: {wanted.threads} threads, batches of {wanted.batch}")
+            write_json(path, fitted(space, wanted, samples=samples, by=by))
     try:
         table = json.loads(path.read_text())
         made = {key: table[key] for key in ("space", "machine", "setting")}

@@ -85,7 +85,7 @@ def search_run(
     config, supernet = load_run(run)
     space = config.space.retrained
     check_name(run, name, "search")
-    with held(run, "a search"):
+    with held(run, "a search", name):
         named = [] if subnets is None else subnets_from_file(subnets, config.space, data_root(root))
         evaluate, score, identity = evaluator(
             run, config, supernet, images=images, calibration=calibration, root=root, device=device, data=data, say=say

@@ -21,6 +21,7 @@ from nshot.files import write_atomically
 from nshot.ranking.calibrate import keeps_statistics
 from nshot.ranking.evaluate import Scores, evaluate
 from nshot.runs.execute import Say
+from nshot.runs.lock import held
 from nshot.runs.progress import Progress
 from nshot.spaces import Subnet, Supernet
 from nshot.training.device import fabric
@@ -78,14 +79,16 @@ def score_run(
     given = _heldout(folder, config, supernet, root, images, calibration, device, data, mixture, say)
     canonical = supernet.canonical
     forms = sorted({canonical(subnet) for subnet in subnets})
-    store = PartialScores(folder, _weights(folder), list(given.described.values()), forms)
-    with Progress("rank", len(forms), len(store), noun="subnets") as progress:
-        while len(store) < len(forms):
-            chunk = forms[len(store) : len(store) + CHUNK]
-            store.append(evaluate(supernet, chunk, given.batches, calibration=given.calibration))
-            progress.advance(len(chunk))
-            progress.show()
-    scores = store.finish()
+    kept = scoring_name(_weights(folder), list(given.described.values()), forms)
+    with held(folder, "a scoring", kept):  # two rankings of the same subnets would write the same files
+        store = PartialScores(folder / f".{kept}")
+        with Progress("rank", len(forms), len(store), noun="subnets") as progress:
+            while len(store) < len(forms):
+                chunk = forms[len(store) : len(store) + CHUNK]
+                store.append(evaluate(supernet, chunk, given.batches, calibration=given.calibration))
+                progress.advance(len(chunk))
+                progress.show()
+        scores = store.finish()
     rows = {form: row for row, form in enumerate(forms)}
     order = [rows[canonical(subnet)] for subnet in subnets]
     return Scores(scores.correct[order], scores.loss[order], scores.seconds), given.described
@@ -211,19 +214,16 @@ def _calibration_images(supernet: Supernet, train: Pictures, batches: int | None
     return mixture(train, batches * size, seed)
 
 
+def scoring_name(weights: bytes, scored_on: list[int], subnets: Sequence[Subnet]) -> str:
+    """Which scoring this is: of which weights, on what else determines the scores, of which subnets in order."""
+    return f"scores-{hashlib.sha256(weights + json.dumps([*scored_on, CHUNK, subnets]).encode()).hexdigest()[:16]}"
+
+
 class PartialScores:
-    """Scores of a list of subnets, kept in a hidden folder of the run until they are complete.
+    """Scores of a list of subnets, kept in a hidden folder of the run until they are complete."""
 
-    Args:
-        run: the run folder.
-        weights: of the supernet, bytes; with the other arguments they say which scoring this is.
-        scored_on: JSON-able, what determines the scores besides.
-        subnets: what is scored, in order.
-    """
-
-    def __init__(self, run: Path, weights: bytes, scored_on: list[int], subnets: Sequence[Subnet]) -> None:
-        identity = hashlib.sha256(weights + json.dumps([*scored_on, CHUNK, subnets]).encode()).hexdigest()[:16]
-        self._folder = run / f".scores-{identity}"
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self._folder.mkdir(exist_ok=True)
         self._chunks: list[Scores] = []
         while (path := self._path(len(self._chunks))).exists():

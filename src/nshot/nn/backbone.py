@@ -1,14 +1,16 @@
 """The network around NAS-Bench-201's cells (Dong and Yang, ICLR 2020, figure 1)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import cast
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import fused, fused_cells
 from .cells import Cell, ConvNorm, Memo, Norm, Reduction, batch_norm_of_batch, live_edges
+from .mixture import Mixture
 
 Ops = tuple[int, ...]  # of each edge, by number in `OPS`
 
@@ -51,20 +53,26 @@ class Backbone(nn.Module):
             return self.classifier(fused.pooled(lambda tape: self.fused_rest(tape, self.fused_stem(tape, x), live)))
         return self.plain(self.stem(x), live)
 
+    def mixed(self, x: Tensor, mixture: Mixture) -> Tensor:
+        """Logits by a weight for each option of each edge."""
+        if mixture.taken is not None and not (mixture.weights.requires_grad and torch.is_grad_enabled()):
+            return self.run(x, mixture.taken)  # the others' weights are 0
+        return self.plain(self.stem(x), mixture)
+
     def fuses(self, x: Tensor) -> bool:
         return self.fast and self._fusible and fused.usable(x)
 
-    def plain(self, x: Tensor, live: Ops, memo: Memo | None = None) -> Tensor:
-        """Logits from the stem's output; ``memo`` is the first cell's."""
-        return self.classifier(self.unpooled(x, live, memo).mean((2, 3)))
+    def plain(self, x: Tensor, path: Ops | Mixture, memo: Memo | None = None) -> Tensor:
+        """Logits from the stem's output, by live edges or a mixture; ``memo`` is the first cell's."""
+        return self.classifier(self.unpooled(x, path, memo).mean((2, 3)))
 
-    def unpooled(self, x: Tensor, live: Ops, memo: Memo | None = None) -> Tensor:
+    def unpooled(self, x: Tensor, path: Ops | Mixture, memo: Memo | None = None) -> Tensor:
         """The last features (N, C, H, W), which `plain` takes the mean over pixels of."""
         for i, stage in enumerate(self.stages):
             if i > 0:
                 x = self.reductions[i - 1](x)
-            for j, cell in enumerate(cast(nn.ModuleList, stage)):
-                x = cell(x, live, memo if i == j == 0 else None)
+            for j, cell in enumerate(cast(Iterable[Cell], stage)):
+                x = cell.mixed(x, path) if isinstance(path, Mixture) else cell(x, path, memo if i == j == 0 else None)
         return F.relu(self.last_norm(x))
 
     def fused_stem(self, tape: fused.Tape, x: Tensor) -> fused.Node:

@@ -1,12 +1,14 @@
 """Building blocks of the NAS-Bench-201 networks (Dong and Yang, ICLR 2020), channel-preserving and residual."""
 
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from .mixture import Mixture
 
 Norm = Callable[[int], nn.Module]
 Ops = tuple[int, ...]  # an operation index for each edge: a subnet
@@ -91,6 +93,7 @@ class Cell(nn.Module):
 
     def __init__(self, channels: int, options: Sequence[Sequence[int]], norm: Norm) -> None:
         super().__init__()
+        self.options = options
         self.edges = nn.ModuleList(
             nn.ModuleDict(
                 {OPS[i]: ConvNorm(channels, channels, KERNELS[OPS[i]], norm) for i in allowed if OPS[i] in KERNELS}
@@ -115,6 +118,24 @@ class Cell(nn.Module):
                 memo[key] = self.edge(e, op, nodes[source], memo, (source, -1, decided))
             nodes[target] = nodes[target] + memo[key] if target in nodes else memo[key]
         return nodes.get(NODES - 1, torch.zeros_like(x))
+
+    def mixed(self, x: Tensor, mixture: Mixture) -> Tensor:
+        """The same by a weight for each option of each edge."""
+        nodes, memo = [x], cast(Memo, {})
+
+        def ran(e: int, source: int, op: int) -> Tensor:
+            if op == NONE:
+                return torch.zeros_like(x)
+            key = (source, op, ())
+            if OPS[op] == "avg_pool_3x3" and key not in memo:
+                memo[key] = average_pool(nodes[source])  # all edges from a node share it
+            return memo[key] if key in memo else self.edge(e, op, nodes[source], memo, (source, -1, ()))
+
+        for node in range(1, NODES):
+            into = [(e, source) for e, (target, source) in enumerate(EDGES) if target == node]
+            terms = [mixture.edge(e, self.options[e], partial(ran, e, source)) for e, source in into]
+            nodes.append(sum(terms[1:], terms[0]))
+        return nodes[-1]
 
     def edge(self, e: int, op: int, value: Tensor, memo: Memo, relu: tuple[int, int, Ops]) -> Tensor:
         """What an operation of edge e makes of a value; ``memo`` holds the value's ReLU under the key ``relu``."""

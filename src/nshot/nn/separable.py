@@ -1,6 +1,7 @@
 """Operations of the DARTS networks (Liu et al., ICLR 2019): pooling, separable and dilated convolutions, reductions."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import cast
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from .cells import Norm
 from .depthwise import DepthwiseConv
 from .drop import DropPath
+from .mixture import Mixture
 
 
 class ReluConvNorm(nn.Sequential):
@@ -116,16 +118,38 @@ class Cell(nn.Module):
         self.input1 = ReluConvNorm(c_in, c, norm)
         self.drop = DropPath()
         self.edges = nn.ModuleDict()
+        self.reduces = reduces
         for (node, source), ops in sorted(options.items()):
             stride = 2 if reduces and source < 2 else 1
             held = {OPS[op]: OPERATIONS[OPS[op]](c, stride, norm, pools) for op in sorted(ops)}
             self.edges[f"{source}-{node}"] = nn.ModuleDict(held)
 
-    def forward(self, before: Tensor, x: Tensor, kept: Sequence[Choice]) -> Tensor:
+    def forward(self, before: Tensor, x: Tensor, kept: Sequence[Choice] | Mixture) -> Tensor:
+        """By what the nodes keep; by a mixture of none and the operations of all edges, node by node."""
         values = [self.input0(before), self.input1(x)]
+        if isinstance(kept, Mixture):
+            return self._mixed(values, kept)
         for node, ((a, op_a), (b, op_b)) in enumerate(kept):
             values.append(self._edge(a, node, op_a, values[a]) + self._edge(b, node, op_b, values[b]))
         return torch.cat(values[2:], dim=1)
+
+    def _mixed(self, values: list[Tensor], mixture: Mixture) -> Tensor:
+        e = 0
+        while e < len(self.edges):
+            node = len(values) - 2
+            terms = []
+            for source, value in enumerate(values):
+                terms.append(mixture.edge(e, range(1 + len(OPS)), partial(self._option, source, node, value)))
+                e += 1
+            values.append(sum(terms[1:], terms[0]))
+        return torch.cat(values[2:], dim=1)
+
+    def _option(self, source: int, node: int, value: Tensor, option: int) -> Tensor:
+        """Of an edge: none, then the operations."""
+        if option > 0:
+            return self._edge(source, node, option - 1, value)
+        stride = 2 if self.reduces and source < 2 else 1
+        return torch.zeros_like(value[:, :, ::stride, ::stride])
 
     def weights(self, source: int, node: int, op: int) -> list[nn.Parameter]:
         """Those of an operation of an edge."""

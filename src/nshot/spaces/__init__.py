@@ -3,10 +3,12 @@
 import dataclasses
 from typing import Any
 
+from nshot.nn.mixture import Mixture
+
 from .base import Space, Subnet, spaces
 from .decisions import Decision
 from .few import FewShot
-from .supernet import Mixture, Supernet, extract
+from .supernet import Supernet, extract
 
 __all__ = [
     "Decision",

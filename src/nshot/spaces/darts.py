@@ -1,7 +1,7 @@
 """The DARTS space (Liu et al., ICLR 2019): a normal and a reduction cell of four nodes, two inputs a node."""
 
 import ast
-import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar, cast
@@ -12,18 +12,16 @@ from nshot.errors import UserError
 from nshot.nn.auxiliary import AuxiliaryHead, WithAuxiliary
 from nshot.nn.cells import Norm, batch_norm, batch_norm_of_batch
 from nshot.nn.inverted import global_pool
-from nshot.nn.separable import OPERATIONS, Cell, Choice, EdgeOptions, operation_costs
+from nshot.nn.mixture import Mixture
+from nshot.nn.separable import Cell, Choice, EdgeOptions, operation_costs
 
 from .base import Space, Subnet, spaces
+from .darts_cells import EDGES, KINDS, LAYOUT, NODES, NONE, OPS, PAIRS, choices, strongest
 from .decisions import Decision
 from .drawing import Drawing, Edge, Graph, short
 from .supernet import Supernet
 
-NODES = 4
-OPS = tuple(OPERATIONS)
-KINDS = ("normal", "reduce")
 STEM = 3  # times the channels of the first cell
-PAIRS = [list(itertools.combinations(range(2 + node), 2)) for node in range(NODES)]  # inputs that a node may keep
 
 
 @dataclass(frozen=True)
@@ -36,24 +34,6 @@ class Place:
     c: int
     after_reduction: bool
     side: int
-
-
-def layout(kind: int, node: int) -> tuple[int | None, int]:
-    """Places of a node's decisions in a subnet: its pair of inputs (none for node 0), its first operation."""
-    start = kind * (3 * NODES - 1) + 3 * node - (node > 0)
-    return (None, start) if node == 0 else (start, start + 1)
-
-
-LAYOUT = [[layout(kind, node) for node in range(NODES)] for kind in (0, 1)]
-
-
-def choices(subnet: Subnet, kind: int) -> list[Choice]:
-    """What the nodes of the normal (0) or the reduction cell (1) keep."""
-    found = []
-    for node, (pair, op) in enumerate(LAYOUT[kind]):
-        a, b = PAIRS[node][0 if pair is None else subnet[pair]]
-        found.append(((a, subnet[op]), (b, subnet[op + 1])))
-    return found
 
 
 @spaces.register("darts")
@@ -106,6 +86,18 @@ class DARTS(Space):
                     found.append((f"{kind}.node{node}.inputs", tuple(f"{a},{b}" for a, b in PAIRS[node])))
                 found += [(f"{kind}.node{node}.op{slot}", OPS) for slot in (0, 1)]
         return tuple(found)
+
+    # mixtures
+
+    @property
+    def edges(self) -> tuple[Decision, ...]:
+        """All 14 of each kind of cell; their first option is none, which only a mixture has."""
+        options, allowed = (NONE, *OPS), tuple(range(1 + len(OPS)))
+        return tuple(Decision(f"{kind}.node{n}<-{s}", options, allowed) for kind in KINDS for n, s in EDGES)
+
+    def strongest(self, weights: Sequence[Sequence[float]]) -> Subnet:
+        """Of each node the two edges with the largest weight that is not none's, by these options."""
+        return strongest(weights)
 
     # costs
 
@@ -256,7 +248,14 @@ class Backbone(nn.Module):
 
     def unpooled(self, x: Tensor, subnet: Subnet) -> Tensor:
         """The last features (N, C, H, W)."""
-        kept = [choices(subnet, kind) for kind in (0, 1)]
+        return self._through(x, [choices(subnet, kind) for kind in (0, 1)])
+
+    def mixed(self, x: Tensor, mixture: Mixture) -> Tensor:
+        """Logits by a weight for each option of each edge."""
+        rows = [mixture.rows(kind * len(EDGES), len(EDGES)) for kind in (0, 1)]
+        return self.classifier(global_pool(self._through(x, rows)))
+
+    def _through(self, x: Tensor, kept: Sequence[Sequence[Choice] | Mixture]) -> Tensor:
         before = x = self.stem(x)
         for kind, cell in zip(self.kinds, self.cells, strict=True):
             before, x = x, cell(before, x, kept[kind])
@@ -276,9 +275,10 @@ class DARTSSupernet(Backbone, Supernet):
                         options[kind].setdefault((node, source), set()).update(slot.allowed)
         super().__init__(space, options, batch_norm_of_batch, pools=True)
         self.space: DARTS = space
+        self.mixtures = not space.kept  # they need all edges
 
-    def forward(self, x: Tensor, subnet: Subnet) -> Tensor:
-        return self.run(x, tuple(subnet))
+    def forward(self, x: Tensor, subnet: Subnet | Mixture) -> Tensor:
+        return self.mixed(x, subnet) if isinstance(subnet, Mixture) else self.run(x, tuple(subnet))
 
     def own_weights(self, subnet: Subnet) -> list[list[nn.Parameter]]:
         found: list[list[nn.Parameter]] = [[] for _ in subnet]

@@ -51,6 +51,19 @@ class Choices(ABC):
         canonical form is a sum of a term a group, so that ranges and draws within limits are exact. None: not known."""
         return None
 
+    @property
+    def edges(self) -> tuple[Decision, ...]:
+        """What a mixture weighs: options of which a supernet can run all at once. By default the decisions."""
+        return self.decisions
+
+    def strongest(self, weights: Sequence[Sequence[float]]) -> Subnet:
+        """The subnet that is left of a mixture: of each edge the option of the largest weight, the first of equals.
+
+        Args:
+            weights: of each of the options of `edges`.
+        """
+        return tuple(max(d.allowed, key=row.__getitem__) for d, row in zip(self.edges, weights, strict=True))
+
     @cached_property
     def size(self) -> int:
         """How many subnets there are."""

@@ -27,6 +27,7 @@ from nshot.nn.cells import (
 )
 from nshot.nn.graphed_cells import GraphedCell
 from nshot.nn.graphs import Capture
+from nshot.nn.mixture import Mixture
 
 from . import forms
 from .base import Space, Subnet, spaces
@@ -234,12 +235,14 @@ class NASBench201Supernet(Backbone, Supernet):
     """All operations of all edges, batch norms of the batch. The classifier has a bias, as released; C(α), as released,
     counts all weights but that."""
 
+    mixtures = True
+
     def __init__(self, space: NASBench201) -> None:
         super().__init__(*space.backbone, [d.allowed for d in space.decisions], batch_norm_of_batch, bias=True)
         self.space: NASBench201 = space
 
-    def forward(self, x: Tensor, subnet: Subnet) -> Tensor:
-        return self.run(x, tuple(subnet))
+    def forward(self, x: Tensor, subnet: Subnet | Mixture) -> Tensor:
+        return self.mixed(x, subnet) if isinstance(subnet, Mixture) else self.run(x, tuple(subnet))
 
     def forward_many(self, x: Tensor, subnets: Iterable[Subnet]) -> Iterator[Tensor]:
         """Shares the stem, and in the first cell all that the edges already decided have in common."""

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from copy import deepcopy
-from typing import ClassVar, TypeVar
+from typing import TypeVar
 
 from torch import Tensor, nn
 
@@ -15,16 +15,13 @@ from .decisions import Choices, Subnet
 
 N = TypeVar("N", bound=nn.Module)
 
-Mixture = Tensor
-"""Instead of a subnet, a weight for each option of each decision (decisions, options), which may require gradients."""
-
 
 class Supernet(nn.Module, ABC):
     """Holds the weights of all subnets of ``space``: ``supernet(x, subnet)``."""
 
     space: Choices
-    mixtures: ClassVar[bool] = False
-    """Whether ``forward`` takes a `Mixture` where it takes a subnet."""
+    mixtures: bool = False
+    """Whether ``forward`` takes a `Mixture` where it takes a subnet: weights of what `Choices.edges` lists."""
     _fast: bool = True
 
     @property

@@ -1,6 +1,5 @@
 """Mixtures of options against sums written out in plain torch: outputs, gradients of weights and of the mixture."""
 
-import copy
 from typing import Any
 
 import pytest
@@ -9,7 +8,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import nshot
-from nshot.nn import kernels
 from nshot.spaces import Mixture, Space, Supernet
 from nshot.spaces.darts import DARTS
 

@@ -29,6 +29,12 @@ def batches(step: int, positions: Tensor | None = None) -> tuple[Tensor, Tensor]
     return X[at], Y[at]
 
 
+def validation(step: int) -> tuple[Tensor, Tensor]:
+    """The images that methods with a second batch are given."""
+    at = (5 * torch.arange(BATCH) + 7 * step + 3) % IMAGES
+    return X[at].flip(3), Y[at]
+
+
 def new_supernet() -> Supernet:
     torch.manual_seed(0)
     return SPACE.supernet().double()
@@ -42,7 +48,13 @@ class Result:
 
 
 def trained(
-    name: str, *, idle: Idle = "rest", clip: float | None = 0.5, recipe: dict[str, Any] | None = None, **options: Any
+    name: str,
+    *,
+    idle: Idle = "rest",
+    clip: float | None = 0.5,
+    recipe: dict[str, Any] | None = None,
+    steps: int = STEPS,
+    **options: Any,
 ) -> Result:
     """What the loop trains."""
     made = nshot.strategies.strategies[name]
@@ -52,8 +64,8 @@ def trained(
     base = sgd(model.parameters(), idle=idle, clip=clip, fast=False, lr=9.0, **(recipe or {"momentum": 0.9}))
     optimizer = SeparatedMomentum(base, strategy.clusters)
     memory = strategy.memory(model, facts)
-    hooks = StrategyHooks(strategy, memory, RunTools(facts, model, optimizer, model, F.cross_entropy))
-    for _ in train_steps(model, optimizer, hooks.plan, batches, start=0, total_steps=STEPS, lr=LR, hooks=hooks):
+    hooks = StrategyHooks(strategy, memory, RunTools(facts, model, optimizer, model, F.cross_entropy, validation))
+    for _ in train_steps(model, optimizer, hooks.plan, batches, start=0, total_steps=steps, lr=LR, hooks=hooks):
         pass
     return Result(model, strategy, memory)
 

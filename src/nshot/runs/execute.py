@@ -41,6 +41,8 @@ class Job:
     """What a step trained, where that can still be told."""
     memory: nn.Module = field(default_factory=nn.Module)
     """What the method remembers, kept with the weights; equal in all processes."""
+    figures: Callable[[], dict[str, float | list[float]]] = dict
+    """What the log says besides, of the method's memory."""
 
     def logged_rates(self, step: int) -> dict[str, float | list[float]]:
         """What the log says of a step's learning rate: the mean over its paths, and each where there are several."""
@@ -128,7 +130,7 @@ def execute(run: Run, make: Callable[[], Job], finish: Callable[[Job], None], sa
                 if slot == run.log_every - 1 or done == job.total_steps:
                     mean = _mean(_finite(losses, slot, known, done, job, run))
                     speed = {"images_per_second": progress.rate, "seconds": progress.seconds}
-                    log.write(done, loss=mean, **job.logged_rates(step), **speed)
+                    log.write(done, loss=mean, **job.logged_rates(step), **job.figures(), **speed)
                     progress.show(loss=mean)
                     run.tell_left_out(say)
                 stop = _stopping(asked(), done, job)

@@ -51,17 +51,48 @@ class DARTS(Space):
     # Section B.2, after Li and Talwalkar (UAI 2019): 50 epochs, batch 64, the search split.
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "paper": {
-            "epochs": {"spos": 50, "fairnas": 50, "fsnas": 50, "random": 50, "nsas": 50, "sumnas": 50, "pada": 50},
+            "epochs": {
+                "spos": 50,
+                "fairnas": 50,
+                "fsnas": 50,
+                "random": 50,
+                "nsas": 50,
+                "sumnas": 50,
+                "pada": 50,
+                "darts": 50,
+                "gdas": 250,
+            },
             "config": {"batch_size": 64, "lr": 0.025, "weight_decay": 3e-4},
+            "methods": {"darts": {"nesterov": False}},
         },
         "proxy": {
             "sizes": {"channels": 8, "cells": 5, "resolution": 16},
-            "epochs": {"spos": 15, "fairnas": 2, "fsnas": 2, "random": 15, "nsas": 2, "sumnas": 2, "pada": 15},
+            "epochs": {
+                "spos": 15,
+                "fairnas": 2,
+                "fsnas": 2,
+                "random": 15,
+                "nsas": 2,
+                "sumnas": 2,
+                "pada": 15,
+                "darts": 1,
+                "gdas": 4,
+            },
             "config": {"batch_size": 64, "weight_decay": 3e-4},
         },
         "smoke": {
             "sizes": {"channels": 4, "cells": 3, "resolution": 8},
-            "epochs": {"spos": 1, "fairnas": 1, "fsnas": 1, "random": 1, "nsas": 1, "sumnas": 1, "pada": 1},
+            "epochs": {
+                "spos": 1,
+                "fairnas": 1,
+                "fsnas": 1,
+                "random": 1,
+                "nsas": 1,
+                "sumnas": 1,
+                "pada": 1,
+                "darts": 1,
+                "gdas": 1,
+            },
             "config": {"dataset": "digits", "batch_size": 64, "log_every": 5},
         },
     }

@@ -42,27 +42,68 @@ class NASBench201(Space):
 
     name: ClassVar[str] = "nasbench201"
     # Section A of the supplement. At the small scales all methods train about equally many paths, at the same batch
-    # size: a FairNAS step has five, FSNAS has five supernets, an NSAS step has nine, a SUMNAS step five by two.
+    # size: a FairNAS step has five, FSNAS has five supernets, an NSAS step has nine, a SUMNAS step five by two, a GDAS
+    # step two, and a step of first-order DARTS ten: all options twice.
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "paper": {
-            "epochs": {"spos": 250, "fairnas": 200, "fsnas": 300},
+            "epochs": {"spos": 250, "fairnas": 200, "fsnas": 300, "darts": 50},
             "methods": {"sumnas": {"batch_size": 256}, "pada": {"batch_size": 256}},
         },
         "deep": {  # the paper's depth, in an hour of one core
             "sizes": {"channels": 16, "cells": 5, "resolution": 16},
-            "epochs": {"spos": 115, "fairnas": 23, "fsnas": 23, "random": 115, "nsas": 13, "sumnas": 12, "pada": 115},
+            "epochs": {
+                "spos": 115,
+                "fairnas": 23,
+                "fsnas": 23,
+                "random": 115,
+                "nsas": 13,
+                "sumnas": 12,
+                "pada": 115,
+                "darts": 12,
+                "gdas": 58,
+            },
         },
         "long": {  # the paper's number of steps
             "sizes": {"channels": 16, "cells": 1, "resolution": 16},
-            "epochs": {"spos": 250, "fairnas": 50, "fsnas": 50, "random": 250, "nsas": 28, "sumnas": 25, "pada": 250},
+            "epochs": {
+                "spos": 250,
+                "fairnas": 50,
+                "fsnas": 50,
+                "random": 250,
+                "nsas": 28,
+                "sumnas": 25,
+                "pada": 250,
+                "darts": 25,
+                "gdas": 125,
+            },
         },
         "proxy": {
             "sizes": {"channels": 16, "cells": 1, "resolution": 16},
-            "epochs": {"spos": 40, "fairnas": 8, "fsnas": 8, "random": 40, "nsas": 4, "sumnas": 4, "pada": 40},
+            "epochs": {
+                "spos": 40,
+                "fairnas": 8,
+                "fsnas": 8,
+                "random": 40,
+                "nsas": 4,
+                "sumnas": 4,
+                "pada": 40,
+                "darts": 4,
+                "gdas": 20,
+            },
         },
         "smoke": {
             "sizes": {"channels": 4, "cells": 1, "resolution": 8},
-            "epochs": {"spos": 10, "fairnas": 2, "fsnas": 2, "random": 10, "nsas": 1, "sumnas": 1, "pada": 10},
+            "epochs": {
+                "spos": 10,
+                "fairnas": 2,
+                "fsnas": 2,
+                "random": 10,
+                "nsas": 1,
+                "sumnas": 1,
+                "pada": 10,
+                "darts": 1,
+                "gdas": 5,
+            },
             "config": {"dataset": "digits", "batch_size": 32, "log_every": 20, "checkpoint_every": 100},
         },
     }

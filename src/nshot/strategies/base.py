@@ -151,6 +151,10 @@ class Strategy(ABC):
         """The subnet that training ends with, if it does."""
         return None
 
+    def figures(self, memory: Any) -> dict[str, float | list[float]]:
+        """What the log says of the memory, beside the loss."""
+        return {}
+
     def choose(self, judge: Judge) -> Subnet | None:
         """The subnet that the method's own search finds with the trained supernet, if it has one."""
         return None

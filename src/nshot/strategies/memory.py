@@ -67,6 +67,10 @@ class Tools(Protocol):
         ``weight.grad`` changes."""
         ...
 
+    def clip_with(self, others: Sequence[Tensor]) -> None:
+        """From now on the gradients of these count too in the norm by which those of the weights are clipped."""
+        ...
+
     def second(self, step: int) -> Batch:
         """As many validation images, drawn uniformly with replacement and augmented as training images are: a
         function of (seed, step). Only for methods that say ``validates``."""

@@ -121,6 +121,7 @@ def train(
             rates=lambda step: [config.lr * rate for rate in hooks.planned(step).rates],
             paths=lambda step: [] if list(memory.state_dict()) else named(strategy.plan(step, memory)),
             memory=memory,
+            figures=lambda: strategy.figures(memory),
         )
 
     def named(plan: Plan) -> list[str]:

@@ -122,7 +122,7 @@ def _prepared(optimizer: AnyOptimizer, weights: list[Tensor], idle: Idle, clip: 
     if clip is not None:
 
         def clipped(*_: Any) -> None:
-            nn.utils.clip_grad_norm_(weights, clip)
+            nn.utils.clip_grad_norm_([*weights, *getattr(optimizer, "beside", [])], clip)
 
         optimizer.register_step_pre_hook(clipped)
     return optimizer
@@ -131,6 +131,11 @@ def _prepared(optimizer: AnyOptimizer, weights: list[Tensor], idle: Idle, clip: 
 def clipped_by(optimizer: Optimizer) -> float:
     """What gradients are to be multiplied by after a step to be those that it took: 1 where it clipped them itself."""
     return getattr(getattr(optimizer, "base", optimizer), "clipped_by", 1.0)
+
+
+def clip_with(optimizer: Optimizer, others: Iterable[Tensor]) -> None:
+    """From now on the gradients of these count too in the norm that those of the optimizer's weights are clipped to."""
+    setattr(getattr(optimizer, "base", optimizer), "beside", list(others))  # noqa: B010
 
 
 class RestingSlices:
@@ -192,6 +197,8 @@ class FusedSGD(SGD):
         super().__init__(parameters, **options)
         self.idle = idle
         self.clip = clip
+        self.beside: list[Tensor] = []
+        """Whose gradients count in the norm besides, as `clip_with` has it."""
         self.clipped_by = 1.0
         """What the last step multiplied its gradients by, which stay as they are."""
 
@@ -202,7 +209,7 @@ class FusedSGD(SGD):
             with torch.enable_grad():
                 loss = closure()
         grads = {p: _aligned(p.grad, p) for group in self.param_groups for p in group["params"] if p.grad is not None}
-        scale = self.clipped_by = self._scale(list(grads.values()))
+        scale = self.clipped_by = self._scale([*grads.values(), *(p.grad for p in self.beside if p.grad is not None)])
         for group in self.param_groups:
             chosen = [p for p in group["params"] if self.idle == "drift" or p in grads]
             momenta, own = pointers([self._momentum(p) for p in chosen]), pointers([grads.get(p) for p in chosen])

@@ -14,7 +14,7 @@ from nshot.strategies.memory import Batch, Facts, Seen
 
 from . import distributed
 from .loop import Criterion, Hooks, warmed
-from .optimizers import clipped_by
+from .optimizers import clip_with, clipped_by
 
 
 @dataclasses.dataclass
@@ -46,6 +46,9 @@ class RunTools:
     def gradients(self, loss: Tensor, weights: Sequence[Tensor]) -> list[Tensor]:
         found = torch.autograd.grad(loss, weights, allow_unused=True, materialize_grads=True)
         return [distributed.mean(grad) for grad in found]
+
+    def clip_with(self, others: Sequence[Tensor]) -> None:
+        clip_with(self.optimizer, others)
 
     def second(self, step: int) -> Batch:
         if self.batches is None:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import pairwise
@@ -282,6 +283,11 @@ class NASBench201Supernet(Backbone, Supernet):
         super().__init__(*space.backbone, [d.allowed for d in space.decisions], batch_norm_of_batch, bias=True)
         self.space: NASBench201 = space
 
+    @property
+    def cells(self) -> list[Cell]:
+        """Of all stages."""
+        return [cast(Cell, cell) for stage in self.stages for cell in cast(Iterable[Cell], stage)]
+
     def forward(self, x: Tensor, subnet: Subnet | Mixture) -> Tensor:
         return self.mixed(x, subnet) if isinstance(subnet, Mixture) else self.run(x, tuple(subnet))
 
@@ -299,16 +305,26 @@ class NASBench201Supernet(Backbone, Supernet):
                 yield self.plain(stem, live, memo)
 
     def own_weights(self, subnet: Subnet) -> list[list[nn.Parameter]]:
-        cells = [cast(Cell, cell) for stage in self.stages for cell in cast(Iterable[Cell], stage)]
-        return [[weight for cell in cells for weight in cell.weights(e, op)] for e, op in enumerate(subnet)]
+        return [[weight for cell in self.cells for weight in cell.weights(e, op)] for e, op in enumerate(subnet)]
 
     def drop_bias(self) -> None:
         self.classifier.bias = None  # type: ignore[assignment]
 
     def use_graphs(self, capture: Capture) -> None:
-        for stage in self.stages:
-            for cell in cast(Iterable[Cell], stage):
-                cell.graphed = GraphedCell(cell, capture)
+        for cell in self.cells:
+            cell.graphed = GraphedCell(cell, capture)
+
+    @contextmanager
+    def differentiable(self) -> Iterator[None]:
+        graphs = [cell.graphed for cell in self.cells]
+        for cell in self.cells:
+            cell.graphed = None
+        try:
+            with super().differentiable():
+                yield
+        finally:
+            for cell, graphed in zip(self.cells, graphs, strict=True):
+                cell.graphed = graphed
 
     def extract(self, subnet: Subnet) -> "NASBench201Network":
         bias = self.classifier.bias is not None

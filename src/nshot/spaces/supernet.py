@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from typing import TypeVar
 
@@ -33,6 +34,15 @@ class Supernet(nn.Module, ABC):
     def fast(self, fast: bool) -> None:
         self._fast = fast
         set_fast(self, fast)
+
+    @contextmanager
+    def differentiable(self) -> Iterator[None]:
+        """Runs torch's own operations alone, inside the block: their gradients have gradients."""
+        fast, self.fast = self.fast, False
+        try:
+            yield
+        finally:
+            self.fast = fast
 
     @abstractmethod
     def forward(self, x: Tensor, subnet: Subnet) -> Tensor:

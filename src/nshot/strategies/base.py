@@ -121,6 +121,9 @@ class Strategy(ABC):
     def check(cls, supernet: Supernet) -> None:
         """Raises UserError where the space's supernet, here without values, has not what the method needs of it."""
 
+    def check_facts(self, facts: Facts) -> None:  # noqa: B027
+        """Raises UserError where the run's data, batches or epochs do not do for the method."""
+
     def memory(self, supernet: Supernet, facts: Facts) -> nn.Module:
         """A new memory, on the device where the method wants it: all that plans depend on besides (seed, step), in
         parameters and buffers of fixed sizes. A memory with an optimizer is a `Trained`."""

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from nshot.dynamic import SeparatedMomentum
 from nshot.spaces import Mixture, Subnet, Supernet
 
 
@@ -51,7 +52,7 @@ class Tools(Protocol):
     facts: Facts
     supernet: Supernet
     """Its weights; run it by `output`."""
-    optimizer: Optimizer
+    optimizer: SeparatedMomentum
     """That of the supernet's weights, for its state and groups."""
 
     def output(self, images: Tensor, path: Subnet | Mixture) -> Any:
@@ -69,6 +70,11 @@ class Tools(Protocol):
 
     def clip_with(self, others: Sequence[Tensor]) -> None:
         """From now on the gradients of these count too in the norm by which those of the weights are clipped."""
+        ...
+
+    def update(self, path: Subnet, rate: float, cluster: int) -> None:
+        """A step of the supernet's optimizer besides the plan's: by the gradients that the path's weights have, which
+        are cleared, at the multiple ``rate`` of lr0."""
         ...
 
     def second(self, step: int) -> Batch:

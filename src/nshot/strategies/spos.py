@@ -3,6 +3,7 @@
 from typing import Any
 
 from nshot.seeding import generator
+from nshot.spaces import Subnet
 
 from .base import Plan, Strategy, strategies
 
@@ -14,5 +15,8 @@ class SPOS(Strategy):
     name = "spos"
 
     def plan(self, step: int, memory: Any = None) -> Plan:
-        path = self.draw(generator(self.seed, "path", step))
+        path = self._path(step)
         return Plan(paths=(path,), weights=(1.0,), lr=self.lr(step, path), cluster=self.cluster(path))
+
+    def _path(self, step: int) -> Subnet:
+        return self.draw(generator(self.seed, "path", step))

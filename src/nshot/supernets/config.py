@@ -144,7 +144,8 @@ PRESETS = ("paper", "deep", "long", "proxy", "smoke")
 
 def preset(name: str, strategy: str = "spos", space_name: str = "nasbench201") -> TrainConfig:
     """A named starting point: ``paper`` (section A), ``proxy`` (CIFAR-10 in minutes), ``smoke`` (digits, seconds); on
-    NAS-Bench-201 also ``long``, proxy at the paper's number of steps, and ``deep``, at the paper's depth.
+    NAS-Bench-201 also ``long``, proxy at the paper's number of steps, and ``deep``, at the paper's depth. Methods whose
+    epochs a space does not say have SPOS's.
 
     Raises:
         UserError: for an unknown preset, strategy or space, or a preset that the space does not have.
@@ -158,7 +159,8 @@ def preset(name: str, strategy: str = "spos", space_name: str = "nasbench201") -
     base = TrainConfig(
         strategy=strategy, space=space(space_name, **given.get("sizes", {})), options=method.options_type()
     )
-    epochs = given.get("epochs", {}).get(strategy, base.epochs)
+    numbers = {"spos": base.epochs, **given.get("epochs", {})}
+    epochs = numbers.get(strategy, numbers["spos"])
     augment = Augment(**given.get("augment", {}))
     own = {**method.recipe, **given.get("methods", {}).get(strategy, {})}
     return dataclasses.replace(base, **{"epochs": epochs, "augment": augment, **given.get("config", {}), **own})

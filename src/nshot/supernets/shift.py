@@ -80,7 +80,7 @@ def shift_runs(
         raise UserError(f"paths {paths}: no layer is run by two of them, name more")
     for run, layers in found.items():
         shifts = {layer: asdict(each) for layer, each in layers.items()}
-        with held(run, "an analysis"):
+        with held(run, "an analysis", name):
             described = {"paths": paths, "images": images, "seed": seed, "mean": mean_shift(layers)}
             write_json(run / f"{name}.json", {**described, "shift": shifts})
     return found

@@ -82,6 +82,8 @@ def train(
     second = make_second(config, data, batches) if strategy.validates else None
     lightning = fabric(device, config.precision)
     given = initial_weights(config)
+    facts = Facts(len(data.train), data.classes, config.batch_size, config.lr)
+    strategy.check_facts(facts)
     _check_supernet(config, lightning.device)
     _check_batch(config)
 
@@ -94,10 +96,9 @@ def train(
             supernet.use_graphs(cuda_capture)
         optimizer, used = make_optimizer(config, supernet, strategy.clusters)
         images = made(batches, workers, total_steps, lightning.device)
-        facts = Facts(len(data.train), data.classes, config.batch_size, config.lr)
         memory = strategy.memory(supernet, facts)
         validation = None if second is None else second.to(lightning.device)
-        tools = RunTools(facts, supernet, optimizer, model, smoothed(config.label_smoothing), validation)
+        tools = RunTools(facts, supernet, optimizer, model, smoothed(config.label_smoothing), validation, used)
         hooks = StrategyHooks(strategy, memory, tools, config.warmup * batches.steps_per_epoch)
         return Job(
             supernet,
@@ -132,10 +133,10 @@ def train(
             write_json(folder / ANSWER, {"arch": config.space.format(answer), "subnet": list(answer)})
         save_weights(folder / WEIGHTS, job.module)
 
-    facts = decay_facts(strategy)
+    decay = decay_facts(strategy)
     every = config.log_every, config.checkpoint_every
-    opening = told(facts) if facts else ""
-    run = Run(folder, "supernet", to_dict(config), WEIGHTS, *every, completed, facts, opening, data)
+    opening = told(decay) if decay else ""
+    run = Run(folder, "supernet", to_dict(config), WEIGHTS, *every, completed, decay, opening, data)
     execute(run, make, finish, say)
     return folder
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
+from nshot.dynamic import SeparatedMomentum
 from nshot.spaces import Mixture, Subnet, Supernet
 from nshot.strategies import Plan, Strategy
 from nshot.strategies.memory import Batch, Facts, Seen
@@ -28,14 +28,16 @@ class RunTools:
         model: what runs the supernet, a wrapper like Fabric's or itself.
         criterion: the loss.
         batches: validation images and labels of a step, for methods that take them.
+        used: told a step's paths before the update, as `RestingSlices.used`.
     """
 
     facts: Facts
     supernet: Supernet
-    optimizer: Optimizer
+    optimizer: SeparatedMomentum
     model: nn.Module
     criterion: Criterion
     batches: Callable[[int], tuple[Tensor, Tensor]] | None = None
+    used: Callable[[tuple[Subnet, ...]], None] = lambda paths: None
 
     def output(self, images: Tensor, path: Subnet | Mixture) -> Any:
         return self.model(images, path)
@@ -49,6 +51,13 @@ class RunTools:
 
     def clip_with(self, others: Sequence[Tensor]) -> None:
         clip_with(self.optimizer, others)
+
+    def update(self, path: Subnet, rate: float, cluster: int) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.facts.lr * rate * group.get("lr_scale", 1.0)
+        self.used((path,))
+        self.optimizer.step(cluster=cluster)
+        self.optimizer.zero_grad()
 
     def second(self, step: int) -> Batch:
         if self.batches is None:

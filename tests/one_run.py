@@ -26,6 +26,12 @@ def batches(step: int) -> tuple[Tensor, Tensor]:
     return X[at], Y[at]
 
 
+def seen_often(x: Tensor, y: Tensor, views: int) -> tuple[Tensor, Tensor]:
+    """Each time with other noise, but for the first."""
+    noise = torch.randn(views, *x.shape, generator=torch.Generator().manual_seed(9), dtype=x.dtype)
+    return torch.cat([x + 0.3 * view * (i > 0) for i, view in enumerate(noise)]), y.repeat(views)
+
+
 def new_supernet(space: Space = SPACE) -> Supernet:
     torch.manual_seed(0)
     return space.supernet().double()
@@ -48,7 +54,8 @@ class OneRun:
         made = nshot.strategies.strategies[name]
         known: dict[str, Any] = {"total_steps": 3 * EPOCH, "seed": 1, "steps_per_epoch": EPOCH}
         self.strategy = made(space, options=made.options_type.of(**options), **known)
-        self.batches = batches if data is None else lambda step: data
+        made_of = batches if data is None else lambda step: data
+        self.batches = lambda step: seen_often(*made_of(step), made.views)
         self.model = new_supernet(space) if data is None else new_supernet(space).float()
         self.model.fast = fast
         facts = Facts(IMAGES, 10, BATCH, LR)

@@ -247,7 +247,7 @@ def test_features_are_what_the_classifier_has_pooled(name) -> None:
     here = space(name, **SMALL[name])
     network = here.network(here.sample(np.random.default_rng(2))).eval()
     x = torch.randn(2, 3, here.resolution, here.resolution)
-    features = network.features(x)
+    features = network.feature_map(x)
     assert features.dim() == 4
     assert torch.allclose(network.classifier(features.mean((2, 3))), network(x), atol=1e-5)
 

@@ -55,6 +55,7 @@ class TrainBatches:
         augment: what else is done; default: crops.
         classes: how many; for labels that are shares.
         share: (i, n): only the i-th of n equal parts of each batch is made, with draws of its own.
+        views: how many times a batch has each image, each time augmented anew: first all once, then all again.
 
     Raises:
         UserError: for a batch size below 1 or above the number of images, one that cannot be shared out evenly, an odd
@@ -71,6 +72,7 @@ class TrainBatches:
         augment: Augment | None = None,
         classes: int = 0,
         share: tuple[int, int] = (0, 1),
+        views: int = 1,
     ) -> None:
         if not 1 <= batch_size <= len(images):
             raise UserError(f"batch_size {batch_size}: must be from 1 to the {len(images)} training images")
@@ -81,9 +83,12 @@ class TrainBatches:
         if augment.mixes and batch_size // parts % 2:
             each = f", and so must the {batch_size // parts} of a process" if parts > 1 else ""
             raise UserError(f"batch_size {batch_size}: mixup and cutmix pair the images, so it must be even{each}")
+        if augment.mixes and views > 1:
+            raise UserError(f"mixup {augment.mixup}, cutmix {augment.cutmix}: the method compares views of one image")
         if augment.cutout > side:
             raise UserError(f"cutout {augment.cutout}: must not exceed the {side} pixels of the images")
         self.batch_size = batch_size
+        self.views = views
         self.steps_per_epoch = len(images) // batch_size
         self.seed = seed
         self.flip = flip
@@ -107,7 +112,7 @@ class TrainBatches:
     def __call__(self, step: int, positions: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """``positions``: (steps, batch size), the images of this step and of those after it, instead of its own."""
         whole = self._permuted(step) if positions is None else positions[0].to(self._labels.device)
-        index = whole[self._part * self._size : (self._part + 1) * self._size]
+        index = whole[self._part * self._size : (self._part + 1) * self._size].repeat(self.views)
         generator = torch_generator(self.seed, f"augment{self._own}", step)
         if self._images is None:
             pixels = self.strong.pixels(crop_flip(self._padded, index, self.margin, self.flip, generator), step)

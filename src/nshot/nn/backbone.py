@@ -48,23 +48,27 @@ class Backbone(nn.Module):
 
     def run(self, x: Tensor, subnet: Ops) -> Tensor:
         """Logits (N, classes) of images (N, 3, H, W) by an operation of each edge."""
+        return self.classifier(self.features(x, subnet))
+
+    def features(self, x: Tensor, subnet: Ops) -> Tensor:
+        """What the classifier makes logits of, (N, channels of the last stage)."""
         live = live_edges(subnet)
         if self.fuses(x):
-            return self.classifier(fused.pooled(lambda tape: self.fused_rest(tape, self.fused_stem(tape, x), live)))
+            return fused.pooled(lambda tape: self.fused_rest(tape, self.fused_stem(tape, x), live))
         return self.plain(self.stem(x), live)
 
     def mixed(self, x: Tensor, mixture: Mixture) -> Tensor:
         """Logits by a weight for each option of each edge."""
         if mixture.taken is not None and not (mixture.weights.requires_grad and torch.is_grad_enabled()):
             return self.run(x, mixture.taken)  # the others' weights are 0
-        return self.plain(self.stem(x), mixture)
+        return self.classifier(self.plain(self.stem(x), mixture))
 
     def fuses(self, x: Tensor) -> bool:
         return self.fast and self._fusible and fused.usable(x)
 
     def plain(self, x: Tensor, path: Ops | Mixture, memo: Memo | None = None) -> Tensor:
-        """Logits from the stem's output, by live edges or a mixture; ``memo`` is the first cell's."""
-        return self.classifier(self.unpooled(x, path, memo).mean((2, 3)))
+        """Features from the stem's output, by live edges or a mixture; ``memo`` is the first cell's."""
+        return self.unpooled(x, path, memo).mean((2, 3))
 
     def unpooled(self, x: Tensor, path: Ops | Mixture, memo: Memo | None = None) -> Tensor:
         """The last features (N, C, H, W), which `plain` takes the mean over pixels of."""

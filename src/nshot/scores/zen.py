@@ -23,12 +23,12 @@ def zen(network: nn.Module, batches: Batches, generator: torch.Generator) -> flo
     depend on the input.
 
     Raises:
-        UserError: for a network without batch norms with running statistics, or without ``features``.
+        UserError: for a network without batch norms with running statistics, or without ``feature_map``.
     """
     norms = [
         module for module in network.modules() if isinstance(module, nn.BatchNorm2d) and module.track_running_stats
     ]
-    features: Callable[[Tensor], Tensor] | None = getattr(network, "features", None)
+    features: Callable[[Tensor], Tensor] | None = getattr(network, "feature_map", None)
     if not norms or features is None:
         what = f"{type(network).__name__} has not both"
         raise UserError(f"score zen needs batch norms, and features before a pooling: {what}, leave zen out")

@@ -15,6 +15,7 @@ from nshot.nn.inverted import global_pool
 from nshot.nn.mixture import Mixture
 from nshot.nn.separable import Cell, Choice, EdgeOptions, operation_costs
 
+from . import presets
 from .base import Space, Subnet, spaces
 from .darts_cells import EDGES, KINDS, LAYOUT, NODES, NONE, OPS, PAIRS, choices, strongest
 from .decisions import Decision
@@ -48,54 +49,7 @@ class DARTS(Space):
 
     name: ClassVar[str] = "darts"
     paper_sizes: ClassVar[tuple[str, ...]] = ("channels", "cells")
-    # Section B.2, after Li and Talwalkar (UAI 2019): 50 epochs, batch 64, the search split.
-    presets: ClassVar[dict[str, dict[str, Any]]] = {
-        "paper": {
-            "epochs": {
-                "spos": 50,
-                "fairnas": 50,
-                "fsnas": 50,
-                "random": 50,
-                "nsas": 50,
-                "sumnas": 50,
-                "pada": 50,
-                "darts": 50,
-                "gdas": 250,
-            },
-            "config": {"batch_size": 64, "lr": 0.025, "weight_decay": 3e-4},
-            "methods": {"darts": {"nesterov": False}},
-        },
-        "proxy": {
-            "sizes": {"channels": 8, "cells": 5, "resolution": 16},
-            "epochs": {
-                "spos": 15,
-                "fairnas": 2,
-                "fsnas": 2,
-                "random": 15,
-                "nsas": 2,
-                "sumnas": 2,
-                "pada": 15,
-                "darts": 1,
-                "gdas": 4,
-            },
-            "config": {"batch_size": 64, "weight_decay": 3e-4},
-        },
-        "smoke": {
-            "sizes": {"channels": 4, "cells": 3, "resolution": 8},
-            "epochs": {
-                "spos": 1,
-                "fairnas": 1,
-                "fsnas": 1,
-                "random": 1,
-                "nsas": 1,
-                "sumnas": 1,
-                "pada": 1,
-                "darts": 1,
-                "gdas": 1,
-            },
-            "config": {"dataset": "digits", "batch_size": 64, "log_every": 5},
-        },
-    }
+    presets: ClassVar[dict[str, dict[str, Any]]] = presets.DARTS
 
     channels: int = 16
     """C of the first cell; each of the two reduction cells doubles it."""
@@ -337,6 +291,6 @@ class DARTSNetwork(Backbone):
     def forward(self, x: Tensor) -> Tensor:
         return self.run(x, self.subnet)
 
-    def features(self, x: Tensor) -> Tensor:
+    def feature_map(self, x: Tensor) -> Tensor:
         """(N, C, H, W), before pooling."""
         return self.unpooled(x, self.subnet)

@@ -270,6 +270,6 @@ class MobileNetNetwork(Backbone):
     def forward(self, x: Tensor) -> Tensor:
         return self.run(x, self.subnet)
 
-    def features(self, x: Tensor) -> Tensor:
+    def feature_map(self, x: Tensor) -> Tensor:
         """(N, C, H, W), before pooling."""
         return self.unpooled(x, self.subnet)

@@ -30,7 +30,7 @@ from nshot.nn.graphed_cells import GraphedCell
 from nshot.nn.graphs import Capture
 from nshot.nn.mixture import Mixture
 
-from . import forms
+from . import forms, presets
 from .base import Space, Subnet, spaces
 from .drawing import Drawing, Edge, Graph, short
 from .supernet import Supernet
@@ -42,72 +42,7 @@ class NASBench201(Space):
     """15,625 subnets: an operation for each of the edges 1<-0, 2<-0, 2<-1, 3<-0, 3<-1, 3<-2 of one cell."""
 
     name: ClassVar[str] = "nasbench201"
-    # Section A of the supplement. At the small scales all methods train about equally many paths, at the same batch
-    # size: a FairNAS step has five, FSNAS has five supernets, an NSAS step has nine, a SUMNAS step five by two, a GDAS
-    # step two, and a step of first-order DARTS ten: all options twice.
-    presets: ClassVar[dict[str, dict[str, Any]]] = {
-        "paper": {
-            "epochs": {"spos": 250, "fairnas": 200, "fsnas": 300, "darts": 50},
-            "methods": {"sumnas": {"batch_size": 256}, "pada": {"batch_size": 256}},
-        },
-        "deep": {  # the paper's depth, in an hour of one core
-            "sizes": {"channels": 16, "cells": 5, "resolution": 16},
-            "epochs": {
-                "spos": 115,
-                "fairnas": 23,
-                "fsnas": 23,
-                "random": 115,
-                "nsas": 13,
-                "sumnas": 12,
-                "pada": 115,
-                "darts": 12,
-                "gdas": 58,
-            },
-        },
-        "long": {  # the paper's number of steps
-            "sizes": {"channels": 16, "cells": 1, "resolution": 16},
-            "epochs": {
-                "spos": 250,
-                "fairnas": 50,
-                "fsnas": 50,
-                "random": 250,
-                "nsas": 28,
-                "sumnas": 25,
-                "pada": 250,
-                "darts": 25,
-                "gdas": 125,
-            },
-        },
-        "proxy": {
-            "sizes": {"channels": 16, "cells": 1, "resolution": 16},
-            "epochs": {
-                "spos": 40,
-                "fairnas": 8,
-                "fsnas": 8,
-                "random": 40,
-                "nsas": 4,
-                "sumnas": 4,
-                "pada": 40,
-                "darts": 4,
-                "gdas": 20,
-            },
-        },
-        "smoke": {
-            "sizes": {"channels": 4, "cells": 1, "resolution": 8},
-            "epochs": {
-                "spos": 10,
-                "fairnas": 2,
-                "fsnas": 2,
-                "random": 10,
-                "nsas": 1,
-                "sumnas": 1,
-                "pada": 10,
-                "darts": 1,
-                "gdas": 5,
-            },
-            "config": {"dataset": "digits", "batch_size": 32, "log_every": 20, "checkpoint_every": 100},
-        },
-    }
+    presets: ClassVar[dict[str, dict[str, Any]]] = presets.NASBENCH201
 
     paper_sizes: ClassVar[tuple[str, ...]] = ("channels", "cells")
     earlier: ClassVar[dict[str, Any]] = {"bias": False}
@@ -302,7 +237,7 @@ class NASBench201Supernet(Backbone, Supernet):
             if isinstance(stem, fused.Node):
                 yield self.classifier(fused.pooled(partial(self.fused_rest, x=stem, live=live, memo=memo)))
             else:
-                yield self.plain(stem, live, memo)
+                yield self.classifier(self.plain(stem, live, memo))
 
     def own_weights(self, subnet: Subnet) -> list[list[nn.Parameter]]:
         return [[weight for cell in self.cells for weight in cell.weights(e, op)] for e, op in enumerate(subnet)]
@@ -343,6 +278,6 @@ class NASBench201Network(Backbone):
     def forward(self, x: Tensor) -> Tensor:
         return self.run(x, self.subnet)
 
-    def features(self, x: Tensor) -> Tensor:
+    def feature_map(self, x: Tensor) -> Tensor:
         """(N, C, H, W), before pooling."""
         return self.unpooled(self.stem(x), live_edges(self.subnet))

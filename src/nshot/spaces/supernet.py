@@ -58,6 +58,14 @@ class Supernet(nn.Module, ABC):
         """
         return (self(x, subnet) for subnet in subnets)
 
+    def features(self, x: Tensor, subnet: Subnet) -> Tensor:
+        """What the linear layer ``classifier`` makes the logits of, (N, d).
+
+        Raises:
+            UserError: where the space's networks do not end so.
+        """
+        raise UserError(f"space {self.space.name}: its supernet gives no features before the classifier")
+
     def use_graphs(self, capture: Capture) -> None:
         """Has training steps replay CUDA graphs; raises UserError where the space has none."""
         raise UserError(f"graphs on: the supernet of space {self.space.name} has no CUDA graphs")

@@ -82,6 +82,8 @@ class Strategy(ABC):
     """Norm to which gradients are clipped where a run does not say it; None does not clip. As released."""
     recipe: ClassVar[dict[str, Any]] = {}
     """Of a run's configuration what the method has otherwise than SPOS, in every preset."""
+    views: ClassVar[int] = 1
+    """How many times each image is in a batch, each time augmented anew: first all images once, then again."""
     validates: ClassVar[bool] = False
     """Whether training takes validation images too (`Tools.second`)."""
 

@@ -14,8 +14,8 @@ WARMEST, COLDEST = 10.0, 0.1  # τ of the first and of the last epoch
 
 @strategies.register("gdas")
 class GDAS(Differentiable):
-    """With Gumbel noise g, ``p = softmax((log softmax α + g) / τ)``, ``k = argmax p``, ``h = onehot(k) - p + p``, the first
-    p without gradient, an edge's output is ``h_k o_k(x) + Σ_{j≠k} h_j``. SGD steps the weights, then Adam α, each
+    """With Gumbel noise g, ``p = softmax((log softmax α + g) / τ)``, ``k = argmax p``, ``h = onehot(k) - p + p``, the
+    first p without gradient, an edge's output is ``h_k o_k(x) + Σ_{j≠k} h_j``. SGD steps the weights, then Adam α, each
     by noise of its own; τ falls linearly by epochs from 10 to 0.1.
     """
 

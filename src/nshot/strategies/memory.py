@@ -26,7 +26,8 @@ class Facts:
 
 @dataclass(frozen=True)
 class Batch:
-    """The images of a step, (B, 3, H, W), of which each process has its share."""
+    """The images of a step, (B, 3, H, W), of which each process has its share; of methods with several views, as many
+    such batches one after the other."""
 
     images: Tensor
     labels: Tensor
@@ -57,6 +58,10 @@ class Tools(Protocol):
 
     def output(self, images: Tensor, path: Subnet | Mixture) -> Any:
         """What the supernet gives, in the run's precision."""
+        ...
+
+    def features(self, images: Tensor, path: Subnet) -> Tensor:
+        """`Supernet.features`, likewise."""
         ...
 
     def loss(self, output: Any, labels: Tensor) -> Tensor:

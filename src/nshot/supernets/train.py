@@ -32,7 +32,8 @@ from nshot.training.loop import smoothed, train_steps
 from nshot.training.optimizers import RestingSlices, sgd_or_adamw
 from nshot.training.tools import RunTools, StrategyHooks
 
-from .config import TrainConfig, completed, preset, to_dict
+from .config import TrainConfig, completed, to_dict
+from .facts import decay_facts, told
 from .load import ANSWER, PARTS, WEIGHTS, bare_supernet, load_run
 
 
@@ -92,6 +93,7 @@ def train(
         if given is not None:
             supernet.load_state_dict(given)
         model = lightning.setup(supernet)
+        model.mark_forward_method("features")
         if config.graphs == "on":
             supernet.use_graphs(cuda_capture)
         optimizer, used = make_optimizer(config, supernet, strategy.clusters)
@@ -141,39 +143,10 @@ def train(
     return folder
 
 
-def decay_facts(strategy: Strategy) -> dict[str, Any]:
-    """What γ(α) of the run comes to, JSON-able; empty where the schedule has none.
-
-    ``complexity_of`` and ``complexity_range`` say whose C(α) it is; ``mean_decay`` is the mean γ over the paths that
-    are drawn, ``paper_mean_decay`` that in the whole space at the paper's sizes, for a space whose small networks have
-    other decisions.
-    """
-    options, space = strategy.options.resolved(strategy.space), strategy.space
-    if not options.decays:
-        return {}
-    facts = {
-        "complexity_of": options.complexity_of,
-        "complexity_range": list(strategy.cost_range),
-        "mean_decay": strategy.mean_decay,
-    }
-    paper = preset("paper", strategy.name, space.name).space
-    if space.paper_sizes or space.sizes() == paper.sizes():
-        return facts
-    whole = type(strategy)(paper, total_steps=1, options=dataclasses.replace(options, ms=None))
-    return {**facts, "paper_mean_decay": whole.mean_decay}
-
-
-def told(facts: dict[str, Any]) -> str:
-    """Those facts as a line."""
-    low, high = facts["complexity_range"]
-    whose = "the same subnet at the paper's sizes" if facts["complexity_of"] == "paper" else "this run's own networks"
-    paper = f", {facts['paper_mean_decay']:.2f} at the paper's sizes" if "paper_mean_decay" in facts else ""
-    return f"C(α) is that of {whose}, {low:,} to {high:,}; γ has mean {facts['mean_decay']:.2f} over the paths{paper}"
-
-
 def make_batches(config: TrainConfig, data: Dataset) -> TrainBatches:
     """The training batches of a configuration. Raises UserError as `TrainBatches`."""
-    return TrainBatches(data.train, config.batch_size, config.seed, **_made_as(config, data))
+    views = strategies[config.strategy].views
+    return TrainBatches(data.train, config.batch_size, config.seed, views=views, **_made_as(config, data))
 
 
 def make_second(config: TrainConfig, data: Dataset, first: TrainBatches) -> SecondBatches:

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +41,9 @@ class RunTools:
 
     def output(self, images: Tensor, path: Subnet | Mixture) -> Any:
         return self.model(images, path)
+
+    def features(self, images: Tensor, path: Subnet) -> Tensor:
+        return cast(Supernet, self.model).features(images, path)
 
     def loss(self, output: Any, labels: Tensor) -> Tensor:
         return self.criterion(output, labels)

@@ -14,7 +14,7 @@ from nshot.networks.recipes import Recipe, completed
 from nshot.spaces import Space, Subnet
 from nshot.strategies import Options
 from nshot.supernets.config import TrainConfig, from_dict, preset, to_dict
-from nshot.supernets.train import decay_facts, told
+from nshot.supernets.facts import decay_facts, told
 
 C_MIN, C_MAX = 72_752, 1_524_272
 SPACE = nshot.space("nasbench201")

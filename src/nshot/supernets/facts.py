@@ -1,5 +1,6 @@
 """What follows from a run's configuration, for those who read it."""
 
+import dataclasses
 from typing import Any
 
 from nshot.strategies import Strategy

@@ -66,7 +66,8 @@ def holding(holder: str, run: Path) -> Iterator[Any]:
         assert began.wait(60)
         yield child
     finally:
-        end.set()
+        if child.is_alive():  # a dead one would be waited for
+            end.set()
         child.join(60)
 
 

@@ -25,7 +25,7 @@ from nshot.nn import fused
 from nshot.training.optimizers import FusedSGD
 from step import SIZES, Ours, batch_of
 
-KERNELS = {"_conv": "3x3 convolutions", "_pointwise": "1x1 convolutions"}
+KERNELS = {"convolve": "3x3 convolutions", "pointwise": "1x1 convolutions"}
 
 
 @contextmanager

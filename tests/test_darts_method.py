@@ -14,6 +14,7 @@ from helpers import nshot_, refuse
 from nshot.runs.log import read_log
 from nshot.seeding import torch_generator
 from nshot.strategies.memory import Facts
+from nshot.supernets.load import load_run
 from test_mixed import by_hand
 
 RECIPE = {"momentum": 0.9, "weight_decay": 0.01}
@@ -86,7 +87,7 @@ def test_darts_is_its_loop(order: int, variant: str) -> None:
     torch.testing.assert_close(result.memory.alpha.detach(), alpha.detach(), rtol=0, atol=1e-9)
     (ours,), (theirs,) = result.memory.optimizer.state.values(), adam.state.values()
     for key in ("step", "exp_avg", "exp_avg_sq"):
-        torch.testing.assert_close(ours[key], theirs[key], rtol=0, atol=1e-9)
+        assert float((ours[key] - theirs[key]).abs().max()) < 1e-9 * float(theirs[key].abs().max())
     assert float((alpha.detach() - first_alpha()).abs().max()) > 1e-3  # it learnt
 
 
@@ -156,6 +157,7 @@ def test_a_run_logs_its_answer_and_search_gives_it(name: str, tmp_path: Path) ->
     answer = json.loads((run / "answer.json").read_text())
     assert lines[-1]["answer"] == answer["subnet"]
     assert lines[-1]["skips"] == answer["subnet"].count(1)
-    status, out, err = nshot_("search", run, "--method", "own")
+    status, _, err = nshot_("search", run, "--method", "own")
     assert status == 0, err
-    assert answer["arch"] in out
+    found = json.loads((run / "search.json").read_text())["best"]["subnet"]
+    assert found == list(load_run(run)[1].canonical(tuple(answer["subnet"])))

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import nshot
-from nshot.nn import fused, kernels
+from nshot.nn import fused, fused_convs, kernels
 from nshot.spaces import Subnet, Supernet
 
 SIZES = {"nasbench201": [{"channels": 16, "cells": 1, "resolution": 8}, {"channels": 5, "cells": 2, "resolution": 12}]}
@@ -103,9 +103,14 @@ def test_pointwise_convolutions_and_halving_are_torchs(c_in: int, c: int, side: 
     assert relative(gradient, twins[1].grad) < 1e-6
     assert relative(source.grads[0], twins[0].grad) < 1e-6
     half = F.avg_pool2d(x, 2).contiguous(memory_format=torch.channels_last)
-    gx, gw = fused._pointwise(half, weight.detach())[1](grad, False)
+    gradients = fused_convs.pointwise(half, weight.detach())[1]
+    gx, gw = gradients(grad, False, True)
     assert gx is None
+    assert gw is not None
     assert relative(gw, twins[1].grad) < 1e-6
+    gx, gw = gradients(grad, True, False)
+    assert gw is None
+    assert gx is not None
 
 
 @pytest.mark.skipif(kernels.library() is None, reason="no compiler: there is no fast path")

@@ -1,5 +1,8 @@
 """Mixtures of options against sums written out in plain torch: outputs, gradients of weights and of the mixture."""
 
+import contextlib
+import copy
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -8,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import nshot
+from nshot.nn import fused, kernels
 from nshot.spaces import Mixture, Space, Supernet
 from nshot.spaces.darts import DARTS
 
@@ -202,3 +206,57 @@ def test_parts_of_a_space_and_other_spaces_run_none() -> None:
             "darts",
             "nasbench201",
         ]
+
+
+# the fast path
+
+
+@pytest.mark.skipif(kernels.library() is None, reason="no compiler: there is no fast path")
+@pytest.mark.parametrize("sizes", [{"channels": 16, "cells": 1}, {"channels": 5, "cells": 2, "resolution": 12}])
+def test_the_fast_path_is_the_sum_to_rounding(sizes: dict[str, Any]) -> None:
+    twin, x, y = made("nasbench201", **sizes)
+    fast = copy.deepcopy(twin).float().to(memory_format=torch.channels_last)
+    errors = []
+    for weights, taken in mixtures(twin.space):
+        alpha = weights.requires_grad_()
+        truth, theirs = gradients(twin, by_hand(dict(twin.named_parameters()), x, alpha, taken), y, alpha)
+        single = weights.detach().float().requires_grad_()
+        logits = fast(x.float(), Mixture(single, taken))
+        assert logits.grad_fn is not None
+        loss, ours = gradients(fast, logits, y, single)
+        assert abs(loss - truth) < 1e-5 * abs(truth)
+        errors.append(apart(ours, theirs))
+    # Rounding may put a value on the other side of a ReLU's zero, for which neither path is the right one.
+    assert sorted(errors)[len(errors) - 3] < 1e-4, errors
+
+
+@pytest.mark.skipif(kernels.library() is None, reason="no compiler: there is no fast path")
+def test_the_fast_path_runs_and_gives_alpha_alone_its_gradient() -> None:
+    twin, x, y = made("nasbench201", channels=16)
+    fast = copy.deepcopy(twin).float().to(memory_format=torch.channels_last)
+    for weights, taken in mixtures(twin.space):
+        alpha = weights.detach().float().requires_grad_()
+        with patched() as calls:
+            _, (*_, whole) = gradients(fast, fast(x.float(), Mixture(alpha, taken)), y, alpha)
+            fast.requires_grad_(False)
+            loss = F.cross_entropy(fast(x.float(), Mixture(alpha, taken)), y)
+            (alone,) = torch.autograd.grad(loss, alpha)
+            fast.requires_grad_(True)
+        assert calls == [2]
+        assert alone.equal(whole)
+
+
+@contextlib.contextmanager
+def patched() -> Iterator[list[int]]:
+    """How often the fast path ran."""
+    calls, run = [0], fused.pooled
+
+    def counted(program: Any) -> Tensor:
+        calls[0] += 1
+        return run(program)
+
+    fused.pooled = counted
+    try:
+        yield calls
+    finally:
+        fused.pooled = run

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from . import fused, fused_cells
+from . import fused, fused_cells, fused_mixed
 from .cells import Cell, ConvNorm, Memo, Norm, Reduction, batch_norm_of_batch, live_edges
 from .mixture import Mixture
 
@@ -61,6 +61,8 @@ class Backbone(nn.Module):
         """Logits by a weight for each option of each edge."""
         if mixture.taken is not None and not (mixture.weights.requires_grad and torch.is_grad_enabled()):
             return self.run(x, mixture.taken)  # the others' weights are 0
+        if self.fuses(x):
+            return self.classifier(fused.pooled(lambda tape: self.fused_mixed(tape, self.fused_stem(tape, x), mixture)))
         return self.classifier(self.plain(self.stem(x), mixture))
 
     def fuses(self, x: Tensor) -> bool:
@@ -78,6 +80,16 @@ class Backbone(nn.Module):
             for j, cell in enumerate(cast(Iterable[Cell], stage)):
                 x = cell.mixed(x, path) if isinstance(path, Mixture) else cell(x, path, memo if i == j == 0 else None)
         return F.relu(self.last_norm(x))
+
+    def fused_mixed(self, tape: fused.Tape, x: fused.Node, mixture: Mixture) -> fused.Signal:
+        """As `fused_rest`, by a mixture."""
+        run = fused_mixed.run_mixed(tape, mixture)
+        for i, stage in enumerate(self.stages):
+            if i > 0:
+                x = fused_cells.run_reduction(tape, cast(Reduction, self.reductions[i - 1]), x, fused_cells.BOTH)
+            for cell in cast(Iterable[Cell], stage):
+                x = run(cell, x)
+        return tape.relu(tape.normed(x))
 
     def fused_stem(self, tape: fused.Tape, x: Tensor) -> fused.Node:
         return tape.node([tape.conv(tape.images(x), self.stem.conv.weight, grad_x=False)])

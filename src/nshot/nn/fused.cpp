@@ -61,16 +61,17 @@ void moments(const T *y, int64_t rows, int64_t c_, float eps, float *mean, float
   }
 }
 
-// v[w, c] = sum of the three rows around h of all pooled tensors; `transposed` weighs each row by 1 / its count.
-inline void add_rows(float *v, const float *const *pooled, int64_t P, int64_t n, int64_t h, int64_t H, int64_t row,
+// v[w, c] = sum of the three rows around h of all pooled tensors, each times its scale; `transposed` weighs each row by
+// 1 / its count.
+inline void add_rows(float *v, const float *const *pooled, const float *scale, int64_t P, int64_t n, int64_t h, int64_t H, int64_t row,
                      bool transposed) {
   std::memset(v, 0, row * sizeof(float));
   for (int64_t i = std::max<int64_t>(0, h - 1); i <= std::min(H - 1, h + 1); i++) {
     float weight = transposed ? 1.0f / (std::min(H - 1, i + 1) - std::max<int64_t>(0, i - 1) + 1) : 1.0f;
     for (int64_t p = 0; p < P; p++) {
-      const float *x = pooled[p] + (n * H + i) * row;
+      const float *x = pooled[p] + (n * H + i) * row, times = weight * scale[p];
 #pragma omp simd
-      for (int64_t j = 0; j < row; j++) v[j] += weight * x[j];
+      for (int64_t j = 0; j < row; j++) v[j] += times * x[j];
     }
   }
 }
@@ -91,12 +92,17 @@ inline void add_columns(float *out, const float *v, int64_t h, int64_t H, int64_
   }
 }
 
-// value = sum of normalised y, of plain x, and of 3x3 averages; relu = max(value, 0). Either may be null.
+// value = sum of normalised y, of plain x, and of 3x3 averages, each times its scale; relu = max(value, 0). Either may
+// be null.
 template <typename T, int CC>
 void mix(float *value, T *relu, int64_t N, int64_t H, int64_t W, int64_t c_, int64_t K, const T *const *y,
-         const float *const *mean, const float *const *rstd, int64_t A, const float *const *plain, int64_t P,
-         const float *const *pooled) {
+         const float *const *mean, const float *const *rstd, const float *y_scale, int64_t A,
+         const float *const *plain, const float *plain_scale, int64_t P, const float *const *pooled,
+         const float *pooled_scale) {
   const int64_t C = CC ? CC : c_, row = W * C;
+  std::vector<float> slope(K * C);
+  for (int64_t k = 0; k < K; k++)
+    for (int64_t c = 0; c < C; c++) slope[k * C + c] = y_scale[k] * rstd[k][c];
 #pragma omp parallel
   {
     std::vector<float> spare(value ? 0 : row), three(P ? row : 0);
@@ -110,13 +116,13 @@ void mix(float *value, T *relu, int64_t N, int64_t H, int64_t W, int64_t c_, int
 #pragma omp simd
           for (int64_t c = 0; c < C; c++) {
             float before = k ? sum[w * C + c] : 0.0f;
-            sum[w * C + c] = before + (get(y[k][at + w * C + c]) - mean[k][c]) * rstd[k][c];
+            sum[w * C + c] = before + (get(y[k][at + w * C + c]) - mean[k][c]) * slope[k * C + c];
           }
       for (int64_t a = 0; a < A; a++)
 #pragma omp simd
-        for (int64_t j = 0; j < row; j++) sum[j] += plain[a][at + j];
+        for (int64_t j = 0; j < row; j++) sum[j] += plain_scale[a] * plain[a][at + j];
       if (P) {
-        add_rows(three.data(), pooled, P, line / H, line % H, H, row, false);
+        add_rows(three.data(), pooled, pooled_scale, P, line / H, line % H, H, row, false);
         add_columns<CC>(sum, three.data(), line % H, H, W, C, false);
       }
       if (relu)
@@ -131,8 +137,9 @@ void mix(float *value, T *relu, int64_t N, int64_t H, int64_t W, int64_t c_, int
 // gradient is g itself.
 template <typename T, int CC>
 void gather(float *g, const T *relu, int64_t N, int64_t H, int64_t W, int64_t c_, int64_t R, const T *const *conv,
-            int64_t A, const float *const *plain, int64_t P, const float *const *pooled, int64_t K, const T *const *y,
-            const float *const *mean, const float *const *rstd, float *sum_g, float *sum_gy) {
+            int64_t A, const float *const *plain, const float *plain_scale, int64_t P, const float *const *pooled,
+            const float *pooled_scale, int64_t K, const T *const *y, const float *const *mean,
+            const float *const *rstd, float *sum_g, float *sum_gy) {
   const int64_t C = CC ? CC : c_, row = W * C, lines = N * H, each = std::max<int64_t>(1, BLOCK / W);
   const int64_t blocks = (lines + each - 1) / each, size = (K + 1) * C;
   std::vector<float> sums(K ? blocks * size : 0);
@@ -157,9 +164,9 @@ void gather(float *g, const T *relu, int64_t N, int64_t H, int64_t W, int64_t c_
           }
           for (int64_t a = 0; a < A; a++)
 #pragma omp simd
-            for (int64_t j = 0; j < row; j++) sum[j] += plain[a][at + j];
+            for (int64_t j = 0; j < row; j++) sum[j] += plain_scale[a] * plain[a][at + j];
           if (P) {
-            add_rows(three.data(), pooled, P, line / H, line % H, H, row, true);
+            add_rows(three.data(), pooled, pooled_scale, P, line / H, line % H, H, row, true);
             add_columns<CC>(sum, three.data(), line % H, H, W, C, true);
           }
         }
@@ -183,17 +190,19 @@ void gather(float *g, const T *relu, int64_t N, int64_t H, int64_t W, int64_t c_
   for (int64_t i = C; i < size; i++) sum_gy[i - C] = float(total[i]);
 }
 
-// Gradients of the normalised y: gy = rstd * (g - mean(g) - ŷ * mean(g ŷ)).
+// Gradients of the normalised y, times their scales: gy = scale * rstd * (g - mean(g) - ŷ * mean(g ŷ)).
 template <typename T, int CC>
 void norm_backward(T *const *gy, const float *g, int64_t rows, int64_t c_, int64_t K, const T *const *y,
-                   const float *const *mean, const float *const *rstd, const float *sum_g, const float *sum_gy) {
+                   const float *const *mean, const float *const *rstd, const float *y_scale, const float *sum_g,
+                   const float *sum_gy) {
   const int64_t C = CC ? CC : c_;
-  std::vector<float> slope(K * C), offset(K * C);  // gy = rstd * g + slope * y + offset
+  std::vector<float> times(K * C), slope(K * C), offset(K * C);  // gy = times * g + slope * (y - mean) + offset
   for (int64_t k = 0; k < K; k++)
     for (int64_t c = 0; c < C; c++) {
-      float scale = -rstd[k][c] * rstd[k][c] * sum_gy[k * C + c] / rows;
-      slope[k * C + c] = scale;
-      offset[k * C + c] = -rstd[k][c] * sum_g[c] / rows;
+      float rate = y_scale[k] * rstd[k][c];
+      times[k * C + c] = rate;
+      slope[k * C + c] = -rate * rstd[k][c] * sum_gy[k * C + c] / rows;
+      offset[k * C + c] = -rate * sum_g[c] / rows;
     }
 #pragma omp parallel for schedule(static)
   for (int64_t b = 0; b < (rows + BLOCK - 1) / BLOCK; b++)
@@ -202,7 +211,7 @@ void norm_backward(T *const *gy, const float *g, int64_t rows, int64_t c_, int64
 #pragma omp simd
         for (int64_t c = 0; c < C; c++) {
           int64_t i = r * C + c;
-          put(gy[k][i], rstd[k][c] * g[i] + slope[k * C + c] * (get(y[k][i]) - mean[k][c]) + offset[k * C + c]);
+          put(gy[k][i], times[k * C + c] * g[i] + slope[k * C + c] * (get(y[k][i]) - mean[k][c]) + offset[k * C + c]);
         }
 }
 
@@ -250,20 +259,23 @@ void half_backward(float *gx, const T *g, int64_t N, int64_t H, int64_t W, int64
     DISPATCH(moments, T, C, y, rows, C, eps, mean, rstd)                                                               \
   }                                                                                                                    \
   extern "C" void mix_##SUFFIX(float *value, T *relu, int64_t N, int64_t H, int64_t W, int64_t C, int64_t K,           \
-                               const T *const *y, const float *const *mean, const float *const *rstd, int64_t A,       \
-                               const float *const *plain, int64_t P, const float *const *pooled) {                     \
-    DISPATCH(mix, T, C, value, relu, N, H, W, C, K, y, mean, rstd, A, plain, P, pooled)                                \
+                               const T *const *y, const float *const *mean, const float *const *rstd,                  \
+                               const float *y_scale, int64_t A, const float *const *plain, const float *plain_scale,   \
+                               int64_t P, const float *const *pooled, const float *pooled_scale) {                     \
+    DISPATCH(mix, T, C, value, relu, N, H, W, C, K, y, mean, rstd, y_scale, A, plain, plain_scale, P, pooled,          \
+             pooled_scale)                                                                                             \
   }                                                                                                                    \
   extern "C" void gather_##SUFFIX(float *g, const T *relu, int64_t N, int64_t H, int64_t W, int64_t C, int64_t R,      \
-                                  const T *const *conv, int64_t A, const float *const *plain, int64_t P,               \
-                                  const float *const *pooled, int64_t K, const T *const *y,                            \
+                                  const T *const *conv, int64_t A, const float *const *plain, const float *plain_scale, \
+                                  int64_t P, const float *const *pooled, const float *pooled_scale, int64_t K, const T *const *y,                            \
                                   const float *const *mean, const float *const *rstd, float *sum_g, float *sum_gy) {   \
-    DISPATCH(gather, T, C, g, relu, N, H, W, C, R, conv, A, plain, P, pooled, K, y, mean, rstd, sum_g, sum_gy)         \
+    DISPATCH(gather, T, C, g, relu, N, H, W, C, R, conv, A, plain, plain_scale, P, pooled, pooled_scale, K, y, mean,   \
+             rstd, sum_g, sum_gy)                                                                                      \
   }                                                                                                                    \
   extern "C" void norm_backward_##SUFFIX(T *const *gy, const float *g, int64_t rows, int64_t C, int64_t K,             \
                                          const T *const *y, const float *const *mean, const float *const *rstd,        \
-                                         const float *sum_g, const float *sum_gy) {                                    \
-    DISPATCH(norm_backward, T, C, gy, g, rows, C, K, y, mean, rstd, sum_g, sum_gy)                                     \
+                                         const float *y_scale, const float *sum_g, const float *sum_gy) {              \
+    DISPATCH(norm_backward, T, C, gy, g, rows, C, K, y, mean, rstd, y_scale, sum_g, sum_gy)                            \
   }                                                                                                                    \
   extern "C" void half_##SUFFIX(T *out, const float *x, int64_t N, int64_t H, int64_t W, int64_t C) {                  \
     half<T>(out, x, N, H, W, C);                                                                                       \

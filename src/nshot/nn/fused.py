@@ -6,24 +6,29 @@ one for all the rest, forward as backward. Convolutions stay torch's own. It is 
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .kernels import EPS, call, library, pointer, pointers, run
+from .fused_convs import convolve, images, pointwise
+from .kernels import EPS, call, library, numbers, pointer, pointers
 
 
 class Signal:
-    """A tensor (N, C, H, W), channels-last, and the gradients that reach it."""
+    """A tensor (N, C, H, W), channels-last, and the gradients that reach it, each to be multiplied by its scale."""
 
-    __slots__ = ("grads", "tensor")
+    __slots__ = ("grads", "scales", "tensor")
 
     def __init__(self, tensor: Tensor) -> None:
         self.tensor = tensor
         self.grads: list[Tensor] = []
+        self.scales: list[float] = []
+
+    def receive(self, grad: Tensor, scale: float = 1.0) -> None:
+        self.grads.append(grad)
+        self.scales.append(scale)
 
 
 class Convolved(Signal):
@@ -40,19 +45,31 @@ class Convolved(Signal):
 
 class Node:
     """A sum, as float32 ``value``, as the ``relu`` that convolutions read, or both; ``pooled``: the gradients of its
-    3x3 averages."""
+    3x3 averages and their scales."""
 
     __slots__ = ("pooled", "relu", "value")
 
     def __init__(self, value: Tensor | None, relu: Tensor | None) -> None:
         self.value = None if value is None else Signal(value)
         self.relu = None if relu is None else Signal(relu)
-        self.pooled: list[Tensor] = []
+        self.pooled: list[tuple[Tensor, float]] = []
 
 
 def usable(x: Tensor) -> bool:
     """Whether the fast path can run on this input: on a CPU, in float32, with kernels."""
     return x.device.type == "cpu" and x.dtype == torch.float32 and not x.requires_grad and library() is not None
+
+
+class Scales(NamedTuple):
+    """What the terms of a node's sum are multiplied by."""
+
+    convolved: list[float]
+    plain: list[float]
+    pooled: list[float]
+
+
+Told = Callable[[Tensor, Tensor], None]
+"""Takes a node's gradient (N, C, H, W), and the sums over pixels of it times each normalised convolution (K, C)."""
 
 
 class Tape:
@@ -76,17 +93,20 @@ class Tape:
         if weight not in self.weights:
             self.weights[weight] = weight.detach().to(self.dtype)
         read = self.weights[weight]
-        y, gradients = _pointwise(x.tensor, read) if weight.shape[-1] == stride == 1 else _conv(x.tensor, read, stride)
+        y, gradients = (
+            pointwise(x.tensor, read) if weight.shape[-1] == stride == 1 else convolve(x.tensor, read, stride)
+        )
         out = Convolved(y) if norm else Signal(y.float())
 
         def back() -> None:
             if not out.grads:
                 return  # the output does not depend on it
             (g,) = out.grads
-            gx, gw = gradients(g.to(self.dtype), grad_x)
-            self.grads[weight] = self.grads[weight] + gw if weight in self.grads else gw
+            gx, gw = gradients(g.to(self.dtype), grad_x, weight.requires_grad)
+            if gw is not None:
+                self.grads[weight] = self.grads[weight] + gw if weight in self.grads else gw
             if gx is not None:
-                x.grads.append(gx)
+                x.receive(gx)
 
         if self.train:
             self._back.append(back)
@@ -100,8 +120,21 @@ class Tape:
         *,
         value: bool = True,
         relu: bool = True,
+        scales: Scales | None = None,
+        told: Told | None = None,
     ) -> Node:
-        """The sum of normalised convolutions, plain values, and 3x3 averages of nodes' values; at least one of them."""
+        """The sum of normalised convolutions, plain values, and 3x3 averages of nodes' values; at least one of them.
+
+        Args:
+            convolved: what is normalised.
+            plain: values.
+            pooled: nodes whose value is averaged.
+            value: whether the sum is asked for.
+            relu: whether its ReLU is.
+            scales: what the terms are multiplied by, those of each kind; None: nothing.
+            told: is given the sum's gradient.
+        """
+        scales = scales or Scales([1.0] * len(convolved), [1.0] * len(plain), [1.0] * len(pooled))
         averaged = [p.value.tensor for p in pooled if p.value is not None]
         like = [*(s.tensor for s in convolved), *(s.tensor for s in plain), *averaged][0]
         n, c, h, w = like.shape
@@ -114,10 +147,12 @@ class Tape:
         xs, ps = pointers([s.tensor for s in plain]), pointers(averaged)
         call(
             "mix", self.dtype, pointer(summed), pointer(positive), n, h, w, c,
-            len(convolved), ys, means, rstds, len(plain), xs, len(pooled), ps,
+            len(convolved), ys, means, rstds, numbers(scales.convolved), len(plain), xs, numbers(scales.plain),
+            len(pooled), ps, numbers(scales.pooled),
         )  # fmt: skip
         if self.train:
-            self._back.append(lambda: self._node_back(node, convolved, plain, pooled, (ys, means, rstds), (n, h, w, c)))
+            terms = convolved, plain, pooled, scales
+            self._back.append(lambda: self._node_back(node, *terms, (ys, means, rstds), (n, h, w, c), told))
         return node
 
     def _node_back(
@@ -126,8 +161,10 @@ class Tape:
         convolved: Sequence[Convolved],
         plain: Sequence[Signal],
         pooled: Sequence[Node],
+        scales: "Scales",
         columns: tuple[Any, Any, Any],
         shape: tuple[int, int, int, int],
+        told: "Told | None",
     ) -> None:
         n, h, w, c = shape
         own = node.value.grads if node.value else []
@@ -135,27 +172,31 @@ class Tape:
         count = len(own) + len(conv) + len(node.pooled)
         if not count:
             return
-        alone = len(own) == count == 1
+        alone = len(own) == count == 1 and node.value is not None and node.value.scales == [1.0]
         g = own[0] if alone else torch.empty((n, c, h, w), memory_format=torch.channels_last)
         sums = torch.empty(1 + len(convolved), c)
         if convolved or not alone:
             call(
                 "gather", self.dtype, pointer(None if alone else g), pointer(node.relu.tensor if node.relu else None),
-                n, h, w, c, len(conv), pointers(conv), len(own), pointers(own), len(node.pooled), pointers(node.pooled),
+                n, h, w, c, len(conv), pointers(conv),
+                len(own), pointers(own), numbers(node.value.scales if node.value else []),
+                len(node.pooled), pointers([g for g, _ in node.pooled]), numbers([scale for _, scale in node.pooled]),
                 len(convolved), *columns, *map(pointer, (sums[0], sums[1:])),
             )  # fmt: skip
         if convolved:
             grads = [torch.empty_like(y.tensor) for y in convolved]
             call(
                 "norm_backward", self.dtype, pointers(grads), pointer(g), n * h * w, c,
-                len(convolved), *columns, *map(pointer, (sums[0], sums[1:])),
+                len(convolved), *columns, numbers(scales.convolved), *map(pointer, (sums[0], sums[1:])),
             )  # fmt: skip
             for y, grad in zip(convolved, grads, strict=True):
-                y.grads.append(grad)
-        for x in plain:
-            x.grads.append(g)
-        for p in pooled:
-            p.pooled.append(g)
+                y.receive(grad)
+        for x, scale in zip(plain, scales.plain, strict=True):
+            x.receive(g, scale)
+        for p, scale in zip(pooled, scales.pooled, strict=True):
+            p.pooled.append((g, scale))
+        if told is not None:
+            told(g, sums[1:])
 
     def relu(self, node: Node) -> Signal:
         """What convolutions of the node read; computed now where it was not asked for with the node."""
@@ -168,16 +209,16 @@ class Tape:
         """Average of 2x2 pixels."""
         n, c, h, w = x.tensor.shape
         shape = (n, h // 2, w // 2, c)
-        out = Signal(_images((n, c, h // 2, w // 2), self.dtype))
+        out = Signal(images((n, c, h // 2, w // 2), self.dtype))
         call("half", self.dtype, pointer(out.tensor), pointer(x.tensor), *shape)
 
         def back() -> None:
             if not out.grads:
                 return
             (g,) = out.grads
-            gx = _images((n, c, h, w), torch.float32)
+            gx = images((n, c, h, w), torch.float32)
             call("half_backward", self.dtype, pointer(gx), pointer(g), *shape)
-            x.grads.append(gx)
+            x.receive(gx)
 
         if self.train:
             self._back.append(back)
@@ -193,77 +234,17 @@ class Tape:
         value = x.value
         y = Convolved(value.tensor.to(self.dtype))
         if self.train:
-            self._back.append(lambda: value.grads.extend(g.float() for g in y.grads))
+            self._back.append(lambda: value.receive(y.grads[0].float()) if y.grads else None)
         return self.node([y], value=False)
 
     def backward(self, out: Signal, g: Tensor) -> list[Tensor | None]:
         """Gradients of the weights, in the order of their first use, from that of the output."""
         if not self._back:
             raise RuntimeError("the fast path keeps nothing after a backward: run forward again")
-        out.grads.append(g)
+        out.receive(g)
         while self._back:
             self._back.pop()()
         return [self.grads.pop(weight, None) for weight in self.weights]  # popped: autograd need not copy
-
-
-Gradients = Callable[[Tensor, bool], tuple[Tensor | None, Tensor]]
-
-
-def _conv(x: Tensor, weight: Tensor, stride: int) -> tuple[Tensor, Gradients]:
-    """A convolution's output and, from that of the output, the gradients of x (where asked for) and of the weight."""
-    padding = weight.shape[-1] // 2
-
-    def gradients(g: Tensor, grad_x: bool) -> tuple[Tensor | None, Tensor]:
-        gx, gw, _ = torch.ops.aten.convolution_backward(
-            g, x, weight, None, [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], 1, [grad_x, True, False]
-        )
-        return gx.contiguous(memory_format=torch.channels_last) if grad_x else None, gw
-
-    return F.conv2d(x, weight, None, stride, padding).contiguous(memory_format=torch.channels_last), gradients
-
-
-def _pointwise(x: Tensor, weight: Tensor) -> tuple[Tensor, Gradients]:
-    """A 1x1 convolution as a product of matrices: ours in the usual widths, else torch's."""
-    n, c_in, h, w = x.shape
-    c, sizes = len(weight), (n * h * w, c_in, len(weight))
-    if weight.dtype != torch.float32 or c % 16 or c_in % 16:
-        return _matmul(x, weight)
-    matrix = weight.flatten(1).contiguous()
-    y = _images((n, c, h, w), torch.float32)
-    run("pointwise", pointer(y), pointer(x), pointer(matrix), *sizes)
-
-    def gradients(g: Tensor, grad_x: bool) -> tuple[Tensor | None, Tensor]:
-        gx, gw = _images((n, c_in, h, w), torch.float32) if grad_x else None, torch.empty_like(matrix)
-        run("pointwise_backward", *map(pointer, (gx, gw, g, x, matrix)), *sizes)
-        return gx, gw.view_as(weight)
-
-    return y, gradients
-
-
-def _matmul(x: Tensor, weight: Tensor) -> tuple[Tensor, Gradients]:
-    rows, matrix = _rows(x), weight.flatten(1)
-
-    def gradients(g: Tensor, grad_x: bool) -> tuple[Tensor | None, Tensor]:
-        g_rows = _rows(g)
-        gx = _image(g_rows @ matrix, x) if grad_x else None
-        return gx, (g_rows.t() @ rows).view_as(weight)
-
-    return _image(rows @ matrix.t(), x), gradients
-
-
-def _images(shape: tuple[int, int, int, int], dtype: torch.dtype) -> Tensor:
-    """An uninitialised (N, C, H, W), channels-last."""
-    return torch.empty(shape, dtype=dtype, memory_format=torch.channels_last)
-
-
-def _rows(x: Tensor) -> Tensor:
-    """(N, C, H, W) channels-last as (N H W, C), without a copy."""
-    return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
-
-
-def _image(rows: Tensor, like: Tensor) -> Tensor:
-    n, _, h, w = like.shape
-    return rows.view(n, h, w, -1).permute(0, 3, 1, 2)
 
 
 def pooled(program: Callable[[Tape], Signal]) -> Tensor:

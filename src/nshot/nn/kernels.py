@@ -21,9 +21,9 @@ SUFFIX = {torch.float32: "_f32", torch.bfloat16: "_bf16"}
 # Arguments of the kernels: p a pointer (or null), l an int64, f a float.
 SIGNATURES = {
     "moments": "pllfpp",
-    "mix": "ppllll" + "lppp" + "lplp",
-    "gather": "ppllll" + "lplplp" + "lppppp",
-    "norm_backward": "ppll" + "lppppp",
+    "mix": "ppllll" + "lpppp" + "lpplpp",
+    "gather": "ppllll" + "lplpplpp" + "lppppp",
+    "norm_backward": "ppll" + "lpppppp",
     "half": "ppllll",
     "half_backward": "ppllll",
 }
@@ -80,6 +80,11 @@ def _cpu() -> str:
     except OSError:
         return platform.processor()
     return next((line for line in lines if line.startswith("flags")), "")
+
+
+def numbers(values: Sequence[float]) -> "ctypes.Array[ctypes.c_float] | None":
+    """C floats."""
+    return (ctypes.c_float * len(values))(*values) if values else None
 
 
 def pointers(tensors: Sequence[Tensor | None]) -> "ctypes.Array[ctypes.c_void_p] | None":

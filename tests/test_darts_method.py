@@ -138,7 +138,7 @@ def test_options_that_a_space_lacks_get_nothing(name: str) -> None:
         (["--max-flops", "30M"], "max_flops 30000000"),
         (["--space", "mobilenet"], "the supernet of space mobilenet runs no mixtures"),
         (["--space", "autoformer"], "the supernet of space autoformer runs no mixtures"),
-        (["--graphs", "on"], "graphs on"),
+        (["--graphs", "on"], "trains mixtures, which have no CUDA graphs"),
     ],
 )
 def test_what_mixtures_have_no_use_for_is_refused_in_a_line(

@@ -98,6 +98,7 @@ class Differentiable(Strategy):
     options_type = AlphaOptions
     options: AlphaOptions
     validates = True
+    replays = False
 
     @classmethod
     def check(cls, supernet: Supernet) -> None:

@@ -86,6 +86,8 @@ class Strategy(ABC):
     """How many times each image is in a batch, each time augmented anew: first all images once, then again."""
     validates: ClassVar[bool] = False
     """Whether training takes validation images too (`Tools.second`)."""
+    replays: ClassVar[bool] = True
+    """Whether its steps can replay CUDA graphs, which are those of subnets."""
 
     @classmethod
     def parts(cls, space: Space, options: Options, seed: int) -> list[Space]:

@@ -223,6 +223,10 @@ def _check_supernet(config: TrainConfig, device: torch.device) -> None:
     set_drop_path(supernet, config.drop_path)
     strategies[config.strategy].check(supernet)
     if config.graphs == "on":
+        if not strategies[config.strategy].replays:
+            raise UserError(
+                f"graphs on: {config.strategy} trains mixtures, which have no CUDA graphs; leave --graphs out"
+            )
         supernet.use_graphs(cuda_capture)
         if device.type != "cuda":
             raise UserError(f"graphs on: needs a GPU of NVIDIA's, and this runs on {device.type}; leave --graphs out")

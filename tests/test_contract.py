@@ -29,7 +29,7 @@ from nshot.training.optimizers import sgd
 from nshot.training.tools import RunTools, StrategyHooks
 
 STEPS, EPOCH, BATCH = 12, 5, 8
-REMEMBERING = ("nsas", "pada")
+REMEMBERING = ("cream", "darts", "gdas", "nsas", "pada", "pinas")
 
 
 class StoppedError(Exception):

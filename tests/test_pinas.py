@@ -162,7 +162,7 @@ def test_views_are_of_the_same_images_augmented_anew() -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"ms": "first"}, "ms 'first': the two paths of a Pi-NAS step are of two clusters"),
+        ({"ms": "first"}, "ms 'first': the paths of a Pi-NAS step are of several clusters"),
         ({"sampling": "proportional"}, "sampling 'proportional', .* leave them out"),
         ({"queue": 7}, "queue 7: must hold a batch of 8 at least"),
         ({"head": 0.0}, "head 0.0: must be above 0"),

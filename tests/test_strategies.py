@@ -31,7 +31,7 @@ SETTINGS: list[dict[str, Any]] = [
     {"schedule": "calr", "ms": "random"},
 ]
 
-WITHOUT_MS = ("nsas",)  # a step's paths are of several clusters: refused
+WITHOUT_MS = ("nsas", "pinas")  # a step's paths are of several clusters: refused
 
 every_strategy = pytest.mark.parametrize("name", nshot.list_strategies())
 every_setting = pytest.mark.parametrize("options", SETTINGS, ids=lambda o: "-".join(map(str, o.values())) or "default")

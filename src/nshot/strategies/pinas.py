@@ -44,7 +44,7 @@ class PiNASOptions(Options):
         check_share(follow=self.follow, head=self.head)
         check_positive(temperature=self.temperature, head=self.head, head_lr=self.head_lr)
         if self.ms is not None:
-            raise UserError(f"ms {self.ms!r}: the two paths of a Pi-NAS step are of two clusters, leave --ms out")
+            raise UserError(f"ms {self.ms!r}: the paths of a Pi-NAS step are of several clusters, leave --ms out")
         if self.sampling != "uniform" or self.min_flops is not None or self.max_flops is not None:
             raise UserError(
                 f"sampling {self.sampling!r}, min_flops {self.min_flops}, max_flops {self.max_flops}: Pi-NAS draws two "

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from nshot.auto.look import Look, look, stored_side
 from nshot.auto.plan import STEPS, batch_size, epochs_for, plan, resolution_for
 from nshot.data.sources import load
 from nshot.runs import progress
+from nshot.runs.stopping import Stopped
 from nshot.search.limits import Limits
 
 QUICK = ["--train", "--epochs", "4", "--search", "--sample", "12", "--retrain", "--epochs", "6", "--lr", "0.05"]
@@ -110,7 +112,7 @@ def test_a_job_that_was_killed_goes_on(
     phase: str, done: tuple[Path, str], pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def killed(*args: object, **kwargs: object) -> None:
-        raise KeyboardInterrupt
+        raise Stopped(signal.SIGINT)
 
     with monkeypatch.context() as patch:
         patch.setattr(job_module, phase, killed)

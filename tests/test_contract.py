@@ -18,6 +18,7 @@ from nshot.data.ahead import Ahead
 from nshot.data.sources import Dataset, load
 from nshot.nn.kernels import library
 from nshot.runs import checkpoint
+from nshot.spaces import Mixture
 from nshot.strategies import Plan, strategies
 from nshot.strategies.memory import Batch, Facts, Seen, Tools, Trained
 from nshot.strategies.spos import SPOS
@@ -76,7 +77,10 @@ def next_plans(config: TrainConfig, data: Dataset, step: int, state: dict[str, A
     memory = strategy.memory(new_supernet(config), Facts(len(data.train), 10, BATCH, config.lr))
     memory.load_state_dict(state.get("memory", {}))
     images = strategy.images(step, memory)
-    return [*[strategy.plan(step + i, memory) for i in range(3)], None if images is None else images.tolist()]
+    plans = [dataclasses.asdict(strategy.plan(step + i, memory)) for i in range(3)]
+    for plan in plans:  # a mixture is what its weights are
+        plan["paths"] = [digest(path.weights) if isinstance(path, Mixture) else path for path in plan["paths"]]
+    return [*plans, None if images is None else images.tolist()]
 
 
 @pytest.mark.parametrize("name", nshot.list_strategies())

@@ -229,3 +229,12 @@ def test_what_cannot_be_analysed_is_one_line(runs, tmp_path) -> None:
     assert nshot_(*wide, "--out", tmp_path / "wide")[0] == 0
     assert "have another space" in refuse("analyse", "shift", plain, tmp_path / "wide")
     assert nshot_("analyse")[1].startswith("usage: nshot analyse shift RUN")
+
+
+def test_a_ranking_does_not_take_the_name_of_a_shift(runs) -> None:
+    run = runs[0]
+    assert nshot_("analyse", "shift", run, "--name", "moved", "--images", "8", "--paths", "16")[0] == 0
+    before = (run / "moved.json").read_bytes()
+    for command in (["rank", run, "--benchmark", "digits"], ["search", run]):
+        assert "keeps a shift by this name" in refuse(*command, "--name", "moved")
+    assert (run / "moved.json").read_bytes() == before

@@ -7,13 +7,14 @@ from typing import Literal
 from nshot.errors import UserError
 from nshot.files import check_length, shown
 
-Kind = Literal["ranking", "search"]
-MARKS: dict[str, Kind] = {"metrics": "ranking", "best": "search"}  # an entry that the JSON of that kind alone has
+Kind = Literal["ranking", "search", "shift"]
+# An entry that the JSON of that kind alone has.
+MARKS: dict[str, Kind] = {"metrics": "ranking", "best": "search", "shift": "shift"}
 TAKEN = ("answer", "config", "data", "latency", "left-out", "log", "report", "result", "supernet", "verdict")
 
 
 def kind_of(path: Path) -> Kind | None:
-    """What a JSON file of a run folder holds; None where there is none, or it is neither."""
+    """What a JSON file of a run folder holds; None where there is none, or it is none of these."""
     try:
         found = json.loads(path.read_text())
     except (OSError, ValueError):

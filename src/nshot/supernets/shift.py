@@ -14,7 +14,7 @@ from nshot.errors import UserError, check_whole
 from nshot.files import write_json
 from nshot.ranking.shift import LayerShift, feature_shift
 from nshot.runs.lock import held
-from nshot.runs.naming import check_name, kind_of
+from nshot.runs.naming import check_name
 from nshot.seeding import generator
 from nshot.spaces import Space, Subnet
 from nshot.training.device import fabric
@@ -97,6 +97,4 @@ def _check_runs(runs: Sequence[Path], name: str) -> None:
         for what in ("space", "dataset", "split"):
             if getattr(config, what) != getattr(configs[0], what):
                 raise UserError(f"{run} and {runs[0]} have another {what}: compare runs that have it in common")
-        check_name(run, name, "ranking")
-        if kind := kind_of(run / f"{name}.json"):
-            raise UserError(f"name {name!r}: {run} keeps a {kind} by this name, choose another --name")
+        check_name(run, name, "shift")

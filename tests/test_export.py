@@ -27,7 +27,7 @@ ALONE = """
 import sys
 class Blocked:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("nshot", "lightning", "tyro", "torchvision", "scipy", "timm"):
+        if name.split(".")[0] in ("nshot", "lightning_fabric", "tyro", "torchvision", "scipy", "timm"):
             raise ImportError(name)
 sys.meta_path.insert(0, Blocked())
 import torch, model

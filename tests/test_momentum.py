@@ -171,7 +171,7 @@ def grad_scaler(enabled: bool) -> Callable[[SeparatedMomentum], Callable[[int], 
 
 
 def fabric_inner(optimizer: SeparatedMomentum) -> Callable[[int], None]:
-    from lightning.fabric import Fabric
+    from lightning_fabric import Fabric
 
     wrapped = Fabric(accelerator="cpu", devices=1).setup_optimizers(optimizer)
 
@@ -184,7 +184,7 @@ def fabric_inner(optimizer: SeparatedMomentum) -> Callable[[int], None]:
 
 def fabric(optimizer: SeparatedMomentum) -> Callable[[int], None]:
     """The wrapper alone, which is all that a user keeps after ``optimizer = fabric.setup_optimizers(optimizer)``."""
-    from lightning.fabric import Fabric
+    from lightning_fabric import Fabric
 
     return bare(Fabric(accelerator="cpu", devices=1).setup_optimizers(optimizer))
 

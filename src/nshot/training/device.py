@@ -15,8 +15,8 @@ def fabric(device: str, precision: str = "32-true") -> Any:
     Raises:
         UserError: where the device or the precision is not to be had.
     """
-    from lightning.fabric import Fabric
-    from lightning.fabric.utilities.exceptions import MisconfigurationException
+    from lightning_fabric import Fabric
+    from lightning_fabric.utilities.exceptions import MisconfigurationException
 
     there = {"auto": True, "cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if device not in there:

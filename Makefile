@@ -3,13 +3,16 @@ PYTHON ?= python3
 VENV := .venv
 DONE := $(VENV)/.installed
 
-.PHONY: quickstart test lint mutants clean
+.PHONY: quickstart test test-fast lint mutants clean
 
 quickstart: $(DONE)
 	$(VENV)/bin/nshot quickstart --out runs/quickstart
 
 test: $(DONE) lint
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2 --cov --cov-report=term
+
+test-fast: $(DONE)
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2 -m "not slow"
 
 lint: $(DONE)
 	$(VENV)/bin/ruff format --check src tests benchmarks examples

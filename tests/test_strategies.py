@@ -33,7 +33,9 @@ SETTINGS: list[dict[str, Any]] = [
 
 WITHOUT_MS = ("nsas", "pinas")  # a step's paths are of several clusters: refused
 
-every_strategy = pytest.mark.parametrize("name", nshot.list_strategies())
+MIXTURES = ("darts", "gdas")  # a step trains no path: tests of their own
+
+every_strategy = pytest.mark.parametrize("name", sorted({*nshot.list_strategies()} - {*MIXTURES}))
 every_setting = pytest.mark.parametrize("options", SETTINGS, ids=lambda o: "-".join(map(str, o.values())) or "default")
 
 
@@ -70,6 +72,16 @@ def refused(name: str, options: dict[str, Any], space: Space) -> bool:
     with pytest.raises(UserError, match="several clusters, leave --ms out"):
         make(name, space, **options)
     return True
+
+
+@pytest.mark.parametrize("name", MIXTURES)
+@every_setting
+def test_methods_without_paths_refuse_what_is_of_a_path(name: str, options: dict[str, Any], space: Space) -> None:
+    if not options:
+        make(name, space)
+        return
+    with pytest.raises(UserError, match="a step trains a mixture of all options, which is no path"):
+        make(name, space, **options)
 
 
 def params(subnet: Subnet) -> int:

@@ -296,7 +296,7 @@ def test_a_diverging_run_is_marked_and_the_others_go_on(tmp_path: Path) -> None:
     run_jobs(jobs_of([study], SMOKE, 1), tmp_path, processes=1, say=said.append)
     assert any(re.search(r"failed: the loss is (nan|inf) at step \d+", line) for line in said)
     rows = collect(study, SMOKE, 1, tmp_path)["rows"]
-    assert "by step" in rows[0]["failed"]["0"]
+    assert "at step" in rows[0]["failed"]["0"]
     assert rows[0]["seeds"] == {}
     assert rows[1]["seeds"]["0"].keys() >= {"tau by accuracy", "tau by loss"}
     assert f"| wild | 0.500 ± 0.100 | {' | '.join(8 * '-')} | 0, 1 failed |" in markdown(

@@ -1,0 +1,19 @@
+"""Which test files take long: `make test-fast` leaves them out."""
+
+import pytest
+
+SLOW = {
+    "auto", "benchmarks", "cli", "compare", "contract", "cream", "darts_method", "data", "distributed",
+    "documents", "draw", "drop", "equal", "evolution", "export", "fast", "feasible", "few", "files", "forms",
+    "gdas", "gradients", "handover", "hostile", "intervals", "journey", "latency", "locks", "matrix", "methods",
+    "metrics", "mixed", "mixture", "mobilenet", "names", "naming", "network_page", "own", "own_answer",
+    "own_job", "own_method", "own_supernet", "pinas", "processes", "quickstart", "recipes", "report", "runs",
+    "scores", "search", "shift", "space_errors", "spaces", "speed", "stopping", "studies", "unwritable",
+    "verdict", "whole", "zero_cost",
+}  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.stem.removeprefix("test_") in SLOW:
+            item.add_marker(pytest.mark.slow)

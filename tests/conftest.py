@@ -6,10 +6,10 @@ SLOW = {
     "auto", "benchmarks", "cli", "compare", "contract", "cream", "darts_method", "data", "distributed",
     "documents", "draw", "drop", "equal", "evolution", "export", "fast", "feasible", "few", "files", "forms",
     "gdas", "gradients", "handover", "hostile", "intervals", "journey", "latency", "locks", "matrix", "methods",
-    "metrics", "mixed", "mixture", "mobilenet", "names", "naming", "network_page", "own", "own_answer",
+    "metrics", "mixed", "mixture", "mobilenet", "names", "naming", "nats", "network_page", "own", "own_answer",
     "own_job", "own_method", "own_supernet", "pinas", "processes", "quickstart", "recipes", "report", "runs",
-    "scores", "search", "shift", "space_errors", "spaces", "speed", "stopping", "studies", "unwritable",
-    "verdict", "whole", "zero_cost",
+    "scores", "search", "shift", "space_errors", "spaces", "speed", "split", "stopping", "studies",
+    "unwritable", "verdict", "whole", "zero_cost",
 }  # fmt: skip
 
 

@@ -6,6 +6,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -130,3 +131,19 @@ def test_other_errors_of_ours_are_not_hidden(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setitem(COMMANDS, "train", broken)
     with pytest.raises(RuntimeError, match="a fault of ours"):
         nshot_("train")
+
+
+def test_what_other_threads_raise_is_still_heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[type] = []
+    monkeypatch.setattr(threading, "excepthook", lambda args: heard.append(args.exc_type))
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        Log(tmp_path / name, 0).close()
+
+    def broken() -> None:
+        raise FileNotFoundError("a user's own file")
+
+    thread = threading.Thread(target=broken)
+    thread.start()
+    thread.join()
+    assert heard == [FileNotFoundError]

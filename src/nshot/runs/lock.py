@@ -86,6 +86,8 @@ def _acquire(lease: SoftFileLease, path: Path, instead: str) -> None:
             owner = lease.owner
             if owner is None or owner.hostname == _this_machine():
                 raise
+            who = f"process {owner.pid} on {shown(owner.hostname)}"
+            print(f"nshot: waiting to see whether {who} still writes {path.parent}", file=sys.stderr)
             lease.acquire(timeout=1.5 * LEASE)
     except Timeout:
         owner = lease.owner
@@ -105,9 +107,10 @@ def _check_free(path: Path, instead: str) -> None:
 @cache
 def _this_machine() -> str:
     """As leases name it."""
-    with tempfile.TemporaryDirectory() as folder, SoftFileLease(Path(folder) / "lease", lease_duration=LEASE) as lease:
-        owner = lease.lock.owner if hasattr(lease, "lock") else lease.owner
-    return owner.hostname if owner else ""
+    with tempfile.TemporaryDirectory() as folder:
+        lease = SoftFileLease(Path(folder) / "lease", lease_duration=LEASE)
+        with lease:
+            return lease.owner.hostname if lease.owner else ""
 
 
 def _give_way(path: Path) -> None:

@@ -9,10 +9,19 @@ from typing import Any
 from nshot.files import write_atomically, writing
 
 
-def _quiet(args: threading.ExceptHookArgs) -> None:
-    """TensorBoard writes in a thread: where that cannot, the next `Log.write` says so in one line."""
-    if not issubclass(args.exc_type, OSError):
-        threading.__excepthook__(args)
+def _hear_tensorboard() -> None:
+    """TensorBoard writes in a thread: where that cannot, the next `Log.write` says so in one line, and the thread's own
+    words are left out. What other threads raise goes where it went."""
+    hook = threading.excepthook
+    if getattr(hook, "of_nshot", False):
+        return
+
+    def quiet(args: threading.ExceptHookArgs) -> None:
+        if not (issubclass(args.exc_type, OSError) and type(args.thread).__module__.startswith("tensorboard.")):
+            hook(args)
+
+    quiet.of_nshot = True  # type: ignore[attr-defined]
+    threading.excepthook = quiet
 
 
 class Log:
@@ -21,7 +30,7 @@ class Log:
     def __init__(self, folder: Path, start: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        threading.excepthook = _quiet
+        _hear_tensorboard()
         self.path = folder / "log.jsonl"
         # Lines after the checkpoint will be written again; a line that a crash cut short goes too.
         kept = [line for line in read_log(self.path) if line["step"] <= start]

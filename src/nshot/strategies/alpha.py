@@ -43,11 +43,8 @@ class AlphaOptions(Options):
         why = "a step trains a mixture of all options, which is no path"
         if self.weighs:
             raise UserError(f"schedule {self.schedule!r}: {why} of a complexity; choose cosine or constant")
-        if self.ms is not None:
-            raise UserError(f"ms {self.ms!r}: {why} of a cluster, leave --ms out")
-        if self.sampling != "uniform" or self.min_flops is not None or self.max_flops is not None:
-            given = f"sampling {self.sampling!r}, min_flops {self.min_flops}, max_flops {self.max_flops}"
-            raise UserError(f"{given}: {why} that is drawn, leave them out")
+        self.refuse_ms(f"{why} of a cluster")
+        self.refuse_draws(f"{why} that is drawn")
 
 
 class Alpha(Trained):

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from nshot.errors import UserError, check_positive, check_share, check_whole
+from nshot.errors import check_positive, check_share, check_whole
 from nshot.seeding import generator
 from nshot.spaces import Subnet, Supernet
 
@@ -42,8 +42,7 @@ class NSASOptions(Options):
         check_whole(1, archive=self.archive, candidates=self.candidates, recent=self.recent, neighbours=self.neighbours)
         check_positive(epsilon=self.epsilon)
         check_share(epsilon=self.epsilon)
-        if self.ms is not None:
-            raise UserError(f"ms {self.ms!r}: the paths of an NSAS step are of several clusters, leave --ms out")
+        self.refuse_ms("the paths of an NSAS step are of several clusters")
 
 
 class Archive(nn.Module):

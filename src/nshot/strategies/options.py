@@ -79,6 +79,17 @@ class Options:
         """Whether C(α) plays a part."""
         return self.decays or self.sampling == "proportional"
 
+    def refuse_ms(self, why: str) -> None:
+        """For methods to which a cluster means nothing: raises UserError where momentum is separated."""
+        if self.ms is not None:
+            raise UserError(f"ms {self.ms!r}: {why}, leave --ms out")
+
+    def refuse_draws(self, why: str) -> None:
+        """For methods that draw paths in a way of their own, or none: raises UserError for other than plain draws."""
+        if self.sampling != "uniform" or self.min_flops is not None or self.max_flops is not None:
+            given = f"sampling {self.sampling!r}, min_flops {self.min_flops}, max_flops {self.max_flops}"
+            raise UserError(f"{given}: {why}, leave them out")
+
     def resolved(self, space: Space) -> "Options":
         """The same, saying whose C(α) counts where None leaves it open."""
         if self.complexity_of is not None or not self.counts:

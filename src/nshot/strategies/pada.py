@@ -25,11 +25,7 @@ class PADAOptions(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.sampling != "uniform" or self.min_flops is not None or self.max_flops is not None:
-            raise UserError(
-                f"sampling {self.sampling!r}, min_flops {self.min_flops}, max_flops {self.max_flops}: PA&DA draws "
-                "paths by their importance, leave them out"
-            )
+        self.refuse_draws("PA&DA draws paths by their importance")
 
 
 class Importance(nn.Module):

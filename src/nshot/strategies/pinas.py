@@ -43,13 +43,8 @@ class PiNASOptions(Options):
         check_whole(1, queue=self.queue)
         check_share(follow=self.follow, head=self.head)
         check_positive(temperature=self.temperature, head=self.head, head_lr=self.head_lr)
-        if self.ms is not None:
-            raise UserError(f"ms {self.ms!r}: the paths of a Pi-NAS step are of several clusters, leave --ms out")
-        if self.sampling != "uniform" or self.min_flops is not None or self.max_flops is not None:
-            raise UserError(
-                f"sampling {self.sampling!r}, min_flops {self.min_flops}, max_flops {self.max_flops}: Pi-NAS draws two "
-                "paths that differ in every decision, leave them out"
-            )
+        self.refuse_ms("the paths of a Pi-NAS step are of several clusters")
+        self.refuse_draws("Pi-NAS draws two paths that differ in every decision")
 
 
 class Contrast(Trained):
@@ -69,6 +64,7 @@ class Contrast(Trained):
         self.projection_copy = deepcopy(self.projection).requires_grad_(False)
         self.register_buffer("queue", queue.to(like))
         self.keys: list[Tensor] = []  # of the step alone
+        self._shared = [*zip(_shared(self.copy), _shared(supernet), strict=True)]
         groups = [
             {"params": list(self.projection.parameters()), "lr": lr, "weight_decay": 1e-4},
             {"params": list(classifier.parameters()), "lr": head_lr, "weight_decay": 0.0},
@@ -78,7 +74,7 @@ class Contrast(Trained):
     @torch.no_grad()
     def follow(self, supernet: Supernet, path: Subnet, m: float) -> None:
         """``θ_k <- m θ_k + (1 - m) θ``: what all paths share, the path's options and the projection."""
-        pairs = [*zip(_used(self.copy, path), _used(supernet, path), strict=True)]
+        pairs = [*self._shared, *zip(_own(self.copy, path), _own(supernet, path), strict=True)]
         pairs += zip(self.projection_copy.parameters(), self.projection.parameters(), strict=True)
         torch._foreach_lerp_([own for own, _ in pairs], [weight for _, weight in pairs], 1 - m)
 
@@ -87,15 +83,19 @@ class Contrast(Trained):
         return F.normalize(self.projection_copy(self.copy.features(images, path)))
 
 
-def _used(supernet: Supernet, path: Subnet) -> list[Tensor]:
-    """The weights of the path's options, and those that no option has for itself, but the classifier's."""
+def _own(supernet: Supernet, path: Subnet) -> list[Tensor]:
+    """The weights of the path's options."""
+    return [weight for weights in supernet.own_weights(path) for weight in weights]
+
+
+def _shared(supernet: Supernet) -> list[Tensor]:
+    """The weights that no option has for itself, but the classifier's."""
     options = max(len(decision.options) for decision in supernet.space.decisions)
     every = [d.allowed for d in supernet.space.decisions]
     paths = [tuple(allowed[min(i, len(allowed) - 1)] for allowed in every) for i in range(options)]
-    own = {weight for other in paths for weights in supernet.own_weights(other) for weight in weights}
+    own = {weight for path in paths for weight in _own(supernet, path)}
     apart = own | set(cast(nn.Linear, supernet.classifier).parameters())
-    shared = [weight for weight in supernet.parameters() if weight not in apart]
-    return [*shared, *(weight for weights in supernet.own_weights(path) for weight in weights)]
+    return [weight for weight in supernet.parameters() if weight not in apart]
 
 
 @strategies.register("pinas")

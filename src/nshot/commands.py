@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from nshot.errors import UserError
 from nshot.files import typed
-from nshot.flags import Columns, Where, parse, positional, take, take_space
+from nshot.flags import Columns, Where, leading, parse, positional, take, take_space
 
 if TYPE_CHECKING:
     from nshot.data.sources import Dataset
@@ -153,10 +153,10 @@ def compare(args: list[str]) -> None:
     """whether one method ranks better than another: nshot compare RUNS... -- RUNS... [--ranking NAME]"""
     from nshot.report.tables import print_comparison
 
-    first = _leading(args)
+    first = [Path(run) for run in leading(args)]
     if args and args[0] == "--":
         args.pop(0)
-    second = _leading(args)
+    second = [Path(run) for run in leading(args)]
 
     @dataclass(frozen=True)
     class Compare:
@@ -176,14 +176,6 @@ def compare(args: list[str]) -> None:
     paired = not command.unpaired
     found = compare_runs(first, second, ranking=command.ranking, score=command.score, paired=paired)
     print_comparison(found, command.score)
-
-
-def _leading(args: list[str]) -> list[Path]:
-    """Removes and returns the arguments before the first flag."""
-    found = []
-    while args and not args[0].startswith("-"):
-        found.append(Path(args.pop(0)))
-    return found
 
 
 def latency(args: list[str]) -> None:

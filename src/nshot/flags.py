@@ -128,6 +128,14 @@ def take_space(args: list[str], default: T) -> T:
     return dataclasses.replace(current, space=space(name))
 
 
+def leading(args: list[str]) -> list[str]:
+    """Removes and returns the arguments before the first flag."""
+    found = []
+    while args and not args[0].startswith("-"):
+        found.append(args.pop(0))
+    return found
+
+
 def positional(args: list[str], command: str, what: str) -> str:
     """Removes and returns the first argument; empty where help is asked for instead.
 

@@ -4,17 +4,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nshot.errors import UserError
-from nshot.flags import Columns, Where, parse, take, take_space
+from nshot.flags import Columns, Where, leading, parse, take, take_space
 
 # Nothing that imports torch may be imported here: `nshot --help` must answer at once.
-
-
-def leading(args: list[str]) -> list[str]:
-    """Removes and returns the arguments before the first flag."""
-    found = []
-    while args and not args[0].startswith("-"):
-        found.append(args.pop(0))
-    return found
 
 
 def score(args: list[str]) -> None:

@@ -101,8 +101,11 @@ def search_run(
             listed = within(space, list(dict.fromkeys(map(supernet.canonical, named))), limits, f" of {subnets}")
         archive = Archive(evaluate, supernet.canonical, run / f".search-{identity}.jsonl")
         if subnets is None and how.method == "own":
-            own = supernet.canonical(own_subnet(run, config, evaluate))
-            listed = within(space, [own], limits, f" (the one answer of {config.strategy})")
+            own = own_subnet(run, config, evaluate)
+            if own is None:
+                others = "random, exhaustive, evolution or nsga2"
+                raise UserError(f"method own: {config.strategy} has no answer of its own, choose {others}")
+            listed = within(space, [supernet.canonical(own)], limits, f" (the one answer of {config.strategy})")
         candidates = listed or _proposed(space, archive, limits, how, by, say)
         figures = archive(candidates)
         return pick(

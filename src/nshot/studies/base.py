@@ -117,8 +117,7 @@ class Study:
 
     ``measure`` says what its columns are: ``tau`` (Kendall's tau by accuracy and by loss), ``bias`` (CB and C³ for
     each data set of the benchmark), ``own`` (what its rows' functions measured), or ``whole`` (what searches of
-    all the benchmark's subnets answer). ``cited`` has the paper's figures of methods that are not run here.
-    ``axes`` names two columns: the picture then shows one by the other.
+    all the benchmark's subnets answer). ``axes`` names two columns: the picture then shows one by the other.
     """
 
     name: str
@@ -126,7 +125,6 @@ class Study:
     rows: tuple[Row, ...]
     measure: str = "tau"
     note: str = ""
-    cited: tuple[tuple[str, tuple[float, ...]], ...] = ()
     axes: tuple[str, str] | None = None
 
 

@@ -53,11 +53,13 @@ def _ceiling(folder: Path, name: str, job: Job, root: str | Path | None) -> dict
     import pyarrow.parquet as pq
 
     space = job.config.space
+    table = folder / (SCORES if job.measured else f"{name}.parquet")
+    if not table.exists():
+        return None  # of a method that is not ranked by its supernet
     try:
         benchmark = read_benchmark(job.scale.benchmark, space, root)
     except UserError:
         return None  # not on this machine
-    table = folder / (SCORES if job.measured else f"{name}.parquet")
     subnets = [space.parse(arch) for arch in pq.read_table(table, columns=["arch"]).column("arch").to_pylist()]
     most = ceiling(space, benchmark, f"{job.config.dataset}_test", subnets)
     return None if most is None else asdict(most)
@@ -170,8 +172,6 @@ def collect(
     }
     if most:
         result["ceiling"] = most
-    if study.cited:
-        result["cited"] = [{"label": label, "paper": paper} for label, paper in study.cited]
     if study.axes is not None:
         result["axes"] = study.axes
     return summarize(study, result)

@@ -20,16 +20,18 @@ def draw(path: Path, result: dict[str, Any]) -> Path:
 
 def dots(path: Path, result: dict[str, Any]) -> Path:
     """Horizontal dots, a line a row: every seed, their mean, and the paper's mean with its spread. For a table of
-    several columns the first one is shown."""
+    several columns the first one is shown; of a row that lacks it, its own first, named beside its label."""
     from matplotlib.figure import Figure
 
-    rows = result["rows"] + [{**row, "seeds": {}} for row in result.get("cited", [])]
-    column = next((c for row in rows for figures in row["seeds"].values() for c in figures), "")
+    rows = result["rows"]
+    names_of = [list(dict.fromkeys(c for figures in row["seeds"].values() for c in figures)) for row in rows]
+    column = next((names[0] for names in names_of if names), "")
+    shown = [column if column in names or not names else names[0] for names in names_of]
     figure = Figure(figsize=(8, 1.2 + 0.34 * max(4, len(rows))), layout="constrained", dpi=120)
     panel = figure.subplots()
     labels = {"seed": "our seeds", "mean": "our mean", "paper": "paper, full scale"}
     for y, row in enumerate(rows):
-        values = [f[column] for f in row["seeds"].values() if f.get(column) is not None]
+        values = [f[shown[y]] for f in row["seeds"].values() if f.get(shown[y]) is not None]
         if values:
             panel.plot(values, [y] * len(values), "o", color="#4c78a8", alpha=0.5, ms=5, label=labels.pop("seed", None))
             panel.plot(mean(values), y, "|", color="#4c78a8", ms=14, mew=2.5, label=labels.pop("mean", None))
@@ -42,7 +44,8 @@ def dots(path: Path, result: dict[str, Any]) -> Path:
         panel.axvline(
             most, color="#888888", lw=1, ls="--", label=f"ceiling {most:.2f}: as far as a network agrees with itself"
         )
-    panel.set_yticks(range(len(rows)), [row["label"] for row in rows], fontsize=8)
+    named = [row["label"] + (f": {own}" if own != column else "") for row, own in zip(rows, shown, strict=True)]
+    panel.set_yticks(range(len(rows)), named, fontsize=8)
     panel.set_ylim(len(rows) - 0.5, -0.5)
     panel.set_xlabel(column)
     panel.set_title(f"{result['title']}\npreset {result['preset']}", fontsize=10)

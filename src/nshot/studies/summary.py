@@ -66,11 +66,7 @@ def markdown(result: dict[str, Any]) -> str:
     there = [row for row in result["rows"] if row["seeds"] or row["failed"]]
     lines += _table(
         ["row", "paper", *shown, "seeds"],
-        [[row["label"], _paper(row["paper"]), *(_cell(row, name) for name in shown), _state(row)] for row in there]
-        + [
-            [row["label"], _paper(row["paper"]), *("-" for _ in shown), "not run here"]
-            for row in result.get("cited", [])
-        ],
+        [[row["label"], _paper(row["paper"]), *(_cell(row, name) for name in shown), _state(row)] for row in there],
     )
     if absent := [row["label"] for row in result["rows"] if row not in there]:
         lines += ["", f"Not run yet: {'; '.join(absent)}."]

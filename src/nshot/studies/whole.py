@@ -5,6 +5,7 @@ subnets say how truly a supernet orders the whole space, and what its search wou
 """
 
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,11 +20,12 @@ from nshot.benchmarks.table import Benchmark, read_benchmark
 from nshot.data.sources import Dataset
 from nshot.files import write_parquet
 from nshot.ranking.metrics import kendall_tau
+from nshot.search.own import own_subnet
 from nshot.seeding import generator
-from nshot.spaces import FewShot, Space, Subnet
+from nshot.spaces import FewShot, Space, Subnet, Supernet
 from nshot.supernets.config import TrainConfig
 from nshot.supernets.load import load_run
-from nshot.supernets.score import score_run
+from nshot.supernets.score import evaluator, score_run
 from nshot.supernets.train import train
 
 from .base import Scale
@@ -37,16 +39,46 @@ RETRAINED = "retrained, test (%)"
 
 
 def whole(
-    config: TrainConfig, data: Dataset, run: Path, folder: Path, scale: Scale, benchmark: Benchmark
-) -> dict[str, float]:
+    config: TrainConfig,
+    data: Dataset,
+    run: Path,
+    folder: Path,
+    scale: Scale,
+    benchmark: Benchmark,
+    ranked: bool = True,
+) -> dict[str, Any]:
     """Trains the supernet and scores every subnet of the benchmark on ``scale.whole`` images, in ``scores.parquet``.
 
-    Subnets of one canonical form are scored once; of several supernets each by that which owns it. The figures are
-    times of one thread: of training by its logs, of scoring as it passed, also where either was killed and continued.
-    At the paper's scale its own search is run too, and what that found retrained.
+    Subnets of one canonical form are scored once; of several supernets each by that which owns it. Not where the
+    method's supernet is not what ranks (``ranked``). What the method itself answers is ``own``, its notation. The other
+    figures are times of one thread: of training by its logs, of scoring as it passed, also where either was killed and
+    continued. At the paper's scale its own search is run too, and what that found retrained.
     """
     train(config, data, run, device="cpu", say=quiet)
     config, supernet = load_run(run)
+    found: dict[str, Any] = {"training (min)": training_minutes(run, config.batch_size)}
+    began = time.perf_counter()
+    judge = evaluator(run, config, supernet, device="cpu", data=data, say=quiet)[0]
+    if (own := own_subnet(run, config, judge)) is not None:
+        found |= {"own": config.space.format(own), "own search (min)": (time.perf_counter() - began) / 60}
+    if not ranked:
+        return found
+    found["scoring (min)"] = _score_all(run, config, supernet, folder, scale, benchmark, data)
+    if scale.preset == "paper":
+        found[RETRAINED] = searched(config, data, run, folder, scale)[RETRAINED]
+    return found
+
+
+def _score_all(
+    run: Path,
+    config: TrainConfig,
+    supernet: Supernet,
+    folder: Path,
+    scale: Scale,
+    benchmark: Benchmark,
+    data: Dataset,
+) -> float:
+    """Writes the table; gives minutes of one thread."""
     subnets = sorted(benchmark.subnets)  # the space's order, in which a search draws
     forms = [supernet.canonical(subnet) for subnet in subnets]
     distinct = sorted(set(forms))
@@ -63,13 +95,7 @@ def whole(
         "loss": scores.mean_loss[rows],
     }
     write_parquet(folder / SCORES, pa.table(columns))
-    found = {
-        "training (min)": training_minutes(run, config.batch_size),
-        "scoring (min)": scores.seconds / 60,
-    }
-    if scale.preset == "paper":
-        found[RETRAINED] = searched(config, data, run, folder, scale)[RETRAINED]
-    return found
+    return scores.seconds / 60
 
 
 @dataclass(frozen=True)
@@ -110,15 +136,25 @@ def answers(folder: Path, job: Job, root: str | Path | None) -> dict[str, Any]:
     The better accuracy comes first, of equal ones the smaller loss; a form's answer is its leanest subnet. ``best`` is
     the true accuracy of the first answer, ``rank`` its place among all true accuracies, ``10 best`` the mean of the
     first ten; taus are over all subnets. ``best of n`` is what a search of n random subnets answers: mean, standard
-    deviation and percentiles over `DRAWS` searches, the same draws for every run.
+    deviation and percentiles over `DRAWS` searches, the same draws for every run. ``own`` is the true accuracy of the
+    method's own answer, where it has one.
     """
     space = job.config.space
+    benchmark = read_benchmark(job.scale.benchmark, space, root)
+    column = f"{job.config.dataset}_test"
+    measured = json.loads((folder / f"{job.result}.json").read_text())
+    training = measured["training (min)"]
+    own: dict[str, Any] = {}
+    if "own" in measured:
+        own["own (%)"] = _truth(benchmark, column, space, space.parse(measured["own"]))
+        own["own search (min)"] = training + measured["own search (min)"]
+    if not (folder / SCORES).exists():
+        return own
     table = pq.read_table(folder / SCORES)
     subnets = [space.parse(arch) for arch in table["arch"].to_pylist()]
-    true = read_benchmark(job.scale.benchmark, space, root).truth(f"{job.config.dataset}_test", subnets)
+    true = benchmark.truth(column, subnets)
     scored = Scored.of(space, subnets, true, table)
-    measured = json.loads((folder / f"{job.result}.json").read_text())
-    training, scoring = measured["training (min)"], measured["scoring (min)"]
+    scoring = measured["scoring (min)"]
     best = true[scored.best]
     count = min(job.scale.candidates, len(best))
     found = drawn(scored, count)
@@ -137,7 +173,15 @@ def answers(folder: Path, job: Job, root: str | Path | None) -> dict[str, Any]:
         "search (min)": training + scoring * count / len(best),
         "search of all (min)": training + scoring,
         **{name: measured[name] for name in (RETRAINED,) if name in measured},
+        **own,
     }
+
+
+def _truth(benchmark: Benchmark, column: str, space: Space, subnet: Subnet) -> float | None:
+    """True accuracy of the leanest subnet that computes the same, or of another that does; None: none is listed."""
+    form = space.canonical(subnet)
+    same = [form] if form in set(benchmark.subnets) else [s for s in benchmark.subnets if space.canonical(s) == form]
+    return float(benchmark.truth(column, same[:1])[0]) if same else None
 
 
 def drawn(scored: Scored, candidates: int) -> np.ndarray:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ COMMANDS = [
     "report",
     "benchmark",
     "study",
+    "doctor",
 ]
 SMOKE = ["spos", "--preset", "smoke", "--epochs", "1", "--device", "cpu"]
 SMALL = ["--channels", "4", "--cells", "1", "--resolution", "8", "--dataset", "digits", "--device", "cpu"]
@@ -69,7 +71,9 @@ def test_help_answers_at_once() -> None:
 
 
 def test_version() -> None:
-    assert nshot_("--version") == (0, f"nshot {nshot.__version__}\n", "")
+    status, out, err = nshot_("--version")
+    assert (status, err) == (0, "")
+    assert out.startswith(f"nshot {nshot.__version__}, torch {version('torch')}, fast path o")
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from nshot import UserError
 from nshot.data.augment import crop_flip, pad
 from nshot.data.batches import Normalise, TrainBatches, heldout_batches
 from nshot.data.images import Images
-from nshot.data.sources import Dataset, load
+from nshot.data.sources import Dataset, Source, load
 
 CLASSES = {"cifar10": 10, "cifar100": 100}
 FOLDERS = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}
@@ -555,3 +555,21 @@ def test_an_unknown_split_is_named(tmp_path: Path) -> None:
 
 def test_a_resolution_of_nothing_is_an_error(tmp_path: Path) -> None:
     assert "0" in complaint(tmp_path, "digits", resolution=0)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "labels", "message"),
+    [
+        (torch.zeros(4, 3, 8, 8, dtype=torch.uint8), torch.zeros(4, dtype=torch.int64), r"\(4, 3, 8, 8\): must be"),
+        (torch.zeros(4, 8, 8, 3), torch.zeros(4, dtype=torch.int64), "pixels are torch.float32"),
+        (torch.zeros(4, 8, 8, 3, dtype=torch.uint8), torch.zeros(4), "labels are torch.float32"),
+        (torch.zeros(4, 8, 8, 3, dtype=torch.uint8), torch.zeros(5, dtype=torch.int64), r"must be torch.int64 \(4,\)"),
+        (torch.zeros(4, 8, 8, 3, dtype=torch.uint8), torch.arange(4), "from 0 to 3: must be from 0 to 2"),
+        (torch.zeros(4, 8, 8, 3, dtype=torch.uint8), torch.arange(4) - 1, "from -1 to 2: must be from 0 to 2"),
+    ],
+)
+def test_arrays_of_an_outsiders_data_set_are_checked(pixels: torch.Tensor, labels: torch.Tensor, message: str) -> None:
+    good = Images(torch.zeros(3, 8, 8, 3, dtype=torch.uint8), torch.arange(3))
+    assert Source(3, good, good).classes == 3
+    with pytest.raises(UserError, match=message):
+        Source(3, good, Images(pixels, labels))

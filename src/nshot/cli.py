@@ -10,19 +10,8 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Literal
 
-from nshot.commands import (
-    benchmark,
-    compare,
-    draw,
-    export,
-    judged,
-    latency,
-    predict,
-    quickstart,
-    report,
-    study,
-    verdict,
-)
+from nshot import commands, plugins
+from nshot.doctor import doctor, version_line
 from nshot.errors import UserError, out_of_memory
 from nshot.files import too_long, typed
 from nshot.flags import Columns, Download, Scored, Where, Workers, parse, positional, take, take_space
@@ -219,27 +208,28 @@ def retrain(args: list[str]) -> None:
     result = retrain_best(config, subnets, data, command.out, device=command.device, workers=command.workers)
     print(f"{result['arch']}: {result['params']:,} parameters, test accuracy {result['test_accuracy']:.2f} %")
     print(f"written: {command.out / result.get('folder', '') / 'network.safetensors'} and result.json")
-    judged(command.out, data, command.device)
+    commands.judged(command.out, data, command.device)
 
 
 COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
-    "quickstart": quickstart,
+    "quickstart": commands.quickstart,
     "auto": auto,
     "train": train,
     "rank": rank,
-    "compare": compare,
+    "compare": commands.compare,
     "score": score,
     "analyse": analyse,
     "search": search,
-    "latency": latency,
+    "latency": commands.latency,
     "retrain": retrain,
-    "verdict": verdict,
-    "export": export,
-    "predict": predict,
-    "draw": draw,
-    "report": report,
-    "benchmark": benchmark,
-    "study": study,
+    "verdict": commands.verdict,
+    "export": commands.export,
+    "predict": commands.predict,
+    "draw": commands.draw,
+    "report": commands.report,
+    "benchmark": commands.benchmark,
+    "study": commands.study,
+    "doctor": doctor,
 }
 
 
@@ -277,14 +267,15 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(args: list[str]) -> int:
+    while (file := take(args, "--plugin")) is not None:
+        plugins.add(Path(file))
     if not args or args[0] in ("-h", "--help"):
         print("usage: nshot COMMAND [options]    (nshot COMMAND --help for a command's options)\n")
         for name, command in COMMANDS.items():
             print(f"  {name:11} {(command.__doc__ or '').strip()}")
+        print("\nWith every command: --plugin FILE.py, a space, method or data set of your own (docs/design.md).")
     elif args[0] == "--version":
-        from importlib.metadata import version
-
-        print(f"nshot {version('nshot')}")
+        print(version_line())
     elif args[0] in COMMANDS:
         if (processes := int(os.environ.get("WORLD_SIZE", "1"))) > 1 and args[0] != "train":
             if os.environ.get("RANK", "0") != "0":

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from nshot.errors import UserError, check_whole
 from nshot.files import shown
@@ -57,6 +58,20 @@ class Source:
     """A validation part of its own, which then ranks subnets; None: a share of ``learn`` does."""
     names: tuple[str, ...] = ()
     left_out: LeftOut = field(default_factory=LeftOut)
+
+    def __post_init__(self) -> None:
+        for part in (self.learn, self.valid, self.test):
+            if isinstance(part, Images):
+                _check(part.pixels, part.labels, self.classes)
+
+
+def _check(pixels: Tensor, labels: Tensor, classes: int) -> None:
+    if pixels.dtype != torch.uint8 or pixels.ndim != 4 or pixels.shape[3] != 3:
+        raise UserError(f"pixels are {pixels.dtype} {tuple(pixels.shape)}: must be torch.uint8 (N, H, W, 3)")
+    if labels.dtype != torch.int64 or labels.shape != pixels.shape[:1]:
+        raise UserError(f"labels are {labels.dtype} {tuple(labels.shape)}: must be torch.int64 ({len(pixels)},)")
+    if len(labels) > 0 and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+        raise UserError(f"labels are from {labels.min()} to {labels.max()}: must be from 0 to {classes - 1}")
 
 
 Loader = Callable[[Path, bool, Say], Source]

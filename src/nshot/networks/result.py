@@ -8,6 +8,7 @@ from torch import nn
 
 from nshot.data.imagenet import CROP
 from nshot.errors import UserError
+from nshot.runs.folder import read_config
 from nshot.spaces import space_from_dict
 
 NETWORK, RESULT = "network.safetensors", "result.json"
@@ -29,6 +30,8 @@ def read_network(folder: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     from safetensors.torch import load_file
 
     folder = Path(folder)
+    if (folder / "config.json").exists():
+        read_config(folder)  # which names a plug-in that is missing
     try:
         result = read_result(folder)
         space = space_from_dict(result["space"])

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from nshot import plugins
 from nshot.data.manifest import check_manifest, write_manifest
 from nshot.data.sources import Dataset
 from nshot.errors import UserError
@@ -27,11 +28,12 @@ def read_config(folder: Path) -> dict[str, Any]:
         stored = json.loads((folder / "config.json").read_text())
         if not isinstance(stored, dict):
             raise ValueError("no JSON object")
-        return stored
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{folder} is no run folder: it has no config.json (make one with nshot train --out)") from None
     except ValueError as error:
         raise UserError(f"{folder / 'config.json'} is broken ({error}): start again in a new folder") from None
+    plugins.check(map(str, stored.get("plugins", [])), str(folder))
+    return stored
 
 
 Completed = Callable[[dict[str, Any]], dict[str, Any]]
@@ -69,7 +71,9 @@ def claim(
     if not (folder / "config.json").exists():
         if data is not None:
             write_manifest(folder, data)
-        found = {"facts": facts} if facts else {}
+        found: dict[str, Any] = {"facts": facts} if facts else {}
+        if names := plugins.used(_texts(config)):
+            found["plugins"] = names
         write_json(folder / "config.json", {"kind": kind, "config": config, **found, "versions": versions()})
         return False
     stored = read_config(folder)
@@ -87,6 +91,14 @@ def claim(
     if before != now and not finished:
         write_json(folder / "config.json", {**stored, "config": config})
     return True
+
+
+def _texts(values: Any) -> Iterator[str]:
+    """All texts in nested dicts and lists."""
+    if isinstance(values, str):
+        yield values
+    for value in values.values() if isinstance(values, dict) else values if isinstance(values, list | tuple) else ():
+        yield from _texts(value)
 
 
 def _remedy(known: dict[str, Any], before: dict[str, Any], now: dict[str, Any], free: Collection[str]) -> str:

@@ -15,5 +15,5 @@ SLOW = {
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if item.path.stem.removeprefix("test_") in SLOW:
+        if item.path.stem.removeprefix("test_") in SLOW or item.path.parent.name == "faults":
             item.add_marker(pytest.mark.slow)

@@ -1,0 +1,61 @@
+"""SIGKILL, SIGTERM and SIGUSR1 at random moments of commands, which then end as if nothing had been."""
+
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from commands import Started, Task, left, run, start, tasks, training
+from counts import Outcomes, count
+
+import nshot
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
+
+STATUS = {"SIGKILL": -9, "SIGTERM": 143, "SIGUSR1": 75}
+IN_A_ROW = 4  # at most, to one run
+FEW = ("train pada", "retrain", "search")  # without NSHOT_FAULTS
+
+
+def struck(started: Started, name: str, delay: float) -> bool:
+    """Whether the signal came before the command had ended; if so it ended as it should."""
+    started.process.join(delay)
+    if started.process.exitcode is None:
+        os.kill(started.process.pid, getattr(signal, name))
+    status = started.wait(120)
+    assert status in (0, STATUS[name]), (status, started.output)
+    assert "Traceback" not in started.output
+    return status != 0
+
+
+@pytest.mark.timeout(36_000)
+def test_signals_at_random_moments(tmp_path: Path) -> None:
+    wanted, rng, outcomes = count(3, 300), random.Random(0), Outcomes("signals")
+    known: dict[str, Task] = tasks(tmp_path) | {t.name: t for t in map(training, nshot.list_strategies())}
+    names = [*2 * sorted(known.keys() - {"study"}), "study"] if wanted > len(FEW) else FEW  # a study takes long
+    whole: dict[str, tuple[dict[str, str], float]] = {}
+    made = trial = 0
+    while made < wanted:
+        task, trial = known[names[trial % len(names)]], trial + 1
+        if task.name not in whole:
+            began = time.monotonic()
+            run(task.prepare(tmp_path / f"whole {task.name}"), tmp_path / "said")
+            whole[task.name] = left(tmp_path / f"whole {task.name}"), time.monotonic() - began
+        expected, seconds = whole[task.name]
+        folder = tmp_path / f"trial-{trial}"
+        words = task.prepare(folder)
+        for _ in range(min(rng.randint(1, IN_A_ROW), wanted - made) if wanted > len(FEW) else 1):
+            name = rng.choice(sorted(STATUS))
+            if not struck(start(words, tmp_path / "said"), name, rng.uniform(0, seconds)):
+                outcomes.add("ended before the signal")
+                break
+            made += 1
+            outcomes.add(name, f"{task.name}: struck")
+        run(words, tmp_path / "said")
+        now = left(folder)
+        different = sorted(key for key in expected.keys() | now.keys() if expected.get(key) != now.get(key))
+        assert not different, (task.name, folder, different)
+        outcomes.add("runs resumed bit-identically", faults=made)

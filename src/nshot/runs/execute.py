@@ -1,6 +1,7 @@
 """Runs training steps in a run folder: resumes by itself, logs, saves checkpoints, loses nothing to a crash."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -99,9 +100,17 @@ def execute(run: Run, make: Callable[[], Job], finish: Callable[[Job], None], sa
         UserError: for a folder that is another run or that another process writes, and a loss that is not finite.
         Stopped: after the step in which the process was asked to stop, when its checkpoint is written.
     """
-    if distributed.rank() > 0:
-        _follow(run, make)
-        return
+    # A launcher that sees one process die tells the others to stop: not before they have said which it was.
+    waiting = between_steps() if distributed.size() > 1 else nullcontext()
+    with waiting, distributed.watched():
+        if distributed.rank() == 0:
+            _lead(run, make, finish, say)
+        else:
+            _follow(run, make)
+    stop_if_asked()
+
+
+def _lead(run: Run, make: Callable[[], Job], finish: Callable[[Job], None], say: Say) -> None:
     with locked(run.folder):
         finished = (run.folder / run.result).exists()
         named: dict[str, Any] = {"completed": run.completed, "facts": run.facts, "data": run.data}
@@ -145,7 +154,6 @@ def execute(run: Run, make: Callable[[], Job], finish: Callable[[Job], None], sa
         finish(job)
         run.tell_left_out(say, last=True)
         distributed.wait()
-    stop_if_asked()
 
 
 def _follow(run: Run, make: Callable[[], Job]) -> None:

@@ -50,6 +50,8 @@ class TrainConfig:
     """Use fused kernels where they can run (CPU): the same mathematics, to rounding."""
     graphs: Literal["off", "on"] = "off"
     """Replay CUDA graphs in training (NAS-Bench-201 on a GPU); off by default, for no GPU has run it yet."""
+    sync_bn: Literal["off", "on"] = "off"
+    """Of several processes, batch norms by the statistics of all, not of each one's share; needs --fast off."""
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     label_smoothing: float = 0.0
     augment: Augment = field(default_factory=Augment)
@@ -78,6 +80,10 @@ class TrainConfig:
         if self.warmup > self.epochs:
             raise UserError(f"warmup {self.warmup}: must not exceed the {self.epochs} epochs")
         check_optimizer(self.optimizer, self.momentum, self.nesterov, self.decayed)
+        if self.sync_bn == "on" and (self.fast == "on" or self.graphs == "on"):
+            raise UserError(
+                "sync_bn on: kernels and graphs know one process's batch alone, add --fast off --graphs off"
+            )
         if not self.bias and "bias" not in self.space.earlier:
             raise UserError(f"bias False: the classifier of space {self.space.name} has one, which C(α) counts")
 

@@ -17,6 +17,7 @@ from nshot.errors import UserError, check_whole, statistics_needed
 from nshot.files import write_json
 from nshot.nn.drop import set_drop_path
 from nshot.nn.graphs import cuda_capture
+from nshot.nn.synced import synchronise
 from nshot.runs.checkpoint import save_weights
 from nshot.runs.execute import FREE, Job, Run, Say, execute
 from nshot.runs.folder import claim
@@ -174,6 +175,8 @@ def new_supernet(config: TrainConfig) -> Supernet:
     with seeded(config.seed, "init"):
         supernet = bare_supernet(config)
     set_drop_path(supernet, config.drop_path)
+    if config.sync_bn == "on":
+        synchronise(supernet)
     return supernet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
@@ -216,11 +219,15 @@ def initial_weights(config: TrainConfig) -> dict[str, Tensor] | None:
 
 
 def _check_supernet(config: TrainConfig, device: torch.device) -> None:
-    """Raises UserError where the space's supernet has not what is asked of it: drop-path, CUDA graphs, what the method
-    needs."""
+    """Raises UserError where the space's supernet has not what is asked of it: drop-path, batch norms, CUDA graphs, what
+    the method needs."""
     with torch.device("meta"):
         supernet = bare_supernet(config)
     set_drop_path(supernet, config.drop_path)
+    if config.sync_bn == "on" and not synchronise(supernet):
+        raise UserError(
+            f"sync_bn on: the supernet of space {config.space.name} has no batch norms; leave --sync-bn out"
+        )
     strategies[config.strategy].check(supernet)
     if config.graphs == "on":
         if not strategies[config.strategy].replays:

@@ -7,7 +7,8 @@ gradients. Batch norms normalise by a process's own share, as is usual.
 import atexit
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -16,6 +17,10 @@ from torch import Tensor, nn
 
 from nshot.errors import UserError
 from nshot.seeding import generator
+
+from .heartbeat import Heartbeat
+
+_heart: list[Heartbeat] = []  # this process's, where several train together
 
 
 def size() -> int:
@@ -50,6 +55,35 @@ def join(device: torch.device) -> None:
     if size() > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
         atexit.register(dist.destroy_process_group)  # its threads must be gone before the interpreter, or that aborts
+        _heart.append(Heartbeat(rank(), size()))
+
+
+@contextmanager
+def watched() -> Iterator[None]:
+    """While it lasts, a process that is gone ends the others, and is named.
+
+    Raises:
+        UserError: for one that was killed, in the first process of those that live; the others end without a word.
+    """
+    if not _heart:
+        yield
+        return
+    (heart,) = _heart
+    heart.watching.set()
+    try:
+        yield
+    except RuntimeError:  # gloo's words, or a fault of ours
+        if not (gone := heart.silent()):
+            heart.say_ended()
+            raise
+        error = heart.told(gone)
+        heart.say_ended()
+        raise (error or SystemExit(2)) from None
+    except BaseException:
+        heart.say_ended()
+        raise
+    finally:
+        heart.watching.clear()
 
 
 def wait() -> None:

@@ -17,29 +17,38 @@ class UserError(ValueError):
 
 
 class DivergedError(UserError):
-    """A loss that is no longer finite: the same training would end the same way.
+    """A loss, or weights, that are no longer finite: the same training would end the same way.
 
     Args:
-        loss: the first that is not.
+        loss: the first that is not; None where it is the weights.
         step: whose it is, from 1.
         folder: the run.
         clip: to which norm gradients are clipped.
         paths: what was trained in that step, as far as it is known.
+        skipped: how many steps were skipped before, for which the same held.
     """
 
     def __init__(
-        self, loss: float, step: int, folder: Path, clip: float | None = None, paths: Sequence[str] = ()
+        self,
+        loss: float | None,
+        step: int,
+        folder: Path,
+        clip: float | None = None,
+        paths: Sequence[str] = (),
+        skipped: int = 0,
     ) -> None:
-        super().__init__(loss, step, folder, clip, paths)  # as another process makes it again
+        super().__init__(loss, step, folder, clip, paths, skipped)  # as another process makes it again
         self.folder = folder
 
     def __str__(self) -> str:
-        loss, step, _, clip, paths = self.args
+        loss, step, _, clip, paths, skipped = self.args
         trained = f" (of {', '.join(paths)})" if paths else ""
+        trained += f", after {skipped} steps that were skipped" if skipped else ""
+        found = f"the loss is {loss} at" if loss is not None else "weights are not finite after"
         if clip is None:
-            return f"the loss is {loss} at step {step}{trained}: lower --lr, or set --clip"
+            return f"{found} step {step}{trained}: lower --lr, or set --clip"
         clipped = f"though gradients are clipped to {clip:g}"
-        return f"the loss is {loss} at step {step}{trained}, {clipped}: lower --lr, or --clip"
+        return f"{found} step {step}{trained}, {clipped}: lower --lr, or --clip"
 
 
 def unwritable(path: Path, error: OSError) -> UserError:

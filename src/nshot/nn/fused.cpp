@@ -127,7 +127,7 @@ void mix(float *value, T *relu, int64_t N, int64_t H, int64_t W, int64_t c_, int
       }
       if (relu)
 #pragma omp simd
-        for (int64_t j = 0; j < row; j++) put(relu[at + j], sum[j] > 0 ? sum[j] : 0.0f);
+        for (int64_t j = 0; j < row; j++) put(relu[at + j], sum[j] <= 0 ? 0.0f : sum[j]);
     }
   }
 }

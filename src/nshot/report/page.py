@@ -103,7 +103,15 @@ def _curves(run: Path, config: TrainConfig, data: dict[str, Any]) -> str:
     open_ = absent("The training is not finished; the command that began it continues it:", again)
     if not curves:
         return section("Training", open_ if todo else '<p class="absent">The run has no log.jsonl.</p>')
-    return section("Training", open_ if todo else "", charts(curves, data))
+    return section("Training", open_ if todo else "", _skipped(run), charts(curves, data))
+
+
+def _skipped(run: Path) -> str:
+    """How many steps were skipped, where any were."""
+    found = {name: steps for name, steps in run_data.skipped(run).items() if steps}
+    each = ", ".join(f"{steps:,}" if len(found) == 1 else f"{steps:,} of {name}" for name, steps in found.items())
+    why = "their loss or gradient was not finite (--diverging skip)"
+    return f"<p>Steps that were skipped: {escape(each)}; {why}.</p>" if found else ""
 
 
 def _rankings(run: Path, config: TrainConfig, data: dict[str, Any]) -> str:

@@ -41,6 +41,13 @@ def curves(run: Path) -> dict[str, list[tuple[str, list[tuple[float, float]]]]]:
     return {key: lines for key, lines in found.items() if lines}
 
 
+def skipped(run: Path) -> dict[str, int]:
+    """By supernet how many of its steps were skipped."""
+    folders = sorted(run.glob("part-*")) or [run]
+    lines = {folder.name: read_log(folder / "log.jsonl")[-1:] for folder in folders}
+    return {name: int(last[0].get("skipped", 0)) for name, last in lines.items() if last}
+
+
 def unfinished(run: Path) -> list[str]:
     """The supernets of the run that are not trained to the end."""
     folders = sorted(run.glob("part-*")) or [run]

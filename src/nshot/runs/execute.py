@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from nshot.data.sources import Dataset
 from nshot.errors import DivergedError
 from nshot.training import distributed
+from nshot.training.skipping import Skipping
 
 from . import checkpoint
 from .folder import Completed, claim
@@ -44,6 +45,13 @@ class Job:
     """What the method remembers, kept with the weights; equal in all processes."""
     figures: Callable[[], dict[str, float | list[float]]] = dict
     """What the log says besides, of the method's memory."""
+    skipping: Skipping | None = None
+    """Which steps were skipped, where that is the policy."""
+
+    def told(self) -> dict[str, float | list[float]]:
+        """What the log says besides the loss and the rates."""
+        skipped = {} if self.skipping is None else {"skipped": float(len(self.skipping.steps))}
+        return {**self.figures(), **skipped}
 
     def logged_rates(self, step: int) -> dict[str, float | list[float]]:
         """What the log says of a step's learning rate: the mean over its paths, and each where there are several."""
@@ -69,6 +77,7 @@ class Run:
         facts: see `claim`.
         opening: a line that is said where the run begins.
         data: what it is made of.
+        processes: how many train it together, where it depends on that; None: another number may go on.
     """
 
     folder: Path
@@ -81,6 +90,7 @@ class Run:
     facts: dict[str, Any] | None = None
     opening: str = ""
     data: Dataset | None = None
+    processes: int | None = None
 
     def tell_left_out(self, say: Say, *, last: bool = False) -> None:
         if self.data is not None:
@@ -114,7 +124,8 @@ def _lead(run: Run, make: Callable[[], Job], finish: Callable[[Job], None], say:
     with locked(run.folder):
         finished = (run.folder / run.result).exists()
         named: dict[str, Any] = {"completed": run.completed, "facts": run.facts, "data": run.data}
-        resumed = claim(run.folder, run.kind, run.config, free=FREE, finished=finished, **named)
+        named |= {"free": FREE, "finished": finished, "processes": run.processes}
+        resumed = claim(run.folder, run.kind, run.config, **named)
         if finished:
             say(f"{run.folder} is finished already: nothing to do")
             distributed.wait()
@@ -139,12 +150,14 @@ def _lead(run: Run, make: Callable[[], Job], finish: Callable[[Job], None], say:
                 if slot == run.log_every - 1 or done == job.total_steps:
                     mean = _mean(_finite(losses, slot, known, done, job, run))
                     speed = {"images_per_second": progress.rate, "seconds": progress.seconds}
-                    log.write(done, loss=mean, **job.logged_rates(step), **job.figures(), **speed)
-                    progress.show(loss=mean)
+                    log.write(done, **mean, **job.logged_rates(step), **job.told(), **speed)
+                    progress.show(**mean)
                     run.tell_left_out(say)
+                _check_skips(done, job, run)
                 stop = _stopping(asked(), done, job)
                 if _agreed(run, job, done) or stop:
                     _finite(losses, slot, known, done, job, run)
+                    _check_weights(done, job, run)
                     _save(run.folder, done, job, losses, progress.seconds)
                 if stop:
                     log.close()
@@ -152,6 +165,9 @@ def _lead(run: Run, make: Callable[[], Job], finish: Callable[[Job], None], say:
                     raise Stopped(stop)
         log.close()
         finish(job)
+        if job.skipping is not None and job.skipping.steps:
+            many = f"{len(job.skipping.steps)} of {job.total_steps} steps"
+            say(f"{many} were skipped: their loss or gradient was not finite")
         run.tell_left_out(say, last=True)
         distributed.wait()
 
@@ -165,6 +181,7 @@ def _follow(run: Run, make: Callable[[], Job]) -> None:
     start, *_ = _restore(run.folder, job, torch.zeros(run.log_every, device=job.device), lambda line: None)
     with between_steps() as asked:
         for step, _ in job.steps(start):
+            _check_skips(step + 1, job, run)
             stop = _stopping(asked(), step + 1, job)
             _agreed(run, job, step + 1)
             if stop:
@@ -189,9 +206,27 @@ def _agreed(run: Run, job: Job, done: int) -> bool:
     return due
 
 
-def _mean(losses: Tensor) -> float:
-    """In double precision on the CPU: not every device has it."""
-    return float(losses.cpu().double().mean())
+def _mean(losses: Tensor) -> dict[str, float]:
+    """In double precision on the CPU: not every device has it. Of no losses, as where all steps were skipped, none."""
+    return {"loss": float(losses.cpu().double().mean())} if len(losses) else {}
+
+
+def _check_skips(done: int, job: Job, run: Run) -> None:
+    """Raises DivergedError where more steps were skipped than may be."""
+    if job.skipping is not None and job.skipping.exceeded:
+        raise _diverged(float("nan"), done - 1, job, run, skipped=job.skipping.most)
+
+
+def _check_weights(done: int, job: Job, run: Run) -> None:
+    """Raises DivergedError where a step of a finite loss has left weights that are not: none are saved."""
+    weights = [*job.module.state_dict().values(), *job.memory.parameters()]
+    if not all(bool(weight.isfinite().all()) for weight in weights):
+        raise _diverged(None, done - 1, job, run)
+
+
+def _diverged(loss: float | None, step: int, job: Job, run: Run, skipped: int = 0) -> DivergedError:
+    clip = run.config.get("recipe", run.config).get("clip")
+    return DivergedError(loss, step + 1, run.folder, clip, job.paths(step), skipped)
 
 
 def _restore(folder: Path, job: Job, losses: Tensor, say: Say) -> tuple[int, float | None, int]:
@@ -205,6 +240,8 @@ def _restore(folder: Path, job: Job, losses: Tensor, say: Say) -> tuple[int, flo
     job.module.load_state_dict(state["model"])
     job.optimizer.load_state_dict(state["optimizer"])
     job.memory.load_state_dict(state.get("memory", {}))
+    if job.skipping is not None:
+        job.skipping.steps[:] = state["skipped"]
     old, every = state["losses"], len(losses)  # of other lengths where --log-every has changed
     steps = torch.arange(max(0, start - min(len(old), every)), start)
     losses[(steps % every).to(losses.device)] = old[steps % len(old)].to(losses.device)
@@ -216,16 +253,18 @@ def _save(folder: Path, step: int, job: Job, losses: Tensor, seconds: float) -> 
     state["seconds"] = seconds
     if memory := job.memory.state_dict():
         state["memory"] = memory
+    if job.skipping is not None:
+        state["skipped"] = list(job.skipping.steps)
     checkpoint.save(folder, step, state)
 
 
 def _finite(losses: Tensor, slot: int, known: int, done: int, job: Job, run: Run) -> Tensor:
-    """The losses since the log's last line; raises DivergedError for the first that is not finite."""
+    """The losses since the log's last line, but for steps that were skipped; raises DivergedError for the first that is
+    not finite."""
     first = max(0, known - done + 1 + slot)
-    since = losses[first : slot + 1].cpu()
-    if since.isfinite().all():
-        return since
-    place = int((~since.isfinite()).nonzero()[0])
-    step = done - 1 - slot + first + place
-    clip = run.config.get("recipe", run.config).get("clip")
-    raise DivergedError(float(since[place]), step + 1, run.folder, clip, job.paths(step))
+    since, began = losses[first : slot + 1].cpu(), done - 1 - slot + first
+    skipped = job.skipping.steps if job.skipping is not None else []
+    for place in (~since.isfinite()).nonzero().flatten().tolist():
+        if began + place not in skipped:
+            raise _diverged(float(since[place]), began + place, job, run)
+    return since[since.isfinite()]

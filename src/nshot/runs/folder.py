@@ -49,6 +49,7 @@ def claim(
     completed: Completed = lambda stored: stored,
     facts: dict[str, Any] | None = None,
     data: Dataset | None = None,
+    processes: int | None = None,
 ) -> bool:
     """Makes the folder a run of this configuration and these data, or checks that it is one.
 
@@ -61,6 +62,7 @@ def claim(
         completed: adds to a stored configuration what the version that wrote it did not know.
         facts: what follows from the configuration and a reader wants to know, kept in a new run's config.json.
         data: what it is made of.
+        processes: how many train it together, where it depends on that; those of earlier versions do not say it.
 
     Returns:
         Whether the folder was such a run before.
@@ -74,6 +76,7 @@ def claim(
         found: dict[str, Any] = {"facts": facts} if facts else {}
         if names := plugins.used(_texts(config)):
             found["plugins"] = names
+        found |= {} if processes is None else {"processes": processes}
         write_json(folder / "config.json", {"kind": kind, "config": config, **found, "versions": versions()})
         return False
     stored = read_config(folder)
@@ -87,6 +90,12 @@ def claim(
     if changed:
         raise UserError(
             f"{folder} holds another run ({'; '.join(changed)}): {_remedy({'kind': '', **known}, before, now, free)}"
+        )
+    began = stored.get("processes", processes)
+    if began != processes and not finished:
+        raise UserError(
+            f"{folder} was begun by {began} processes, and now they are {processes}: batch norms are of each one's "
+            f"share of a batch, so start {began}, or a new run with --sync-bn on, which goes on with any number"
         )
     if before != now and not finished:
         write_json(folder / "config.json", {**stored, "config": config})

@@ -128,6 +128,9 @@ class Strategy(ABC):
     def check_facts(self, facts: Facts) -> None:  # noqa: B027
         """Raises UserError where the run's data, batches or epochs do not do for the method."""
 
+    def check_skips(self) -> None:  # noqa: B027
+        """Raises UserError where a step cannot be as if it had not been, once its loss is known."""
+
     def memory(self, supernet: Supernet, facts: Facts) -> nn.Module:
         """A new memory, on the device where the method wants it: all that plans depend on besides (seed, step), in
         parameters and buffers of fixed sizes. A memory with an optimizer is a `Trained`."""

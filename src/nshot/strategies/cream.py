@@ -80,6 +80,12 @@ class Cream(SPOS):
         if facts.batch_size < 2:
             raise UserError(f"batch_size {facts.batch_size}: Cream's meta update takes two images at least")
 
+    def check_skips(self) -> None:
+        if self.options.variant == "released":
+            raise UserError(
+                "diverging skip: Cream's released variant moves weights before the step's loss is known; leave it out"
+            )
+
     def memory(self, supernet: Supernet, facts: Facts) -> Board:
         with seeded(self.seed, "meta network"):
             sizes = min(SLICE, facts.batch_size // 2), self.space.resolution, facts.classes

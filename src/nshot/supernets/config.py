@@ -50,6 +50,10 @@ class TrainConfig:
     """Use fused kernels where they can run (CPU): the same mathematics, to rounding."""
     graphs: Literal["off", "on"] = "off"
     """Replay CUDA graphs in training (NAS-Bench-201 on a GPU); off by default, for no GPU has run it yet."""
+    diverging: Literal["stop", "skip"] = "stop"
+    """A step whose loss or gradient is not finite: stop the run, or skip the step, which leaves all as it was."""
+    skips: int = 10
+    """Most steps that are skipped; one more stops the run."""
     sync_bn: Literal["off", "on"] = "off"
     """Of several processes, batch norms by the statistics of all, not of each one's share; needs --fast off."""
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
@@ -80,6 +84,9 @@ class TrainConfig:
         if self.warmup > self.epochs:
             raise UserError(f"warmup {self.warmup}: must not exceed the {self.epochs} epochs")
         check_optimizer(self.optimizer, self.momentum, self.nesterov, self.decayed)
+        check_whole(1, skips=self.skips)
+        if self.diverging == "stop" and self.skips != type(self).skips:
+            raise UserError(f"skips {self.skips} has no effect without --diverging skip")
         if self.sync_bn == "on" and (self.fast == "on" or self.graphs == "on"):
             raise UserError(
                 "sync_bn on: kernels and graphs know one process's batch alone, add --fast off --graphs off"

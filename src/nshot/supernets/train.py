@@ -31,6 +31,7 @@ from nshot.training import distributed
 from nshot.training.device import fabric
 from nshot.training.loop import smoothed, train_steps
 from nshot.training.optimizers import RestingSlices, sgd_or_adamw
+from nshot.training.skipping import Skipping
 from nshot.training.tools import RunTools, StrategyHooks
 
 from .config import TrainConfig, completed, to_dict
@@ -86,6 +87,8 @@ def train(
     given = initial_weights(config)
     facts = Facts(len(data.train), data.classes, config.batch_size, config.lr)
     strategy.check_facts(facts)
+    if config.diverging == "skip":
+        strategy.check_skips()
     _check_supernet(config, lightning.device)
     _check_batch(config)
 
@@ -103,6 +106,7 @@ def train(
         validation = None if second is None else second.to(lightning.device)
         tools = RunTools(facts, supernet, optimizer, model, smoothed(config.label_smoothing), validation, used)
         hooks = StrategyHooks(strategy, memory, tools, config.warmup * batches.steps_per_epoch)
+        skipping = Skipping(config.skips, supernet, optimizer, memory) if config.diverging == "skip" else None
         return Job(
             supernet,
             optimizer,
@@ -118,6 +122,7 @@ def train(
                 used=used,
                 seed=distributed.own_seed(config.seed),
                 hooks=hooks,
+                skipping=skipping,
             ),
             total_steps,
             config.batch_size,
@@ -126,6 +131,7 @@ def train(
             paths=lambda step: [] if list(memory.state_dict()) else named(strategy.plan(step, memory)),
             memory=memory,
             figures=lambda: strategy.figures(memory),
+            skipping=skipping,
         )
 
     def named(plan: Plan) -> list[str]:
@@ -139,7 +145,8 @@ def train(
     decay = decay_facts(strategy)
     every = config.log_every, config.checkpoint_every
     opening = told(decay) if decay else ""
-    run = Run(folder, "supernet", to_dict(config), WEIGHTS, *every, completed, decay, opening, data)
+    processes = distributed.size() if _goes_by_shares(config) else None
+    run = Run(folder, "supernet", to_dict(config), WEIGHTS, *every, completed, decay, opening, data, processes)
     execute(run, make, finish, say)
     return folder
 
@@ -219,15 +226,13 @@ def initial_weights(config: TrainConfig) -> dict[str, Tensor] | None:
 
 
 def _check_supernet(config: TrainConfig, device: torch.device) -> None:
-    """Raises UserError where the space's supernet has not what is asked of it: drop-path, batch norms, CUDA graphs, what
-    the method needs."""
+    """Raises UserError where the space's supernet has not what is asked of it: drop-path, batch norms, CUDA graphs,
+    what the method needs."""
     with torch.device("meta"):
         supernet = bare_supernet(config)
     set_drop_path(supernet, config.drop_path)
     if config.sync_bn == "on" and not synchronise(supernet):
-        raise UserError(
-            f"sync_bn on: the supernet of space {config.space.name} has no batch norms; leave --sync-bn out"
-        )
+        raise UserError(f"sync_bn on: the supernet of space {config.space.name} has no batch norms, leave it out")
     strategies[config.strategy].check(supernet)
     if config.graphs == "on":
         if not strategies[config.strategy].replays:
@@ -237,6 +242,12 @@ def _check_supernet(config: TrainConfig, device: torch.device) -> None:
         supernet.use_graphs(cuda_capture)
         if device.type != "cuda":
             raise UserError(f"graphs on: needs a GPU of NVIDIA's, and this runs on {device.type}; leave --graphs out")
+
+
+def _goes_by_shares(config: TrainConfig) -> bool:
+    """Whether each process's share of a batch has batch statistics of its own."""
+    with torch.device("meta"):
+        return config.sync_bn == "off" and synchronise(bare_supernet(config)) > 0
 
 
 def _check_batch(config: TrainConfig) -> None:

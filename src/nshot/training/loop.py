@@ -17,6 +17,7 @@ from nshot.strategies.base import Plan
 from nshot.strategies.memory import Batch
 
 from .inner import displace
+from .skipping import Skipping
 
 Criterion = Callable[[Any, Tensor], Tensor]
 
@@ -56,6 +57,7 @@ def train_steps(
     used: Callable[[tuple[Any, ...]], None] = lambda paths: None,
     seed: int = 0,
     hooks: Hooks | None = None,
+    skipping: Skipping | None = None,
 ) -> Iterator[tuple[int, Tensor]]:
     """Trains step by step and yields (step, its loss) after each; the loss stays on the device.
 
@@ -74,35 +76,49 @@ def train_steps(
         used: told the step's paths before the update, as `RestingSlices.used`.
         seed: what the model draws in a forward pass (drop-path) depends on it and the step alone.
         hooks: of a strategy with a memory.
+        skipping: skips steps whose loss is not finite, which then is nan; None: none.
     """
     random = draws(model)
     hooks = hooks or Hooks(model, criterion)
     for step in range(start, total_steps):
         drawing = partial(seeded, seed, step=step) if random else nullcontext
+        if skipping is not None:
+            skipping.begin()
         chosen = hooks.images(step)
         batch = Batch(*batches(step)) if chosen is None else Batch(*batches(step, chosen), chosen[0])
         with drawing("before"):
             hooks.before(step, batch)
         todo = plan(step)
-        losses, outputs = [], []
         with drawing("forward"):
-            for k, weight in enumerate(todo.weights):
-                run = partial(hooks.objective, step, todo, k, batch)
-                if todo.inner is None:
-                    loss, output = run()
-                    backward(loss if weight == 1 else loss * weight)
-                else:
-                    loss, output = displace(run, weight, todo.inner, optimizer, backward)
-                losses.append(loss.detach())
-                outputs.append(output)
+            loss, outputs = _gradients(step, todo, batch, hooks, optimizer, backward)
+        if skipping is not None and skipping.skips(step, loss):
+            yield step, torch.full_like(loss, float("nan"))
+            continue
         for group in optimizer.param_groups:
             group["lr"] = lr * todo.lr * group.get("lr_scale", 1.0)
         used(todo.paths)
         optimizer.step(cluster=todo.cluster)
         with drawing("after"):
-            hooks.after(step, todo, batch, tuple(outputs))
+            hooks.after(step, todo, batch, outputs)
         optimizer.zero_grad()
-        yield step, losses[0] if len(losses) == 1 else torch.stack(losses).mean()
+        yield step, loss
+
+
+def _gradients(
+    step: int, todo: Plan, batch: Batch, hooks: Hooks, optimizer: SeparatedMomentum, backward: Callable[[Tensor], None]
+) -> tuple[Tensor, tuple[Any, ...]]:
+    """Leaves the step's gradients with the weights; the mean loss of its paths, and what `Hooks.after` sees of each."""
+    losses, outputs = [], []
+    for k, weight in enumerate(todo.weights):
+        run = partial(hooks.objective, step, todo, k, batch)
+        if todo.inner is None:
+            loss, output = run()
+            backward(loss if weight == 1 else loss * weight)
+        else:
+            loss, output = displace(run, weight, todo.inner, optimizer, backward)
+        losses.append(loss.detach())
+        outputs.append(output)
+    return losses[0] if len(losses) == 1 else torch.stack(losses).mean(), tuple(outputs)
 
 
 def smoothed(label_smoothing: float) -> Callable[[Tensor, Tensor], Tensor]:

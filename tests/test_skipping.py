@@ -257,9 +257,7 @@ def test_weights_that_are_not_finite_are_not_saved(
 
     monkeypatch.setattr(train_module, "train_steps", poisoned)
     config = config_of("spos", checkpoint_every=5)
-    with pytest.raises(
-        UserError, match=r"^weights are not finite after step 10 \(of .*\), though .* clipped to 5: lower"
-    ):
+    with pytest.raises(UserError, match=r"^weights are not finite after step 10 \(of .*, though .* clipped to 5"):
         train_module.train(config, data, tmp_path / "run", device="cpu")
     assert [checkpoint.step_of(path) for path in checkpoint.checkpoints(tmp_path / "run")] == [5]
 

@@ -1,6 +1,7 @@
 """nshot's commands as processes that faults happen to: forked from a server that has imported everything, so that one
 begins in no time; and what they leave, to be compared bit for bit."""
 
+import errno
 import hashlib
 import io
 import json
@@ -41,17 +42,32 @@ if server is not None:
     server.set_forkserver_preload([*ours, *theirs])
 
 
-def _run(words: Sequence[str], said: Path) -> None:
+def _run(words: Sequence[str], said: Path, writes: int | None) -> None:
     out = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(out, 1)
     os.dup2(out, 2)
     sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
     torch.set_num_threads(1)
+    if writes is not None:
+        _refuse_after(writes)
     from nshot.cli import main
 
     status = main(list(words))
     sys.stdout.flush()
     sys.exit(status)
+
+
+def _refuse_after(writes: int) -> None:
+    """Has the system of this process say that the disk is full, from so many whole files on."""
+    flush, left = os.fsync, [writes]
+
+    def full(file: int) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        flush(file)
+
+    os.fsync = full
 
 
 @dataclass
@@ -71,10 +87,11 @@ class Started:
         return self.said.read_text()
 
 
-def start(words: Sequence[str | Path], said: Path) -> Started:
+def start(words: Sequence[str | Path], said: Path, writes: int | None = None) -> Started:
+    """Begins a command; ``writes``: after how many whole files the disk is full."""
     assert server is not None
     said.unlink(missing_ok=True)
-    process = server.Process(target=_run, args=([str(word) for word in words], said))
+    process = server.Process(target=_run, args=([str(word) for word in words], said, writes))
     process.start()
     return Started(process, said)
 

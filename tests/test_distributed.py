@@ -12,13 +12,16 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
+from helpers import nshot_, refuse
+from nshot.cli import COMMANDS
 from nshot.data.batches import TrainBatches
 from nshot.data.sources import load
 from nshot.nn.drop import DropPath
+from nshot.runs import checkpoint
 from nshot.seeding import seeded
 from nshot.strategies import strategies
 from nshot.supernets.config import TrainConfig, preset
-from nshot.supernets.train import new_supernet
+from nshot.supernets.train import new_supernet, train
 from nshot.training import distributed
 
 
@@ -118,7 +121,61 @@ def test_a_batch_that_cannot_be_shared_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("command", ["rank", "retrain"])
+@pytest.mark.parametrize("command", sorted(COMMANDS.keys() - {"train"}))
+def test_every_other_command_is_the_work_of_one(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first says so, before it looks at its arguments, the others end without a word."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    said = f"nshot: error: 2 processes: nshot {command} is the work of one, start it without torchrun\n"
+    assert nshot_(command, "nowhere") == (2, "", said)
+    monkeypatch.setenv("RANK", "1")
+    assert nshot_(command, "nowhere") == (0, "", "")
+
+
+class StoppedError(Exception):
+    pass
+
+
+def begun(config: TrainConfig, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run in one process, stopped at its first checkpoint."""
+
+    def stop(*args: object) -> None:
+        raise StoppedError
+
+    data = load("digits", resolution=config.space.resolution)
+    config = replace(config, space=config.space.with_classes(10), checkpoint_every=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save", stop)
+        with pytest.raises(StoppedError):
+            train(config, data, folder, device="cpu", say=lambda line: None)
+
+
+def test_a_run_goes_on_with_as_many_processes_as_began_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, run = preset("smoke", "spos", "nasbench201"), tmp_path / "run"
+    begun(config, run, monkeypatch)
+    stored = json.loads((run / "config.json").read_text())
+    assert stored["processes"] == 1
+    (run / "config.json").write_text(json.dumps({**stored, "processes": 2}))
+    flags = ("train", "spos", "--preset", "smoke", "--checkpoint-every", "1", "--device", "cpu", "--out")
+    said = refuse(*flags, run)
+    assert "run was begun by 2 processes, and now they are 1: batch norms are of each one's share of a batch" in said
+    del stored["processes"]  # an earlier version did not say
+    (run / "config.json").write_text(json.dumps(stored))
+    assert nshot_(*flags, run)[0] == 0
+    (run / "config.json").write_text(json.dumps({**stored, "processes": 2}))
+    assert "is finished already" in nshot_(*flags, run)[1]
+
+
+def test_any_number_of_processes_goes_on_where_norms_are_not_of_shares(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced = replace(preset("smoke", "spos", "nasbench201"), fast="off", sync_bn="on")
+    for name, config in {"synced": synced, "none": preset("smoke", "spos", "autoformer")}.items():
+        begun(config, tmp_path / name, monkeypatch)
+        assert "processes" not in json.loads((tmp_path / name / "config.json").read_text())
+
+
+@pytest.mark.parametrize("command", ["rank"])
 def test_what_one_process_does_is_one_line_of_several(command: str, tmp_path: Path) -> None:
     done = together(tmp_path / "run", command=command)
     assert done.returncode != 0

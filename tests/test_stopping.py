@@ -14,6 +14,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from helpers import nshot_
+from nshot.cli import COMMANDS
 from nshot.runs.checkpoint import checkpoints, step_of
 from nshot.runs.log import read_log
 from nshot.runs.processes import run_in_processes
@@ -157,14 +159,14 @@ def sleepy(seconds: float) -> float:
 def test_a_pool_that_is_told_to_stop_ends_soon() -> None:
     threading.Timer(3, lambda: os.kill(os.getpid(), signal.SIGTERM)).start()
     began = time.monotonic()
-    with answered(), pytest.raises(Stopped):
+    with pytest.raises(Stopped), answered():
         list(run_in_processes(sleepy, [(60,), (60,)], 2))
     assert time.monotonic() - began < 30
 
 
 @pytest.fixture
 def asked() -> Iterator[Callable[[], int | None]]:
-    with answered(), between_steps() as asked:
+    with pytest.raises(Stopped), answered(), between_steps() as asked:
         yield asked
 
 
@@ -207,3 +209,22 @@ def test_a_ranking_that_is_stopped_goes_on(name: str, whole: Path, undisturbed: 
     again = start(*command)
     assert again.wait(timeout=240) == 0, again.communicate()
     assert ranking_of(whole, f"after-{name}") == undisturbed
+
+
+@pytest.mark.parametrize("made", [ImportError("onnxruntime is not installed"), None])
+def test_a_signal_that_becomes_another_error_is_still_a_signal(
+    made: Exception | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where it comes while a module is imported, which then says that it is not there."""
+
+    def command(args: list[str]) -> None:
+        try:
+            signal.raise_signal(signal.SIGUSR1)
+        except Stopped:
+            if made is not None:
+                raise made from None
+
+    monkeypatch.setitem(COMMANDS, "draw", command)
+    assert nshot_("draw") == (75, "", "nshot: stopped by SIGUSR1; the same command continues\n")
+    monkeypatch.setitem(COMMANDS, "draw", lambda args: None)
+    assert nshot_("draw") == (0, "", "")

@@ -33,12 +33,14 @@ class Stopped(BaseException):
 
 _asked: list[int] = []  # the signals that came
 _waiting: list[None] = []  # as many as there are `between_steps` around
+_raised: list[int] = []  # the signals that were raised as `Stopped`
 
 
 def _answer(number: int, frame: FrameType | None) -> None:
     again = number == signal.SIGINT in _asked
     _asked.append(number)
     if again or not _waiting:
+        _raised.append(number)
         raise Stopped(number)
 
 
@@ -52,6 +54,7 @@ def install() -> dict[int, object]:
     """Has this process answer the signals as above; returns what it did before. Elsewhere than in the main thread,
     where Python takes no signals, it changes nothing."""
     _asked.clear()
+    _raised.clear()
     if threading.current_thread() is not threading.main_thread():
         return {}
     return {number: signal.signal(number, _answer) for number in SIGNALS}
@@ -59,13 +62,27 @@ def install() -> dict[int, object]:
 
 @contextmanager
 def answered() -> Iterator[None]:
-    """While it lasts the signals are answered."""
+    """While it lasts the signals are answered.
+
+    Raises:
+        Stopped: where a signal came, also if what was being done made another error of it, or none: some modules that
+            are stopped while they are imported say that they are not installed.
+    """
     before = install()
     try:
         yield
+        _raise_again()
+    except Exception:
+        _raise_again()
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
+
+
+def _raise_again() -> None:
+    if _raised:
+        raise Stopped(_raised[0]) from None
 
 
 @contextmanager

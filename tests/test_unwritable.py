@@ -7,10 +7,12 @@ import shutil
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from filelock import SoftFileLease
 from safetensors.torch import load_file
 
 import nshot.files
@@ -19,7 +21,9 @@ from helpers import nshot_
 from nshot import UserError
 from nshot.cli import COMMANDS
 from nshot.files import write_json
+from nshot.handover.folder import write_folder
 from nshot.runs.checkpoint import checkpoints
+from nshot.runs.lock import locked
 from nshot.runs.log import Log
 
 FLAGS = ("--preset", "smoke", "--epochs", "4", "--log-every", "10", "--checkpoint-every", "10", "--device", "cpu")
@@ -147,3 +151,24 @@ def test_what_other_threads_raise_is_still_heard(tmp_path: Path, monkeypatch: py
     thread.start()
     thread.join()
     assert heard == [FileNotFoundError]
+
+
+@pytest.mark.parametrize(
+    ("function", "broken"),
+    [
+        (lambda path: nshot.files.make_folder(path / "new"), (Path, "mkdir")),
+        (lambda path: write_folder(path / "new", {"model.py": b"1"}, {}), (Path, "write_bytes")),
+        (lambda path: locked(path / "new").__enter__(), (SoftFileLease, "acquire")),
+    ],
+)
+def test_a_full_disk_is_named_wherever_it_is_met(
+    function: Callable[[Path], object], broken: tuple[type, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Room is wanted there, no other folder."""
+
+    def full(*args: object, **known: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(*broken, full)
+    with pytest.raises(UserError, match=r"cannot be written \(No space left on device\): make room, then the same"):
+        function(tmp_path)

@@ -51,10 +51,15 @@ class DivergedError(UserError):
         return f"{found} step {step}{trained}, {clipped}: lower --lr, or --clip"
 
 
-def unwritable(path: Path, error: OSError) -> UserError:
-    """What it means that a file cannot be written, and what to do; what was there before is as it was."""
+def unwritable(path: Path, error: OSError, instead: str | None = None) -> UserError:
+    """What it means that a file cannot be written, and what to do; what was there before is as it was.
+
+    ``instead``: what to do with a path that --out names, where it is not for want of room.
+    """
     if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", None)):
         return UserError(f"{path} cannot be written ({error.strerror}): make room, then the same command goes on")
+    if instead is not None:
+        return UserError(f"out {path} cannot be written ({error.strerror}): {instead}")
     if error.errno == errno.ENOENT:
         return UserError(f"{path} cannot be written: its folder is gone; bring it back, or start again elsewhere")
     return UserError(f"{path} cannot be written ({error.strerror}): mend that, or copy the folder elsewhere")

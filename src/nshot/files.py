@@ -33,6 +33,8 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise unwritable(folder, error) from None
         raise UserError(f"folder {folder} cannot be made ({error.strerror}): choose another") from None
 
 

@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from nshot.errors import UserError
+from nshot.errors import UserError, unwritable
 from nshot.files import check_folder, make_folder, write_atomically
 
 MANIFEST = "nshot.json"
@@ -57,7 +57,7 @@ def write_folder(folder: Path, files: Mapping[str, bytes], facts: Mapping[str, A
         for name in before.keys() - files.keys():
             (folder / name).unlink(missing_ok=True)
     except OSError as error:
-        raise UserError(f"out {folder} cannot be written ({error.strerror}): choose another folder") from None
+        raise unwritable(folder, error, "choose another folder") from None
     finally:
         for name in files:
             (folder / f".{name}.new").unlink(missing_ok=True)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from nshot.data.listing import SUFFIXES
-from nshot.errors import UserError
+from nshot.errors import UserError, unwritable
 from nshot.files import write_atomically
 from nshot.training.device import fabric
 
@@ -114,7 +114,7 @@ def write_table(path: Path, found: Predictions) -> None:
     try:
         write_atomically(path, text.getvalue().encode(errors="surrogateescape"))  # names as the disk has them
     except OSError as error:
-        raise UserError(f"out {path} cannot be written ({error.strerror}): choose another file") from None
+        raise unwritable(path, error, "choose another file") from None
 
 
 def _listed(path: Path) -> Iterator[tuple[Path, str]]:

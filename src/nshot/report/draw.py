@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nshot.errors import UserError
+from nshot.errors import UserError, unwritable
 from nshot.files import check_length, write_atomically
 from nshot.runs.naming import search_in
 from nshot.spaces import Space, Subnet, space_from_dict
@@ -78,7 +78,7 @@ def draw(space: Space, subnet: Subnet, path: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, data)
     except OSError as error:
-        raise UserError(f"out {path} cannot be written ({error.strerror}): choose another file") from None
+        raise unwritable(path, error, "choose another file") from None
     return path
 
 

@@ -7,7 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from nshot.errors import UserError
+from nshot.errors import unwritable
 from nshot.files import write_atomically
 
 PAGE = """<!doctype html>
@@ -49,7 +49,7 @@ def write_page(path: Path, title: str, body: Sequence[str], data: dict[str, Any]
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, text.encode(errors="backslashreplace"))  # names may hold bytes that are no text
     except OSError as error:
-        raise UserError(f"out {path} cannot be written ({error.strerror}): choose another file") from None
+        raise unwritable(path, error, "choose another file") from None
     return path
 
 

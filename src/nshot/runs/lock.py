@@ -13,6 +13,7 @@ lease says. A process that finds its own taken over, as one that slept may, stop
 """
 
 import _thread
+import errno
 import signal
 import sys
 import tempfile
@@ -25,7 +26,7 @@ from pathlib import Path
 from filelock import SoftFileLease, Timeout
 
 from nshot.data.manifest import MANIFEST
-from nshot.errors import UserError
+from nshot.errors import UserError, unwritable
 from nshot.files import make_folder, shown
 from nshot.training.distributed import alone
 
@@ -94,6 +95,8 @@ def _acquire(lease: SoftFileLease, path: Path, instead: str) -> None:
         who = f" (process {owner.pid} on {shown(owner.hostname)})" if owner else ""
         raise UserError(f"run folder {path.parent} is being written by another process{who}: {instead}") from None
     except (OSError, RuntimeError) as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            raise unwritable(path, error) from None
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"run folder {path.parent} cannot be written ({reason}): copy it elsewhere") from None
 

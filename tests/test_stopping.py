@@ -228,3 +228,22 @@ def test_a_signal_that_becomes_another_error_is_still_a_signal(
     assert nshot_("draw") == (75, "", "nshot: stopped by SIGUSR1; the same command continues\n")
     monkeypatch.setitem(COMMANDS, "draw", lambda args: None)
     assert nshot_("draw") == (0, "", "")
+
+
+def test_a_signal_in_a_destructor_is_heeded_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is raised there Python prints and forgets."""
+    done = []
+
+    class Dying:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGUSR1)
+
+    def command(args: list[str]) -> None:
+        Dying()
+        for _ in range(600):
+            time.sleep(0.01)
+        done.append(True)
+
+    monkeypatch.setitem(COMMANDS, "draw", command)
+    assert nshot_("draw") == (75, "", "nshot: stopped by SIGUSR1; the same command continues\n")
+    assert not done

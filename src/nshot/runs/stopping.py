@@ -5,13 +5,16 @@ its step, with a checkpoint. Whatever else a process does it stops at once: what
 Ctrl-C stops at once in any case.
 """
 
+import _thread
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 STATUS = {"SIGINT": 130, "SIGTERM": 143, "SIGUSR1": 75}  # exit statuses; 75: try again, as sysexits.h has it
+AGAIN = 0.05  # seconds
 SIGNALS = tuple(getattr(signal, name) for name in STATUS if hasattr(signal, name))  # not every system has all
 
 
@@ -68,7 +71,15 @@ def answered() -> Iterator[None]:
         Stopped: where a signal came, also if what was being done made another error of it, or none: some modules that
             are stopped while they are imported say that they are not installed.
     """
-    before = install()
+    before, hook = install(), sys.unraisablehook
+
+    def unraisable(lost: "sys.UnraisableHookArgs") -> None:
+        if isinstance(lost.exc_value, Stopped):  # it came in a destructor, which nothing is raised from: again soon
+            threading.Timer(AGAIN, _thread.interrupt_main, (lost.exc_value.number,)).start()
+        else:
+            hook(lost)
+
+    sys.unraisablehook = unraisable
     try:
         yield
         _raise_again()
@@ -76,6 +87,7 @@ def answered() -> Iterator[None]:
         _raise_again()
         raise
     finally:
+        sys.unraisablehook = hook
         for number, handler in before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
 

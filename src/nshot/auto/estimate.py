@@ -74,7 +74,7 @@ def _scoring(config: TrainConfig, data: Dataset) -> float:
     """Seconds of scoring a subnet on all images that rank."""
     supernet = new_supernet(config)
     few = mixture(data.valid, min(len(data.valid), 512))
-    batches = heldout_batches(few, min(256, len(few)), Normalise(data.train))
+    batches = heldout_batches(few, min(256, len(few)), Normalise(data.train, config.space.normalised))
     rng = generator(0, "estimate scores")
     subnets = [config.space.sample(rng) for _ in range(SUBNETS)]
     evaluate(supernet, subnets[:1], batches)

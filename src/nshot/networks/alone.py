@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from nshot.data.batches import TrainBatches, heldout_batches
+from nshot.data.batches import Given, TrainBatches, heldout_batches
 from nshot.data.images import Pictures
 from nshot.data.sources import Dataset
 from nshot.dynamic import SeparatedMomentum
@@ -145,17 +145,19 @@ def accuracy(network: nn.Module, batches: Sequence[tuple[Tensor, Tensor]]) -> fl
     return 100 * float(hits) / sum(len(labels) for _, labels in batches)
 
 
-def make_batches(images: Pictures, data: Dataset, recipe: Recipe, seed: int) -> TrainBatches:
+def make_batches(
+    images: Pictures, data: Dataset, recipe: Recipe, seed: int, given: Given | None = None
+) -> TrainBatches:
     """Batches of images of a data set by the recipe. Raises UserError as `TrainBatches`."""
     return TrainBatches(
-        images, recipe.batch_size, seed, flip=data.mirrors, augment=recipe.augment, classes=data.classes
+        images, recipe.batch_size, seed, flip=data.mirrors, augment=recipe.augment, classes=data.classes, given=given
     )
 
 
 def train_alone(space: Space, subnet: Subnet, data: Dataset, recipe: Recipe, seed: int) -> tuple[float, float]:
     """Trains a subnet on the training part from scratch, without a run folder: (valid, test) accuracy in percent."""
     alone = make_alone(space, subnet, recipe, seed)
-    batches = make_batches(data.train, data, recipe, seed)
+    batches = make_batches(data.train, data, recipe, seed, space.normalised)
     optimizer = recipe.make_optimizer(alone.network)
     decay = recipe.decay(space, subnet)
     for _ in fit_steps(alone, optimizer, batches, recipe, decay, batches.steps_per_epoch, seed=seed):

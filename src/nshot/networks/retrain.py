@@ -88,7 +88,7 @@ def retrain(
     space = config.space.with_classes(data.classes)
     subnet = space.check(subnet)
     learn = joined(data.train, data.valid)
-    batches = make_batches(learn, data, config.recipe, config.seed)
+    batches = make_batches(learn, data, config.recipe, config.seed, space.normalised)
     lightning = fabric(device, config.precision)
     teacher = None
     if config.teacher is not None:

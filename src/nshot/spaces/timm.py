@@ -4,18 +4,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nshot.errors import UserError, check_whole
 from nshot.nn.sliced_blocks import Choice, SlicedResidual, initialise
 
 from .base import Space, Subnet, spaces
 from .drawing import Block, Chain, Drawing
-from .timm_blocks import ALL, At, original, places, squeezed
-from .timm_nets import TimmNetwork, TimmSupernet
+from .pretrained import WORD, fitted, read_weights
+from .timm_blocks import ALL, At, original, places, published, squeezed
+from .timm_nets import TimmNetwork, TimmSupernet, weights_of
 
 SIDES = (Fraction(1, 2), Fraction(3, 4))  # of the resolution, besides all
 SKIP, SIDE = "skip", "side"
@@ -68,6 +70,11 @@ class Timm(Space):
     def normalised(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """As the pretrained weights want it."""
         return original(self.model)[1:]
+
+    def pretrained(self, source: str) -> dict[str, Tensor]:
+        """timm's own weights, or a file's; blocks get the order of their channels' importance."""
+        given = published(self.model) if source == WORD else read_weights(Path(source))
+        return weights_of(self, fitted(given, original(self.model).net.state_dict(), "classifier", source))
 
     @cached_property
     def all_sides(self) -> tuple[int, ...]:

@@ -6,6 +6,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from nshot.errors import UserError, extra
 from nshot.nn.sliced import SlicedConv
@@ -89,6 +90,20 @@ def divisible(channels: float) -> int:
     """timm's rounding to multiples of 8: at least 8, and at least nine tenths."""
     rounded = max(8, int(channels + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * channels else rounded
+
+
+def published(model: str) -> dict[str, Tensor]:
+    """timm's pretrained weights, from the hub's cache or fetched. Raises UserError where they cannot be had."""
+    timm = extra("timm", "timm", f"init pretrained, model {model!r},")
+    try:
+        return timm.create_model(model, pretrained=True).state_dict()
+    except Exception as error:  # a hub's, a network's: whatever it is, they are not to be had
+        message = str(error).partition("\n")[0] or type(error).__name__
+        raise UserError(
+            f"init pretrained: timm's weights of {model} are not in the cache of the hub and cannot be fetched "
+            f"({message}): on a machine with a network torch.save(timm.create_model({model!r}, pretrained=True)."
+            "state_dict(), FILE), and bring that: --init FILE"
+        ) from None
 
 
 @lru_cache

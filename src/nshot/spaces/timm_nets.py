@@ -1,5 +1,6 @@
 """The supernet and the stand-alone networks of timm's networks."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
@@ -61,7 +62,8 @@ class TimmSupernet(Supernet):
             owner, _, key = name.rpartition(".")
             if key == "weight" and f"{owner}.running_mean" in own:
                 regions |= dict.fromkeys((f"{owner}.running_mean", f"{owner}.running_var"), region)
-        return {name: part_of(own[name], regions.get(name, ())) for name in net.state_dict()}
+        names = [name for name in net.state_dict() if not name.endswith(("order", "inner"))]
+        return {name: part_of(own[name], regions.get(name, ())) for name in names}
 
 
 class TimmNetwork(nn.Module):
@@ -82,6 +84,23 @@ class TimmNetwork(nn.Module):
 
     def _resized(self, x: Tensor) -> Tensor:
         return x if self.side == self.resolution else resized(x, self.side)
+
+
+def weights_of(space: "Timm", weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights and statistics of the space's supernet that are in those of timm's whole network, by name, and the
+    order of each block's channels. Of a restricted space: the most important channels."""
+    whole = TimmSupernet(replace(space, kept=()))
+    known = whole.net.state_dict()
+    fitting = {name: value for name, value in weights.items() if value.shape == known[name].shape}
+    whole.net.load_state_dict(fitting, strict=False)
+    own = TimmSupernet(space)
+    for net in (whole.net, own.net):
+        for _, block in net.named_blocks():
+            block.order_by_importance()
+        if net is whole.net:
+            own.net.load_state_dict(whole.part(tuple(d.allowed[-1] for d in space.decisions), own.net), strict=False)
+    new = {f"classifier.{key}" for key in ("weight", "bias")}.difference(fitting)
+    return {f"net.{name}": value for name, value in own.net.state_dict().items() if name not in new}
 
 
 def _within(choice: Choice, held: Choice) -> Choice:

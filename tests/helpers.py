@@ -19,6 +19,7 @@ SMALL = {
     },
     "darts": {"channels": 4, "cells": 3, "resolution": 8},
     "mobilenet": {"width": 0.25, "resolution": 64, "num_classes": 10},
+    "timm": {"model": "mobilenetv3_small_050", "resolution": 32, "num_classes": 10},
 }
 
 

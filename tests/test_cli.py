@@ -237,7 +237,7 @@ def test_a_signal_to_stop_says_how_to_continue(name: str, status: int, monkeypat
         (["--bogus"], "'--bogus': choose one of"),
         (["rank"], "RUN: a folder that nshot train made"),
         (["search", "--sample", "3"], "RUN: a folder that nshot train made"),
-        (["retrain"], "SUBNET: its notation, released:N, or a search.json"),
+        (["retrain"], "SUBNET: its notation, released:N, largest, or a search.json"),
         (["train", "spos", "--preset"], "--preset needs a value"),
         (["benchmark", "nonsense"], "'nonsense': choose one of build, import"),
         (["benchmark", "import"], "FILE: an official"),

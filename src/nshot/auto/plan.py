@@ -9,6 +9,7 @@ from nshot.spaces import Space, space
 from nshot.strategies import strategies
 from nshot.supernets.config import TrainConfig, preset
 
+from . import pretrained
 from .look import Look
 
 SIDES = (8, 16, 24, 32, 48, 64)  # resolutions that are chosen; larger ones are for those who ask for them
@@ -62,6 +63,28 @@ def plan(look: Look, limits: Limits, space_name: str, side: int) -> Plan:
         options=strategies["spos"].options_type(schedule="calr", ms="first"),
     )
     recipe = retraining(look, policy, space_name)
+    return Plan(train, recipe, tuple(reasons))
+
+
+def pretrained_plan(look: Look, weights: pretrained.Weights, model: str, side: int, stored: int) -> Plan:
+    """Choices for a data set where a pretrained network is shrunk.
+
+    Args:
+        look: what the data are.
+        weights: which.
+        model: the network, by timm's name.
+        side: the resolution.
+        stored: that of the images.
+    """
+    train = pretrained.training(look, weights.init, model, side)
+    small = look.train + look.valid < SMALL
+    recipe = pretrained.tuning(look, Augment(policy="randaugment") if small else Augment())
+    enlarged = f", to which images of {stored} pixels are enlarged" if stored < side else ""
+    reasons = [
+        f"space timm: a pretrained network is shrunk, by weights {weights.told}; from scratch instead: "
+        f"--space {NASBENCH}",
+        f"resolution {side}{enlarged}: of {model} the blocks, their channels, kernels and its own side are searched",
+    ]
     return Plan(train, recipe, tuple(reasons))
 
 

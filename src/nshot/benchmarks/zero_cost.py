@@ -212,7 +212,9 @@ Done = dict[tuple[str, Subnet], Value]
 def _measure(config: ScoreConfig, space: Space, data: Dataset, device: str) -> Callable[[str, Subnet], Value]:
     """What scores one canonical form, and says how long it took."""
     where = fabric(device).device
-    made = TrainBatches(data.train, config.batch_size, config.seed, flip=data.mirrors).to(where)
+    made = TrainBatches(
+        data.train, config.batch_size, config.seed, flip=data.mirrors, given=config.space.normalised
+    ).to(where)
     batches: Batches = [made(step) for step in range(BATCHES)]
 
     def measure(name: str, form: Subnet) -> Value:

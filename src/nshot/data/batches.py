@@ -13,16 +13,21 @@ from .images import Files, Images, Pictures
 from .reading import LeftOut
 from .strong import Strong
 
+Given = tuple[Sequence[float], Sequence[float]]
+
 
 class Normalise:
     """uint8 (B, H, W, 3) to float (B, 3, H, W), channels-last in memory, zero mean and unit variance a channel.
 
-    ``mean`` and ``std`` are of pixels from 0 to 255, a number a channel.
+    ``mean`` and ``std`` are of pixels from 0 to 255, a number a channel: those of the images, or ``given``.
     """
 
-    def __init__(self, images: Pictures) -> None:
-        sample = images.sample().pixels.float().reshape(-1, 3)
-        std, mean = torch.std_mean(sample, dim=0)
+    def __init__(self, images: Pictures, given: Given | None = None) -> None:
+        if given is None:
+            sample = images.sample().pixels.float().reshape(-1, 3)
+            std, mean = torch.std_mean(sample, dim=0)
+        else:
+            mean, std = (torch.tensor(values) for values in given)
         self.mean, self.std = mean.tolist(), std.clamp_min(1.0).tolist()
         self.scale = 1 / std.clamp_min(1.0)
         self.shift = -mean * self.scale
@@ -56,6 +61,7 @@ class TrainBatches:
         classes: how many; for labels that are shares.
         share: (i, n): only the i-th of n equal parts of each batch is made, with draws of its own.
         views: how many times a batch has each image, each time augmented anew: first all once, then all again.
+        given: mean and standard deviation to normalise by; default: those of the images.
 
     Raises:
         UserError: for a batch size below 1 or above the number of images, one that cannot be shared out evenly, an odd
@@ -73,6 +79,7 @@ class TrainBatches:
         classes: int = 0,
         share: tuple[int, int] = (0, 1),
         views: int = 1,
+        given: Given | None = None,
     ) -> None:
         if not 1 <= batch_size <= len(images):
             raise UserError(f"batch_size {batch_size}: must be from 1 to the {len(images)} training images")
@@ -93,7 +100,7 @@ class TrainBatches:
         self.seed = seed
         self.flip = flip
         self.margin = side // 8 if augment.crop == "padded" else 0
-        self.normalise = Normalise(images)
+        self.normalise = Normalise(images, given)
         self._own = f" {self._part}" if self._part else ""
         self._size = batch_size // parts
         self.strong = Strong(augment, side=side, mean=self.normalise.mean, classes=classes, seed=seed, own=self._own)

@@ -1,13 +1,13 @@
 """Training of one stand-alone network: the loop's steps with a plan that never changes."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from nshot.data.batches import TrainBatches, heldout_batches
+from nshot.data.batches import Given, TrainBatches, heldout_batches
 from nshot.data.images import Pictures
 from nshot.data.sources import Dataset
 from nshot.dynamic import SeparatedMomentum
@@ -17,7 +17,9 @@ from nshot.nn.drop import set_drop_path
 from nshot.seeding import seeded
 from nshot.spaces import Space, Subnet
 from nshot.strategies.base import Plan
-from nshot.training.loop import smoothed, train_steps, warmed
+from nshot.strategies.memory import Batch
+from nshot.training.loop import Criterion, Hooks, smoothed, train_steps, warmed
+from nshot.training.tuning import Frozen, backbone
 
 from .recipes import Recipe
 
@@ -47,10 +49,17 @@ class Alone(nn.Module):
         return self.plain if self.average is None else self.average.module
 
 
-def make_alone(space: Space, subnet: Subnet, recipe: Recipe, seed: int) -> Alone:
-    """The subnet's network before its first step. Raises UserError where the recipe asks for what the space has not."""
+def make_alone(
+    space: Space, subnet: Subnet, recipe: Recipe, seed: int, begin: Mapping[str, Tensor] | None = None
+) -> Alone:
+    """The subnet's network before its first step; with those weights that are given, and new ones for the rest.
+
+    Raises UserError where the recipe asks for what the space has not.
+    """
     with seeded(seed, "init"):
         network = space.network(subnet)
+        if begin is not None:
+            network.load_state_dict(begin, strict=False)
         trained = space.with_auxiliary(network) if recipe.auxiliary > 0 else network
     set_drop_path(trained, recipe.drop_path)
     return Alone(trained, recipe).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -105,6 +114,8 @@ def fit_steps(
             set_drop_path(alone.network, recipe.drop_path * (step // steps_per_epoch) / recipe.epochs)
 
     set_drop(start)
+    criterion = _criterion(0.0 if taught else recipe.label_smoothing, recipe.auxiliary)
+    kept = Frozen(optimizer, backbone(alone.network), recipe.frozen * steps_per_epoch)
     steps = train_steps(
         model or alone,
         optimizer,
@@ -114,8 +125,9 @@ def fit_steps(
         total_steps=total,
         lr=recipe.base_lr,
         backward=backward,
-        criterion=_criterion(0.0 if taught else recipe.label_smoothing, recipe.auxiliary),
+        criterion=criterion,
         seed=seed,
+        hooks=_Freezing(model or alone, criterion, kept),
     )
     for step, loss in steps:
         if alone.average is not None:
@@ -123,6 +135,17 @@ def fit_steps(
         yield step, loss
         if step + 1 < total:
             set_drop(step + 1)
+
+
+class _Freezing(Hooks):
+    """Tells `Frozen` each step."""
+
+    def __init__(self, model: nn.Module, criterion: Criterion, kept: Frozen) -> None:
+        super().__init__(model, criterion)
+        self.kept = kept
+
+    def before(self, step: int, batch: Batch) -> None:
+        self.kept.at(step)
 
 
 def _criterion(label_smoothing: float, auxiliary: float) -> Callable[[Any, Tensor], Tensor]:
@@ -145,17 +168,19 @@ def accuracy(network: nn.Module, batches: Sequence[tuple[Tensor, Tensor]]) -> fl
     return 100 * float(hits) / sum(len(labels) for _, labels in batches)
 
 
-def make_batches(images: Pictures, data: Dataset, recipe: Recipe, seed: int) -> TrainBatches:
+def make_batches(
+    images: Pictures, data: Dataset, recipe: Recipe, seed: int, given: Given | None = None
+) -> TrainBatches:
     """Batches of images of a data set by the recipe. Raises UserError as `TrainBatches`."""
     return TrainBatches(
-        images, recipe.batch_size, seed, flip=data.mirrors, augment=recipe.augment, classes=data.classes
+        images, recipe.batch_size, seed, flip=data.mirrors, augment=recipe.augment, classes=data.classes, given=given
     )
 
 
 def train_alone(space: Space, subnet: Subnet, data: Dataset, recipe: Recipe, seed: int) -> tuple[float, float]:
     """Trains a subnet on the training part from scratch, without a run folder: (valid, test) accuracy in percent."""
     alone = make_alone(space, subnet, recipe, seed)
-    batches = make_batches(data.train, data, recipe, seed)
+    batches = make_batches(data.train, data, recipe, seed, space.normalised)
     optimizer = recipe.make_optimizer(alone.network)
     decay = recipe.decay(space, subnet)
     for _ in fit_steps(alone, optimizer, batches, recipe, decay, batches.steps_per_epoch, seed=seed):

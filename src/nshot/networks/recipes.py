@@ -14,6 +14,7 @@ from nshot.spaces import Space, Subnet, space_from_dict
 from nshot.spaces.base import ComplexityOf
 from nshot.strategies.base import cosine
 from nshot.training.optimizers import Decayed, OptimizerName, as_stored, check_optimizer, sgd_or_adamw
+from nshot.training.tuning import apart, backbone
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,10 @@ class Recipe:
     """Rate of drop-path at the end of training, to which it rises; for spaces whose networks have it."""
     auxiliary: float = 0.0
     """Weight of an auxiliary head's loss; 0: no head. For the DARTS space."""
+    backbone_lr: float = 1.0
+    """Of a network that begins with given weights: the learning rate of all but the classifier, as a multiple of lr."""
+    frozen: int = 0
+    """Of such a network: epochs at the beginning in which the classifier alone learns."""
     ema: float = 0.0
     """Decay a step of a moving average of the weights, which is then what is kept; 0: the last weights are kept."""
     augment: Augment = field(default_factory=Augment)
@@ -53,7 +58,10 @@ class Recipe:
     def __post_init__(self) -> None:
         check_choices(self)
         check_whole(1, epochs=self.epochs, batch_size=self.batch_size)
-        check_whole(0, warmup=self.warmup, lr_batch=self.lr_batch)
+        check_whole(0, warmup=self.warmup, lr_batch=self.lr_batch, frozen=self.frozen)
+        check_positive(backbone_lr=self.backbone_lr)
+        if self.frozen >= self.epochs:
+            raise UserError(f"frozen {self.frozen}: must be below the {self.epochs} epochs")
         check_share(momentum=self.momentum, weight_decay=self.weight_decay, label_smoothing=self.label_smoothing)
         check_share(ema=self.ema, drop_path=self.drop_path)
         if not 0 <= self.auxiliary < math.inf:
@@ -113,7 +121,14 @@ class Recipe:
             decayed=self.decayed,
             nesterov=self.nesterov,
         )
+        if self.tunes:
+            apart(base, backbone(network), self.backbone_lr)
         return SeparatedMomentum(base, clusters=1)
+
+    @property
+    def tunes(self) -> bool:
+        """Whether the backbone learns otherwise than the classifier."""
+        return self.backbone_lr != 1 or self.frozen > 0
 
 
 RECIPES = {
@@ -153,6 +168,19 @@ RECIPES = {
 }
 
 
+TUNE = "tune"  # the recipe of networks that begin with given weights
+RECIPES[TUNE] = Recipe(
+    epochs=20,
+    batch_size=32,
+    optimizer="adamw",
+    lr=2e-3,
+    backbone_lr=0.25,
+    frozen=1,
+    warmup=1,
+    weight_decay=0.01,
+    label_smoothing=0.1,
+)
+
 OWN = {"darts": "darts", "autoformer": "autoformer"}  # spaces whose networks ask for a recipe of their own
 
 
@@ -168,8 +196,8 @@ def fitting(recipe: Recipe, side: int) -> Recipe:
 
 
 def recipe(name: str) -> Recipe:
-    """A recipe by name: ``cifar`` (NAS-Bench-201's), ``imagenet`` (section A's retraining), ``darts`` or
-    ``autoformer``.
+    """A recipe by name: ``cifar`` (NAS-Bench-201's), ``imagenet`` (section A's retraining), ``darts``, ``autoformer``,
+    or ``tune``, for networks that begin with given weights.
 
     Raises:
         UserError: for another name.

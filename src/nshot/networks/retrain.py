@@ -1,14 +1,15 @@
-"""Retrains one subnet from scratch on all that the data set learns from, and tests it."""
+"""Retrains one subnet, from scratch or from given weights, on all that the data set learns from, and tests it."""
 
 import dataclasses
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from nshot.data.ahead import made
 from nshot.data.batches import heldout_batches, images_in
@@ -29,6 +30,8 @@ from .recipes import Recipe, completed
 from .result import NETWORK, RESULT, read_result
 from .teacher import make_teacher
 
+Begin = Callable[[Subnet], Mapping[str, Tensor]]
+
 
 @dataclass(frozen=True)
 class RetrainConfig:
@@ -39,6 +42,9 @@ class RetrainConfig:
     dataset: str = "cifar10"
     """digits, cifar10, cifar100, or images of your own: imagefolder:FOLDER or parquet:FOLDER."""
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    init: Path | None = None
+    """Weights the network begins with: a finished run's folder, those that its supernet has for it; pretrained, or a
+    file, as nshot train has it: slices of these; None: new ones, training is from scratch."""
     teacher: str | None = None
     """Distil: from a folder that nshot retrain wrote, a timm model NAME (its pretrained weights), or NAME:FILE."""
     distill: float = 0.5
@@ -55,6 +61,10 @@ class RetrainConfig:
         check_choices(self)
         if not 0 < self.distill <= 1:
             raise UserError(f"distill {self.distill}: must be above 0, up to 1")
+        if self.init is None and self.recipe.tunes:
+            raise UserError(
+                f"backbone_lr {self.recipe.backbone_lr}, frozen {self.recipe.frozen} have no effect without --init"
+            )
         if self.teacher is None and self.distill != type(self).distill:
             raise UserError(f"distill {self.distill} has no effect without --teacher")
 
@@ -67,12 +77,14 @@ def retrain(
     *,
     device: str = "auto",
     workers: int = 0,
+    begin: Begin | None = None,
     say: Say = print,
 ) -> dict[str, Any]:
     """Trains the subnet's stand-alone network on ``data.train`` and ``data.valid`` together, and tests it.
 
     The folder gets ``network.safetensors`` and ``result.json``, and continues an unfinished retraining of the same
-    configuration. ``workers`` processes make its batches, the same as without them.
+    configuration. ``workers`` processes make its batches, the same as without them. ``begin`` gives what
+    ``config.init`` names: of a subnet, its network's weights by name.
 
     Returns:
         What result.json holds: the subnet, its costs, which share of an image's shorter side is kept (``crop``), how
@@ -84,11 +96,14 @@ def retrain(
     """
     distributed.alone("a retraining")
     check_whole(0, workers=workers)
+    if (config.init is None) != (begin is None):
+        raise ValueError("begin has to give the weights that config.init names")
     folder = Path(out)
     space = config.space.with_classes(data.classes)
     subnet = space.check(subnet)
+    given = None if begin is None else begin(subnet)
     learn = joined(data.train, data.valid)
-    batches = make_batches(learn, data, config.recipe, config.seed)
+    batches = make_batches(learn, data, config.recipe, config.seed, space.normalised)
     lightning = fabric(device, config.precision)
     teacher = None
     if config.teacher is not None:
@@ -101,6 +116,7 @@ def retrain(
     described = {
         **dataclasses.asdict(dataclasses.replace(config, recipe=recipe)),
         "space": {"name": space.name, **space.sizes()},
+        "init": None if config.init is None else str(config.init),
     }
     result: dict[str, Any] = {
         "arch": space.format(subnet),
@@ -115,7 +131,7 @@ def retrain(
     }
 
     def make() -> Job:
-        alone = make_alone(space, subnet, config.recipe, config.seed).to(lightning.device)
+        alone = make_alone(space, subnet, config.recipe, config.seed, given).to(lightning.device)
         images = made(batches, workers, total, lightning.device)
         optimizer = config.recipe.make_optimizer(alone.network)
         return Job(
@@ -151,9 +167,14 @@ def retrain(
 
     config_dict = {**described, "subnet": result["arch"]}
     every = config.log_every, config.checkpoint_every
-    run = Run(folder, "retrain", config_dict, RESULT, *every, completed, data=data)
+    run = Run(folder, "retrain", config_dict, RESULT, *every, _completed, data=data)
     execute(run, make, finish, say)
     return read_result(folder)
+
+
+def _completed(stored: dict[str, Any]) -> dict[str, Any]:
+    """As `completed`; earlier versions trained from scratch alone."""
+    return {"init": None, **completed(stored)}
 
 
 def retrain_best(
@@ -164,6 +185,7 @@ def retrain_best(
     *,
     device: str = "auto",
     workers: int = 0,
+    begin: Begin | None = None,
     say: Say = print,
 ) -> dict[str, Any]:
     """Retrains several subnets, each in ``part-<i>``, and keeps the best by test accuracy, as few-shot NAS does.
@@ -179,9 +201,9 @@ def retrain_best(
     """
     folder = Path(out)
     if len(subnets) == 1:
-        return retrain(config, subnets[0], data, folder, device=device, workers=workers, say=say)
+        return retrain(config, subnets[0], data, folder, device=device, workers=workers, begin=begin, say=say)
     results = [
-        retrain(config, subnet, data, folder / f"part-{i}", device=device, workers=workers, say=say)
+        retrain(config, subnet, data, folder / f"part-{i}", device=device, workers=workers, begin=begin, say=say)
         for i, subnet in enumerate(subnets)
     ]
     accuracies = [result["test_accuracy"] for result in results]

@@ -30,7 +30,7 @@ class DepthwiseConv(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.fast and self._slow and _usable(x, self.weight):
-            return _Depthwise.apply(x, self.weight, self.stride[0], self.dilation[0])
+            return _Depthwise.apply(x, self.weight, self.stride[0], self.dilation[0], None)
         return super().forward(x)
 
 
@@ -39,6 +39,18 @@ def set_fast(network: nn.Module, fast: bool) -> None:
     for module in network.modules():
         if isinstance(module, DepthwiseConv):
             module.fast = fast
+        elif hasattr(module, "fast_kernels"):  # of sliced blocks
+            module.fast_kernels = fast  # type: ignore[assignment]
+
+
+def fast_depthwise(x: Tensor, weight: Tensor, kernel: int, stride: int, pads: tuple[int, int]) -> Tensor | None:
+    """`DepthwiseConv` by a weight (C, 1, kernel, kernel), with so many rows and columns of zeros before and after;
+    None where the kernel of ours is not to be used: stride 1 or 2, and as many zeros before as half of the kernel, or
+    one fewer at stride 2."""
+    fits = pads[0] == kernel // 2 or (pads[0] == kernel // 2 - 1 and stride == 2)
+    if kernel not in (5, 7) or not fits or not _usable(x, weight):
+        return None
+    return _Depthwise.apply(x, weight, stride, 1, pads)
 
 
 def _usable(x: Tensor, weight: Tensor) -> bool:
@@ -57,15 +69,23 @@ def _usable(x: Tensor, weight: Tensor) -> bool:
 
 class _Depthwise(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: int, dilation: int) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, stride: int, dilation: int, pads: tuple[int, int] | None
+    ) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.stride, ctx.dilation = stride, dilation
-        return F.conv2d(x, weight, None, stride, dilation * (weight.shape[-1] // 2), dilation, len(weight))
+        half = dilation * (weight.shape[-1] // 2)
+        ctx.ahead = 0 if pads is None else half - pads[0]
+        if pads is None or pads == (half, half):
+            return F.conv2d(x, weight, None, stride, half, dilation, len(weight))
+        return F.conv2d(F.pad(x, [*pads, *pads]), weight, None, stride, 0, dilation, len(weight))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, g: Tensor) -> Any:
         x, weight = (t.contiguous(memory_format=torch.channels_last) for t in ctx.saved_tensors)
+        if ctx.ahead:  # the kernel pads by half: a row of zeros more, and an output before the first, are the same
+            x, g = (F.pad(t, [1, 0, 1, 0]).contiguous(memory_format=torch.channels_last) for t in (x, g))
         g = g.contiguous(memory_format=torch.channels_last)
         kernel = weight.shape[-1]
         turned = weight.permute(2, 3, 1, 0).contiguous()  # (kernel, kernel, 1, C)
@@ -75,4 +95,4 @@ class _Depthwise(torch.autograd.Function):
             "depthwise_backward", *map(pointer, (gx, gw, g, x, turned)),
             n, h, w, c, *g.shape[2:], kernel, ctx.stride, ctx.dilation,
         )  # fmt: skip
-        return gx, gw.permute(3, 2, 0, 1), None, None
+        return gx[:, :, ctx.ahead :, ctx.ahead :], gw.permute(3, 2, 0, 1), None, None, None

@@ -62,17 +62,43 @@ def cases(space: Choices, costs: Sequence[Cost]) -> Iterator[Case]:
 
 def extremes(space: Choices, cost: Callable[[Subnet], int]) -> tuple[int, int]:
     """The least and the largest cost; raises UserError for a large space that does not say how costs add up."""
-    if space.groups is None and space.size > ENUMERABLE:
-        raise UserError(
-            f"space {space.name} has {space.size:,} subnets, too many to look at each for the range of their costs: "
-            "give it params_range and flops_range of its own, or groups of decisions whose costs add up"
-        )
     if space.groups is None:
+        _check_enumerable(space)
         costs = [cost(subnet) for subnet in space.subnets()]
         return min(costs), max(costs)
     found = list(cases(space, [cost]))
     low = min(case.base[0] + sum(term.costs.min() for term in case.terms) for case in found)
     return int(low), int(max(case.base[0] + sum(term.costs.max() for term in case.terms) for case in found))
+
+
+def _check_enumerable(space: Choices) -> None:
+    if space.size > ENUMERABLE:
+        raise UserError(
+            f"space {space.name} has {space.size:,} subnets, too many to look at each for the range of their costs: "
+            "give it params_range and flops_range of its own, or groups of decisions whose costs add up"
+        )
+
+
+def extreme_subnets(space: Choices, costs: Sequence[Cost]) -> tuple[Subnet, Subnet]:
+    """The subnets of the least and of the largest costs, the first cost before the others; of equals the first of the
+    least and the last of the largest. Raises UserError as `extremes`."""
+    if space.groups is None:
+        _check_enumerable(space)
+        ranked = [(tuple(cost(subnet) for cost in costs), subnet) for subnet in space.subnets()]
+        return min(ranked)[1], max(ranked)[1]
+    found: list[list[tuple[tuple[float, ...], Subnet]]] = [[], []]
+    for case in cases(space, costs):
+        for pick, ends in zip((min, max), found, strict=True):
+            subnet, total = list(case.start), case.base.copy()
+            for term in case.terms:
+                cost, options = pick(
+                    (tuple(row), pick(same)) for row, same in zip(term.costs.tolist(), term.options, strict=True)
+                )
+                total += cost
+                for i, option in zip(term.decisions, options, strict=True):
+                    subnet[i] = option
+            ends.append((tuple(total.tolist()), tuple(subnet)))
+    return min(found[0])[1], max(found[1])[1]
 
 
 class Grid:

@@ -1,6 +1,7 @@
 """The AutoFormer space, supernet-tiny (Chen et al., ICCV 2021): a vision transformer of entangled weights."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -11,10 +12,11 @@ from nshot.errors import UserError
 from nshot.nn.elastic import ElasticBlock, ElasticLinear, ElasticNorm, initialise
 
 from .base import Space, Subnet, spaces
+from .deit import IMAGENET, deit_weights
 from .drawing import Block, Chain, Drawing
+from .presets import AUTOFORMER
 from .supernet import Supernet
 
-SMALL = {"batch_size": 64, "optimizer": "adamw", "lr": 1e-3, "weight_decay": 0.05, "warmup": 1}
 FARTHEST = 14  # relative positions beyond it count as this far
 
 
@@ -36,33 +38,7 @@ class AutoFormer(Space):
 
     name: ClassVar[str] = "autoformer"
     couples: ClassVar[tuple[int, ...]] = (0, 1)  # width and depth
-    presets: ClassVar[dict[str, dict[str, Any]]] = {
-        "paper": {
-            "sizes": {"resolution": 224, "num_classes": 1000},
-            "epochs": {"spos": 500, "fairnas": 100, "fsnas": 100, "random": 500, "nsas": 500, "sumnas": 100},
-            "config": {
-                "dataset": "imagenet",
-                "batch_size": 512,
-                "optimizer": "adamw",
-                "lr": 5e-4,
-                "weight_decay": 0.05,
-                "warmup": 20,
-                "label_smoothing": 0.1,
-                "drop_path": 0.1,
-            },
-            "augment": {"crop": "resized", "policy": "randaugment", "erasing": 0.25, "mixup": 0.8, "cutmix": 1.0},
-        },
-        "proxy": {
-            "sizes": {"patch": 4, "resolution": 16, "widths": (48, 54, 60), "depths": (3, 4, 5), "head_dim": 16},
-            "epochs": {"spos": 15, "fairnas": 4, "fsnas": 4, "random": 15, "nsas": 2, "sumnas": 2},
-            "config": SMALL,
-        },
-        "smoke": {
-            "sizes": {"patch": 4, "resolution": 8, "widths": (16, 20, 24), "depths": (2, 3), "head_dim": 8},
-            "epochs": {"spos": 2, "fairnas": 1, "fsnas": 1, "random": 2, "nsas": 1, "sumnas": 1},
-            "config": {**SMALL, "dataset": "digits", "log_every": 5},
-        },
-    }
+    presets: ClassVar[dict[str, dict[str, Any]]] = AUTOFORMER
 
     resolution: int = 224
     """Height and width of the images, a multiple of the patch."""
@@ -80,6 +56,9 @@ class AutoFormer(Space):
     """Dimension of a head's queries, keys and values."""
     relative: bool = True
     """Whether attention knows relative positions."""
+    deit: bool = False
+    """Networks as DeiT's, for its weights (--init): the class token is classified, images are normalised as
+    ImageNet's; without relative positions."""
 
     def __post_init__(self) -> None:
         for name in ("widths", "depths", "heads", "ratios"):
@@ -90,6 +69,8 @@ class AutoFormer(Space):
         for name, least in (("patch", 1), ("head_dim", 1), ("num_classes", 2), ("resolution", 1)):
             if getattr(self, name) < least:
                 raise UserError(f"{name} {getattr(self, name)}: must be at least {least}")
+        if self.deit and self.relative:
+            raise UserError("deit True: DeiT's networks know no relative positions, say --no-relative too")
         if self.resolution % self.patch:
             fits = -(-self.resolution // self.patch) * self.patch
             raise UserError(
@@ -112,6 +93,18 @@ class AutoFormer(Space):
     def largest(self) -> Shape:
         """The sizes that hold every subnet."""
         return self.shape(tuple(d.allowed[-1] for d in self.decisions))
+
+    @property
+    def normalised(self) -> tuple[Sequence[float], Sequence[float]] | None:
+        return IMAGENET if self.deit else None
+
+    def pretrained(self, source: str) -> dict[str, Tensor]:
+        """DeiT's weights; each subnet is then a leading slice of them, as they are."""
+        if not self.deit:
+            raise UserError(
+                f"init {source}: only networks as DeiT's take weights from elsewhere: add --deit --no-relative"
+            )
+        return deit_weights(source, replace(self, kept=()).supernet(), self.supernet(), self.head_dim)
 
     # costs
 
@@ -232,6 +225,11 @@ class Backbone(nn.Module):
         )
         self.norm = ElasticNorm(shape.width)
         self.classifier = ElasticLinear(shape.width, space.num_classes)
+        self.deit = space.deit
+        if self.deit:
+            for module in self.modules():
+                if isinstance(module, ElasticNorm):
+                    module.eps = 1e-6
         initialise(self)
 
     def no_weight_decay(self) -> set[str]:
@@ -245,7 +243,8 @@ class Backbone(nn.Module):
         x = torch.cat([self.token[..., :w].expand(x.shape[0], -1, -1), x], dim=1) + self.position[..., :w]
         for layer, (heads, hidden) in zip(self.layers, shape.layers, strict=False):
             x = layer(x, heads, hidden)
-        return self.classifier(self.norm(x)[:, 1:].mean(1), self.classifier.out_features)
+        x = self.norm(x)
+        return self.classifier(x[:, 0] if self.deit else x[:, 1:].mean(1), self.classifier.out_features)
 
 
 class AutoFormerSupernet(Backbone, Supernet):

@@ -1,13 +1,13 @@
 """What every search space is: decisions, what its subnets cost, and the networks that they describe."""
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from tyro.conf import Suppress
 
@@ -94,6 +94,26 @@ class Space(Choices):
     def network(self, subnet: Subnet, num_classes: int | None = None) -> nn.Module:
         """The stand-alone network, newly initialised: ``network(x)``, x of shape (N, 3, resolution, resolution)."""
         return self.supernet(num_classes).extract(self.check(subnet))
+
+    def pretrained(self, source: str) -> dict[str, Tensor]:
+        """Weights for the space's supernet that were trained elsewhere, by name; without those of its classifier where
+        they are of another number of classes.
+
+        Args:
+            source: ``pretrained``, for those that the space knows where to get, or a file.
+
+        Raises:
+            UserError: where the space takes none, or they cannot be had.
+        """
+        raise UserError(
+            f"init {source}: space {self.name} takes no weights from elsewhere: name a finished run's folder"
+        )
+
+    @property
+    def normalised(self) -> tuple[Sequence[float], Sequence[float]] | None:
+        """Mean and standard deviation of each channel, of pixels from 0 to 255, by which networks want images
+        normalised; None: by those of the training images."""
+        return None
 
     def drawing(self, subnet: Subnet) -> Drawing:
         """How the subnet is drawn; where a space does not say: a chain of its decisions."""

@@ -1,4 +1,4 @@
-"""The presets of NAS-Bench-201 and DARTS: sizes, epochs by method, and what else of section A.
+"""The presets of NAS-Bench-201, DARTS and AutoFormer: sizes, epochs by method, and what else of section A.
 
 Methods whose epochs are not said have SPOS's. Beside ``paper`` all methods train as many paths as SPOS: a FairNAS step
 has five, FSNAS has five supernets, an NSAS step nine paths, a SUMNAS step five of two inner steps, one of DARTS all
@@ -47,5 +47,34 @@ DARTS: dict[str, dict[str, Any]] = {
         "sizes": {"channels": 4, "cells": 3, "resolution": 8},
         "epochs": {"spos": 1},
         "config": {"dataset": "digits", "batch_size": 64, "log_every": 5},
+    },
+}
+
+SMALL = {"batch_size": 64, "optimizer": "adamw", "lr": 1e-3, "weight_decay": 0.05, "warmup": 1}
+AUTOFORMER: dict[str, dict[str, Any]] = {
+    "paper": {
+        "sizes": {"resolution": 224, "num_classes": 1000},
+        "epochs": {"spos": 500, "fairnas": 100, "fsnas": 100, "random": 500, "nsas": 500, "sumnas": 100},
+        "config": {
+            "dataset": "imagenet",
+            "batch_size": 512,
+            "optimizer": "adamw",
+            "lr": 5e-4,
+            "weight_decay": 0.05,
+            "warmup": 20,
+            "label_smoothing": 0.1,
+            "drop_path": 0.1,
+        },
+        "augment": {"crop": "resized", "policy": "randaugment", "erasing": 0.25, "mixup": 0.8, "cutmix": 1.0},
+    },
+    "proxy": {
+        "sizes": {"patch": 4, "resolution": 16, "widths": (48, 54, 60), "depths": (3, 4, 5), "head_dim": 16},
+        "epochs": {"spos": 15, "fairnas": 4, "fsnas": 4, "random": 15, "nsas": 2, "sumnas": 2},
+        "config": SMALL,
+    },
+    "smoke": {
+        "sizes": {"patch": 4, "resolution": 8, "widths": (16, 20, 24), "depths": (2, 3), "head_dim": 8},
+        "epochs": {"spos": 2, "fairnas": 1, "fsnas": 1, "random": 2, "nsas": 1, "sumnas": 1},
+        "config": {**SMALL, "dataset": "digits", "log_every": 5},
     },
 }

@@ -1,7 +1,7 @@
 """What every supernet is: the weights of all subnets of a space, and how one subnet's are handed over."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from typing import TypeVar
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from nshot.errors import UserError
 from nshot.nn.depthwise import set_fast
 from nshot.nn.graphs import Capture
+from nshot.nn.regions import Region
 
 from .decisions import Choices, Subnet
 
@@ -78,10 +79,11 @@ class Supernet(nn.Module, ABC):
         """The leanest of the subnets that compute the same with this supernet's weights, to rounding."""
         return self.space.canonical(subnet)
 
-    def live(self, subnet: Subnet) -> dict[str, tuple[int, ...]]:
-        """Of the weights that the subnet uses in part, by name: the sizes of the leading slice it uses.
+    def live(self, subnet: Subnet) -> Mapping[str, Region]:
+        """Of the weights that the subnet uses in part, by name: what it uses of each of the first dimensions, as the
+        size of a leading slice, a slice, or indices; of the other dimensions all is used.
 
-        Sizes of the first dimensions, of the others all is used. Empty where subnets share whole weights, the default.
+        Empty where subnets share whole weights, the default.
         """
         return {}
 

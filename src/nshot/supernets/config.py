@@ -60,7 +60,12 @@ class TrainConfig:
     label_smoothing: float = 0.0
     augment: Augment = field(default_factory=Augment)
     init: Path | None = None
-    """A finished run whose supernet's weights this training begins with, as few-shot NAS does; None: new ones."""
+    """Weights this training begins with: pretrained, those of timm's network (spaces timm and autoformer); a file of
+    such (safetensors, or a checkpoint); or a finished run's folder, its supernet's, as few-shot NAS does; None: new."""
+    backbone_lr: float = 1.0
+    """With --init: learning rate of all weights but the classifier's, as a multiple of lr."""
+    frozen: int = 0
+    """With --init: epochs at the beginning in which the classifier alone learns."""
     seed: int = 0
     log_every: int = 50
     """Steps between lines of the log."""
@@ -80,7 +85,13 @@ class TrainConfig:
         check_positive(lr=self.lr)
         if self.clipping is not None:
             check_positive(clip=self.clipping)
-        check_whole(0, warmup=self.warmup)
+        check_whole(0, warmup=self.warmup, frozen=self.frozen)
+        check_positive(backbone_lr=self.backbone_lr)
+        if self.frozen >= self.epochs:
+            raise UserError(f"frozen {self.frozen}: must be below the {self.epochs} epochs")
+        for name, value in (("backbone_lr", self.backbone_lr), ("frozen", self.frozen)):
+            if self.init is None and value != getattr(TrainConfig, name):
+                raise UserError(f"{name} {value} has no effect without --init")
         if self.warmup > self.epochs:
             raise UserError(f"warmup {self.warmup}: must not exceed the {self.epochs} epochs")
         check_optimizer(self.optimizer, self.momentum, self.nesterov, self.decayed)

@@ -189,7 +189,7 @@ def _heldout(
     train = _calibration_images(supernet, data.train, calibration, config.seed)
     lightning = fabric(device)
     supernet.to(lightning.device)
-    normalise = Normalise(data.train).to(lightning.device)
+    normalise = Normalise(data.train, config.space.normalised).to(lightning.device)
     batches = heldout_batches(valid, min(BATCH, len(valid)), normalise, lightning.device)
     drawn = heldout_batches(train, min(BATCH, len(train)), normalise, lightning.device) if train else []
     data.tell_left_out(folder, say, last=True)

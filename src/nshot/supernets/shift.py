@@ -70,7 +70,9 @@ def shift_runs(
     if images > len(data.valid):
         raise UserError(f"images {images}: must be from 2 to the {len(data.valid)} validation images")
     where = fabric(device).device
-    pixels, _ = heldout_batches(mixture(data.valid, images), images, Normalise(data.train).to(where), where)[0]
+    pixels, _ = heldout_batches(
+        mixture(data.valid, images), images, Normalise(data.train, config.space.normalised).to(where), where
+    )[0]
     found = {}
     for run in runs:
         check_manifest(run, data)

@@ -25,6 +25,7 @@ from nshot.runs.lock import locked
 from nshot.runs.processes import run_in_processes
 from nshot.seeding import generator, seeded
 from nshot.spaces import Space, Subnet, Supernet
+from nshot.spaces.pretrained import WORD
 from nshot.strategies import Plan, Strategy, strategies
 from nshot.strategies.memory import Facts
 from nshot.training import distributed
@@ -33,6 +34,7 @@ from nshot.training.loop import smoothed, train_steps
 from nshot.training.optimizers import RestingSlices, sgd_or_adamw
 from nshot.training.skipping import Skipping
 from nshot.training.tools import RunTools, StrategyHooks
+from nshot.training.tuning import Frozen, apart, backbone
 
 from .config import TrainConfig, completed, to_dict
 from .facts import decay_facts, told
@@ -95,7 +97,7 @@ def train(
     def make() -> Job:
         supernet = new_supernet(config)
         if given is not None:
-            supernet.load_state_dict(given)
+            supernet.load_state_dict(given, strict=False)  # where it is of other classes, the classifier is new
         model = lightning.setup(supernet)
         model.mark_forward_method("features")
         if config.graphs == "on":
@@ -105,7 +107,8 @@ def train(
         memory = strategy.memory(supernet, facts)
         validation = None if second is None else second.to(lightning.device)
         tools = RunTools(facts, supernet, optimizer, model, smoothed(config.label_smoothing), validation, used)
-        hooks = StrategyHooks(strategy, memory, tools, config.warmup * batches.steps_per_epoch)
+        kept = Frozen(optimizer, backbone(supernet), config.frozen * batches.steps_per_epoch)
+        hooks = StrategyHooks(strategy, memory, tools, config.warmup * batches.steps_per_epoch, kept.at)
         skipping = Skipping(config.skips, supernet, optimizer, memory) if config.diverging == "skip" else None
         return Job(
             supernet,
@@ -167,7 +170,8 @@ def make_second(config: TrainConfig, data: Dataset, first: TrainBatches) -> Seco
 
 def _made_as(config: TrainConfig, data: Dataset) -> dict[str, Any]:
     share = (distributed.rank(), distributed.size())
-    return {"flip": data.mirrors, "augment": config.augment, "classes": data.classes, "share": share}
+    own = {"flip": data.mirrors, "augment": config.augment, "classes": data.classes, "share": share}
+    return {**own, "given": config.space.normalised}
 
 
 def make_strategy(config: TrainConfig, steps_per_epoch: int) -> Strategy:
@@ -203,6 +207,8 @@ def make_optimizer(
         decayed=config.decayed,
         nesterov=config.nesterov,
     )
+    if config.init is not None:
+        apart(base, backbone(supernet), config.backbone_lr)
     used = RestingSlices(base, supernet).used if config.idle == "rest" else lambda paths: None
     return SeparatedMomentum(base, clusters), used
 
@@ -211,10 +217,12 @@ def initial_weights(config: TrainConfig) -> dict[str, Tensor] | None:
     """The weights that ``config.init`` names, as many as the supernet has of them; None for new ones.
 
     Raises:
-        UserError: for a run that is not finished, or whose supernet lacks some.
+        UserError: for a run that is not finished, or whose supernet lacks some; for weights that cannot be had.
     """
     if config.init is None:
         return None
+    if str(config.init) == WORD or not config.init.is_dir():
+        return config.space.pretrained(str(config.init))
     given = load_run(config.init)[1].state_dict()
     with torch.device("meta"):  # shapes alone
         own = bare_supernet(config).state_dict()

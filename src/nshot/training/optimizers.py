@@ -19,6 +19,7 @@ from torch.optim import SGD, AdamW, Optimizer
 
 from nshot.errors import UserError
 from nshot.nn.kernels import library, pointers, run
+from nshot.nn.regions import Region, fill
 from nshot.spaces import Subnet, Supernet
 
 OptimizerName = Literal["sgd", "adamw"]
@@ -151,7 +152,7 @@ class RestingSlices:
     def __init__(self, optimizer: Optimizer, supernet: Supernet) -> None:
         self._optimizer, self._supernet = optimizer, supernet
         self._weights = dict(supernet.named_parameters())
-        self._live: dict[str, set[tuple[int, ...]]] | None = None
+        self._live: dict[str, list[Region]] | None = None
         self._before: list[tuple[Tensor, Tensor, dict[str, Tensor]]] = []
         optimizer.register_step_pre_hook(self._keep)
         optimizer.register_step_post_hook(self._restore)
@@ -161,7 +162,7 @@ class RestingSlices:
         self._live = {}
         for path in paths:
             for name, sizes in self._supernet.live(path).items():
-                self._live.setdefault(name, set()).add(sizes)
+                self._live.setdefault(name, []).append(sizes)
 
     def _keep(self, *_: Any) -> None:
         if self._live is None:
@@ -169,8 +170,8 @@ class RestingSlices:
         for name, slices in self._live.items():
             weight = self._weights[name]
             idle = torch.ones_like(weight, dtype=torch.bool)
-            for sizes in slices:
-                idle[tuple(map(slice, sizes))] = False
+            for region in slices:
+                fill(idle, region, False)
             if idle.any():
                 values = {key: value.clone() for key, value in _values(self._optimizer, weight).items()}
                 self._before.append((weight, idle, values))

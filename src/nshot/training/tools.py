@@ -82,13 +82,22 @@ class StrategyHooks(Hooks):
         memory: what `Strategy.memory` made, or a checkpoint's.
         tools: what the method may ask for.
         warmup: steps over which the learning rate rises, as `warmed` has it.
+        begin: is told each step before anything else, as `Frozen.at`.
     """
 
-    def __init__(self, strategy: Strategy, memory: nn.Module, tools: RunTools, warmup: int = 0) -> None:
+    def __init__(
+        self,
+        strategy: Strategy,
+        memory: nn.Module,
+        tools: RunTools,
+        warmup: int = 0,
+        begin: Callable[[int], None] = lambda step: None,
+    ) -> None:
         super().__init__(tools.model, tools.criterion)
         self.strategy, self.memory, self.tools = strategy, memory, tools
         self._warm = warmed(lambda step: strategy.plan(step, memory), warmup)
         self._last: tuple[int, Plan | None] = (-1, None)
+        self._begin = begin
 
     def plan(self, step: int) -> Plan:
         plan = self._warm(step)
@@ -104,6 +113,7 @@ class StrategyHooks(Hooks):
         return self.strategy.images(step, self.memory)
 
     def before(self, step: int, batch: Batch) -> None:
+        self._begin(step)
         self.strategy.before(step, batch, self.memory, self.tools)
 
     def objective(self, step: int, plan: Plan, k: int, batch: Batch) -> tuple[Tensor, Any]:

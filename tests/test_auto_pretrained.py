@@ -1,0 +1,132 @@
+"""`nshot auto` where it shrinks a pretrained network: when it does, what it says, and what comes out."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+
+import nshot.auto.pretrained as chosen
+from helpers import SMALL, nshot_, refuse
+from nshot.auto.pretrained import MODEL, Weights, at_hand, fits, halved
+from nshot.search.limits import Limits
+from nshot.spaces import space
+from test_auto import folder_of
+
+MODEL_SMALL = SMALL["timm"]["model"]
+QUICK = ["--train", "--epochs", "3", "--search", "--sample", "4", "--retrain", "--epochs", "3", "--lr", "0.01"]
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return folder_of(tmp_path_factory.mktemp("data") / "photos", {"cat": 40, "dog": 40}, sides=(40,))
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    file = tmp_path_factory.mktemp("weights") / "w.pth"
+    torch.save(timm.create_model(MODEL_SMALL).state_dict(), file)
+    return file
+
+
+def auto(photos: Path, out: Path, *args: Any) -> tuple[int, str, str]:
+    return nshot_("auto", f"imagefolder:{photos}", "--out", out, "--device", "cpu", *args)
+
+
+def test_one_command_shrinks_a_pretrained_network(photos: Path, weights: Path, tmp_path: Path) -> None:
+    out = tmp_path / "job"
+    given = ["--init", weights, "--model", MODEL_SMALL, "--resolution", "32", *QUICK]
+    status, printed, err = auto(photos, out, *given)
+    assert status == 0, err
+    assert {path.name for path in out.iterdir()} == {"supernet", "whole", "network", "handover", "report.html"}
+    assert "space timm: a pretrained network is shrunk" in printed
+    assert "from scratch instead: --space nasbench201" in printed
+    assert re.search(r"the whole network: [\d.]+ % .* test images", printed)
+    whole, best = (json.loads((out / name / "result.json").read_text()) for name in ("whole", "network"))
+    assert whole["arch"].startswith("32px|1|1,1|")
+    assert best["flops"] <= whole["flops"] // 2
+    stored = {name: json.loads((out / name / "config.json").read_text())["config"] for name in ("supernet", "network")}
+    assert stored["supernet"]["strategy"] == "sandwich"
+    assert stored["supernet"]["init"] == str(weights)
+    assert (stored["network"]["init"], stored["network"]["teacher"]) == (str(out / "supernet"), str(out / "whole"))
+    status, printed, _ = auto(photos, out, *given)
+    assert status == 0
+    assert printed.count("is finished already: nothing to do") == 3
+
+
+def test_chosen_for_photos_where_weights_are_at_hand(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is chosen is said before anything is done."""
+
+    class Stop(Exception):  # noqa: N818
+        pass
+
+    def stop(*args: Any, **known: Any) -> None:
+        raise Stop
+
+    def said(*args: Any) -> str:
+        lines: list[str] = []
+        with monkeypatch.context() as patch:
+            patch.setattr("nshot.auto.command.run_job", stop)
+            patch.setattr("builtins.print", lambda line: lines.append(line))
+            with pytest.raises(Stop):
+                auto(photos, tmp_path / "never", *args)
+        return "\n".join(lines)
+
+    monkeypatch.setattr(chosen, "at_hand", lambda: Weights(Path("w.pth"), "of a test"))
+    found = said()
+    assert "by weights of a test; from scratch instead: --space nasbench201" in found
+    assert "resolution 96, to which images of 40 pixels are enlarged" in found
+    whole = space("timm", model=MODEL, resolution=96, num_classes=2)
+    assert f"limit: {whole.flops(tuple(d.allowed[-1] for d in whole.decisions)) // 2:,} FLOPs" in found
+    assert "space nasbench201:" in said("--space", "nasbench201")
+    assert "no pretrained network is shrunk: the smallest that it comes to has" in said("--max-params", "100k")
+    monkeypatch.setattr(chosen, "at_hand", lambda: None)
+    found = said()
+    assert "a pretrained network would serve better for photos: bring its weights" in found
+    assert "--init pretrained" in found
+
+
+def test_nothing_is_fetched_where_nobody_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = timm.create_model
+
+    def never(name: str, pretrained: bool = False, **known: Any) -> Any:
+        assert not pretrained
+        return made(name, **known)
+
+    monkeypatch.setattr(timm, "create_model", never)
+    found = at_hand()
+    assert found is not None
+    assert found.init.suffix == ".pth"  # of the package
+    monkeypatch.setattr(chosen, "find_spec", lambda name: None if name != "timm" else object())
+    monkeypatch.setattr(chosen, "_cached", lambda: False)
+    assert at_hand() is None
+    monkeypatch.setattr(chosen, "_cached", lambda: True)
+    found = at_hand()
+    assert found is not None
+    assert found.init == Path("pretrained")
+    monkeypatch.setattr(chosen, "find_spec", lambda name: None)
+    assert at_hand() is None
+
+
+def test_limits(photos: Path) -> None:
+    whole = space("timm", model=MODEL, resolution=96, num_classes=10)
+    limits, why = halved(Limits(), whole)
+    assert limits.max_flops == whole.flops(tuple(d.allowed[-1] for d in whole.decisions)) // 2
+    assert "half of the whole network's" in why
+    assert halved(Limits(max_params=9), whole) == (Limits(max_params=9), "")
+    assert fits(Limits(max_flops=2 * whole.flops_range[0]), 96) == ""
+    assert "FLOPs, more than" in fits(Limits(max_flops=whole.flops_range[0] - 1), 96)
+
+
+def test_what_is_refused(photos: Path, weights: Path, tmp_path: Path) -> None:
+    at = ["auto", f"imagefolder:{photos}", "--out", tmp_path / "never"]
+    assert "leave out --space darts" in refuse(*at, "--init", weights, "--space", "darts")
+    assert "has no effect without --init" in refuse(*at, "--model", MODEL_SMALL)
+    assert "name weights of the same model" in refuse(*at, "--init", weights)
+    assert not (tmp_path / "never").exists()

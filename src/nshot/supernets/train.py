@@ -13,7 +13,7 @@ from nshot.data.ahead import made
 from nshot.data.batches import SecondBatches, TrainBatches
 from nshot.data.sources import Dataset
 from nshot.dynamic import SeparatedMomentum
-from nshot.errors import UserError, check_whole, statistics_needed
+from nshot.errors import UserError, check_whole
 from nshot.files import write_json
 from nshot.nn.drop import set_drop_path
 from nshot.nn.graphs import cuda_capture
@@ -36,6 +36,7 @@ from nshot.training.skipping import Skipping
 from nshot.training.tools import RunTools, StrategyHooks
 from nshot.training.tuning import Frozen, apart, backbone
 
+from .checks import check_batch, check_supernet, goes_by_shares
 from .config import TrainConfig, completed, to_dict
 from .facts import decay_facts, told
 from .load import ANSWER, PARTS, WEIGHTS, bare_supernet, load_run
@@ -91,8 +92,8 @@ def train(
     strategy.check_facts(facts)
     if config.diverging == "skip":
         strategy.check_skips()
-    _check_supernet(config, lightning.device)
-    _check_batch(config)
+    check_supernet(config, lightning.device)
+    check_batch(config)
 
     def make() -> Job:
         supernet = new_supernet(config)
@@ -148,7 +149,7 @@ def train(
     decay = decay_facts(strategy)
     every = config.log_every, config.checkpoint_every
     opening = told(decay) if decay else ""
-    processes = distributed.size() if _goes_by_shares(config) else None
+    processes = distributed.size() if goes_by_shares(config) else None
     run = Run(folder, "supernet", to_dict(config), WEIGHTS, *every, completed, decay, opening, data, processes)
     execute(run, make, finish, say)
     return folder
@@ -233,41 +234,6 @@ def initial_weights(config: TrainConfig) -> dict[str, Tensor] | None:
     return {name: given[name] for name in own}
 
 
-def _check_supernet(config: TrainConfig, device: torch.device) -> None:
-    """Raises UserError where the space's supernet has not what is asked of it: drop-path, batch norms, CUDA graphs,
-    what the method needs."""
-    with torch.device("meta"):
-        supernet = bare_supernet(config)
-    set_drop_path(supernet, config.drop_path)
-    if config.sync_bn == "on" and not synchronise(supernet):
-        raise UserError(f"sync_bn on: the supernet of space {config.space.name} has no batch norms, leave it out")
-    strategies[config.strategy].check(supernet)
-    if config.graphs == "on":
-        if not strategies[config.strategy].replays:
-            raise UserError(
-                f"graphs on: {config.strategy} trains mixtures, which have no CUDA graphs; leave --graphs out"
-            )
-        supernet.use_graphs(cuda_capture)
-        if device.type != "cuda":
-            raise UserError(f"graphs on: needs a GPU of NVIDIA's, and this runs on {device.type}; leave --graphs out")
-
-
-def _goes_by_shares(config: TrainConfig) -> bool:
-    """Whether each process's share of a batch has batch statistics of its own."""
-    with torch.device("meta"):
-        return config.sync_bn == "off" and synchronise(bare_supernet(config)) > 0
-
-
-def _check_batch(config: TrainConfig) -> None:
-    """Raises UserError for batches that have no statistics: of one image, which the network shrinks to one pixel."""
-    if config.batch_size > distributed.size():
-        return
-    side = config.space.resolution
-    with torch.device("meta"), torch.no_grad(), statistics_needed():
-        supernet = bare_supernet(config)
-        supernet(torch.empty(1, 3, side, side), tuple(d.allowed[0] for d in config.space.decisions))
-
-
 def _train_parts(
     config: TrainConfig, parts: list[Space], data: Dataset, folder: Path, device: str, jobs: int, workers: int, say: Say
 ) -> Path:
@@ -279,8 +245,8 @@ def _train_parts(
     for part in configs:  # refuses what cannot be before any folder
         strategies[part.strategy](part.space, total_steps=1, seed=part.seed, options=part.options)
         initial_weights(part)
-        _check_supernet(part, on)
-        _check_batch(part)
+        check_supernet(part, on)
+        check_batch(part)
     make_batches(config, data)
     first = distributed.rank() == 0  # the others write nothing
     with locked(folder) if first else nullcontext():

@@ -24,7 +24,7 @@ from nshot.commands import (
     verdict,
 )
 from nshot.errors import UserError, out_of_memory
-from nshot.files import too_long, typed
+from nshot.files import shown, too_long, typed
 from nshot.flags import Columns, Download, Scored, Where, Workers, parse, positional, take, take_space
 from nshot.measures import analyse, score
 from nshot.runs.stopping import Stopped, answered
@@ -256,7 +256,7 @@ def main(argv: list[str] | None = None) -> int:
         sys.stdout.flush()
         return status
     except UserError as error:
-        print(f"nshot: error: {error}", file=sys.stderr)
+        print(f"nshot: error: {shown(str(error))}", file=sys.stderr)
         return 2
     except Stopped as stopped:
         print(f"nshot: stopped by {stopped.name}; the same command continues", file=sys.stderr)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from nshot.data.sources import Dataset
-from nshot.files import make_folder, typed
+from nshot.files import check_inside, make_folder, typed
 from nshot.handover.export import export
 from nshot.handover.figures import accuracy_of
 from nshot.handover.verdict import judge, read_verdict
@@ -29,6 +29,7 @@ from .estimate import estimate
 from .look import Look
 
 Say = Callable[[str], None]
+HANDOVER = "handover"
 CHECKED = 20  # random subnets whose scores say whether a supernet has learned anything
 
 
@@ -70,7 +71,7 @@ def run_job(
     Raises:
         UserError: as the single commands, and before anything is trained for limits that no subnet keeps to.
     """
-    supernet, network = out / SUPERNET, out / NETWORK
+    supernet, network, given = (check_inside(out, name) for name in (SUPERNET, NETWORK, HANDOVER))
     config = replace(job.train, space=job.train.space.with_classes(data.classes))
     if job.limits.max_latency is None:
         random_subnets(config.space.retrained, 1, job.limits, 0, config.space.canonical)  # refused now, not in an hour
@@ -92,9 +93,9 @@ def run_job(
     verdict = read_verdict(network) or judge(network, data, device=device, say=say)
     print_verdict(verdict)
     plot_confusion(network / "confusion.png", verdict)
-    say(f"[4/4] handing it over: {out / 'handover'}")
-    say(f"written: {', '.join(map(str, export(network, out / 'handover', say=say)))}")
-    say(f"written: {write_report(out)}; classify images with: nshot predict {typed(out / 'handover')} IMAGES")
+    say(f"[4/4] handing it over: {given}")
+    say(f"written: {', '.join(map(str, export(network, given, say=say)))}")
+    say(f"written: {write_report(out)}; classify images with: nshot predict {typed(given)} IMAGES")
     return verdict
 
 

@@ -9,7 +9,7 @@ SLOW = {
     "metrics", "mixed", "mixture", "mobilenet", "names", "naming", "nats", "network_page", "own", "own_answer",
     "own_job", "own_method", "own_supernet", "pinas", "processes", "quickstart", "recipes", "report", "runs",
     "scores", "search", "shift", "space_errors", "spaces", "speed", "split", "stopping", "strangers", "studies",
-    "unwritable", "verdict", "whole", "zero_cost",
+    "systems", "unwritable", "verdict", "whole", "zero_cost",
 }  # fmt: skip
 
 

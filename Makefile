@@ -1,9 +1,11 @@
-# The two commands of the README; each sets up .venv when it is missing or pyproject.toml has changed.
+# The two commands of the README; each sets up .venv when it is missing or pyproject.toml or the lock has changed.
 PYTHON ?= python3
 VENV := .venv
 DONE := $(VENV)/.installed
 
-.PHONY: quickstart test test-fast lint mutants clean
+LOCKED := requirements/locked.txt
+
+.PHONY: quickstart test test-fast lint audit lock mutants clean
 
 quickstart: $(DONE)
 	$(VENV)/bin/nshot quickstart --out runs/quickstart
@@ -18,14 +20,27 @@ lint: $(DONE)
 	$(VENV)/bin/ruff format --check src tests benchmarks examples
 	$(VENV)/bin/ruff check src tests benchmarks examples
 	$(VENV)/bin/mypy
+	$(VENV)/bin/deptry src
+
+# Known weaknesses of all that is installed; what cannot be looked up, as offline, is an error too.
+audit: $(DONE)
+	$(VENV)/bin/python requirements/audit.py
+
+# All dependencies anew, at the newest versions that go together; look at what changes before it is committed.
+lock: $(DONE)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check uv
+	$(VENV)/bin/python requirements/lock.py --upgrade
 
 mutants: $(DONE)
 	OMP_NUM_THREADS=1 $(VENV)/bin/mutmut run --max-children 1
 	$(VENV)/bin/mutmut results
 
-$(DONE): pyproject.toml
+# First what is locked, each file by its hash and nothing else; then torch and torchvision, by version ranges alone, and
+# nshot itself, which pip cannot hash. The build takes the setuptools that is locked.
+$(DONE): pyproject.toml $(LOCKED)
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r $(LOCKED)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-build-isolation -e '.[dev]'
 	touch $(DONE)
 
 clean:

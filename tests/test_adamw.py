@@ -18,6 +18,7 @@ import nshot
 from helpers import SMALL, nshot_, refuse
 from nshot import SeparatedMomentum, UserError
 from nshot.data.sources import Dataset, load
+from nshot.files import read_json
 from nshot.networks.recipes import Recipe
 from nshot.networks.recipes import completed as recipe_completed
 from nshot.networks.retrain import RetrainConfig, retrain
@@ -187,7 +188,7 @@ def test_the_groups_of_a_cluster_survive_a_round_trip(space: Space) -> None:
 
 def forget(folder: Path, *keys: str) -> None:
     path = folder / "config.json"
-    stored = json.loads(path.read_text())
+    stored = read_json(path)
     values = stored["config"].get("recipe", stored["config"])
     for key in keys:
         del values[key]

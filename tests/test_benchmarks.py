@@ -16,6 +16,7 @@ from nshot import UserError, space
 from nshot.benchmarks.build import BuildConfig, build, distinct_subnets
 from nshot.benchmarks.table import EMBEDDED, METADATA, read_benchmark, write_benchmark
 from nshot.data.sources import load
+from nshot.files import read_json
 from nshot.networks.alone import Recipe, train_alone
 from nshot.nn.cells import live_edges
 
@@ -285,7 +286,7 @@ def test_build_grows_and_shrinks_without_training_anything_twice(built, copy):
     seeds = np.array([after[f"digits_test_seed{seed}"] for seed in range(3)])
     assert seeds.shape == (3, 5)
     assert after["digits_test"] == pytest.approx(seeds.sum(0) / 3)
-    config = json.loads((copy / "config.json").read_text())["config"]
+    config = read_json(copy / "config.json")["config"]
     assert (config["subnets"], config["seeds"]) == (5, 3)
 
     build(CONFIG, copy, jobs=1, say=said.append)
@@ -317,7 +318,7 @@ def test_other_build_in_the_folder_is_refused(change, named, copy, tmp_path):
 
 def test_a_build_of_an_earlier_version_goes_on(copy):
     """What it did not write is taken as the default."""
-    stored = json.loads((copy / "config.json").read_text())
+    stored = read_json(copy / "config.json")
     del stored["config"]["recipe"]["optimizer"], stored["config"]["recipe"]["augment"]["cutout"]
     (copy / "config.json").write_text(json.dumps(stored))
     said = []
@@ -329,7 +330,7 @@ def test_a_build_by_calr_of_an_earlier_version_keeps_its_own_complexity(copy):
     """Which it does not say; a preset's sizes would be the paper's now."""
     calr = dataclasses.replace(CONFIG, recipe=dataclasses.replace(CONFIG.recipe, schedule="calr"))
     path = copy / "config.json"
-    stored = json.loads(path.read_text())
+    stored = read_json(path)
     stored["config"]["recipe"] |= {"schedule": "calr"}
     del stored["config"]["recipe"]["complexity_of"]
     path.write_text(json.dumps(stored))
@@ -351,7 +352,7 @@ def test_a_build_that_has_no_gamma_is_refused_before_any_folder(tmp_path):
 
 def test_a_build_by_other_forms_is_refused(copy):
     """A version to which more subnets were distinct drew others by the same numbers."""
-    stored = json.loads((copy / "config.json").read_text())
+    stored = read_json(copy / "config.json")
     assert stored["config"]["forms"] == 7_548
     del stored["config"]["forms"]
     (copy / "config.json").write_text(json.dumps(stored))

@@ -16,6 +16,7 @@ import nshot
 from nshot.benchmarks.ceiling import Ceiling, ceiling
 from nshot.benchmarks.rank import compare, write_ranking
 from nshot.benchmarks.table import Benchmark, read_benchmark, write_benchmark
+from nshot.files import read_json
 from nshot.ranking.evaluate import Scores
 from nshot.report.plots import scatter
 from nshot.report.tables import print_ranking
@@ -128,7 +129,7 @@ def test_twins_of_the_same_seeds_say_nothing_of_noise() -> None:
 def pictured(draw: Callable[[], Path], monkeypatch: pytest.MonkeyPatch) -> tuple[Figure, Axes]:
     """The figure that was saved, and its first panel."""
     kept: list[Figure] = []
-    monkeypatch.setattr(Figure, "savefig", lambda figure, path: kept.append(figure))
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path, **how: kept.append(figure))
     draw()
     return kept[0], kept[0].axes[0]
 
@@ -179,7 +180,7 @@ def ranked(job: Job, folder: Path, table: Benchmark, count: int, name: str, earl
     write_ranking(folder, name, SPACE, found, {"column": "digits_test"})
     if earlier:
         path = folder / f"{name}.json"
-        path.write_text(json.dumps({key: v for key, v in json.loads(path.read_text()).items() if key != "ceiling"}))
+        path.write_text(json.dumps({key: v for key, v in read_json(path).items() if key != "ceiling"}))
     return most
 
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import importlib
-import json
 import shutil
 from pathlib import Path
 from types import ModuleType
@@ -18,6 +17,7 @@ from nshot import UserError
 from nshot.benchmarks.rank import rank_run
 from nshot.data.sources import load
 from nshot.errors import DivergedError
+from nshot.files import read_json
 from nshot.networks.recipes import Recipe
 from nshot.networks.retrain import RetrainConfig, retrain
 from nshot.ranking.evaluate import evaluate
@@ -111,7 +111,7 @@ def test_a_dead_edge_still_says_who_owns_a_subnet(run: Path, config: TrainConfig
 def test_it_is_ranked_like_any_run(run: Path) -> None:
     ranking, _ = rank_run(run, "digits", sample=30, images=200, name="some", device="cpu")
     assert len(ranking.subnets) == 30
-    assert json.loads((run / "some.json").read_text())["subnets"] == 30
+    assert read_json(run / "some.json")["subnets"] == 30
 
 
 def test_parallel_parts_are_the_same(run: Path, config: TrainConfig, digits, tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def test_the_best_of_each_part_is_retrained_and_the_best_of_those_kept(run: Path
     shutil.copytree(run, copy)
     status, _, err = nshot_("search", copy, "--sample", "60", "--images", "200", "--device", "cpu")
     assert (status, err) == (0, "")
-    found = json.loads((copy / "search.json").read_text())
+    found = read_json(copy / "search.json")
     assert sorted(row["subnet"][4] for row in found["parts"]) == [0, 1, 2, 3, 4]
     assert found["parts"][0] == found["best"]
     _, few = load_run(copy)
@@ -180,8 +180,8 @@ def test_the_best_of_each_part_is_retrained_and_the_best_of_those_kept(run: Path
     flags = ["--epochs", "1", "--batch-size", "64", "--device", "cpu"]
     status, said, err = nshot_("retrain", copy / "search.json", "--out", out, *flags)
     assert (status, err) == (0, "")
-    result = json.loads((out / "result.json").read_text())
-    each = [json.loads((out / f"part-{i}" / "result.json").read_text())["test_accuracy"] for i in range(5)]
+    result = read_json(out / "result.json")
+    each = [read_json(out / f"part-{i}" / "result.json")["test_accuracy"] for i in range(5)]
     assert result["test_accuracies"] == each
     assert result["test_accuracy"] == max(each)
     assert (out / result["folder"] / "network.safetensors").exists()

@@ -16,6 +16,7 @@ import nshot.search.latency
 import nshot.search.pick
 from helpers import SMALL, nshot_, refuse
 from nshot import UserError
+from nshot.files import read_json
 from nshot.search.archive import Archive
 from nshot.search.evolution import Evolution, evolve
 from nshot.search.latency import Latency, Setting, fitted, latency_of, machine, measure
@@ -207,7 +208,7 @@ def test_a_table_is_made_once(space: Space, tmp_path: Path) -> None:
 
     first = made(Setting(threads=2, batch=3))
     count = len(calls)
-    assert made().table == first.table == json.loads((tmp_path / "latency.json").read_text())
+    assert made().table == first.table == read_json(tmp_path / "latency.json")
     assert made().setting == Setting(threads=2, batch=3)
     assert len(calls) == count
     subnets = [(3,) * 6, (1,) * 6, (3,) * 6]
@@ -250,7 +251,7 @@ def test_from_the_command_line(run: Path, monkeypatch: pytest.MonkeyPatch) -> No
     flags = ["--method", "nsga2", "--objectives", "accuracy,latency", "--population", "12", "--generations", "3"]
     status, out, err = nshot_("search", run, *flags, "--max-latency", "1.1ms", "--images", "100", "--device", "cpu")
     assert (status, err) == (0, "")
-    found = json.loads((run / "search.json").read_text())
+    found = read_json(run / "search.json")
     space = nshot.space("nasbench201", **SMALL["nasbench201"])
     assert found["limits"]["max_latency_ms"] == 1.1
     assert found["objectives"] == ["accuracy", "latency"]

@@ -14,7 +14,7 @@ import pytest
 import nshot
 from helpers import nshot_, refuse
 from nshot import UserError
-from nshot.files import write_atomically
+from nshot.files import read_json, write_atomically
 
 AT = ["--device", "cpu", "--images", "40"]
 
@@ -36,7 +36,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def found(path: Path) -> dict:
-    return json.loads(path.read_text())
+    return read_json(path)
 
 
 def test_the_searches_of_the_readme_stand_side_by_side(run: Path) -> None:

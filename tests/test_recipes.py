@@ -23,6 +23,7 @@ from nshot.data.augment import Augment
 from nshot.data.batches import TrainBatches
 from nshot.data.images import Images
 from nshot.data.sources import Dataset, load
+from nshot.files import read_json
 from nshot.networks.recipes import RECIPES, Recipe, completed, recipe
 from nshot.networks.result import read_network
 from nshot.networks.retrain import RetrainConfig, retrain
@@ -331,14 +332,14 @@ def test_a_killed_retraining_continues_bit_for_bit(
     assert difference(whole, again) == 0
     losses = [[line["loss"] for line in read_log(tmp_path / name / "log.jsonl")] for name in ("whole", "again")]
     assert losses[0] == losses[1]
-    results = [json.loads((tmp_path / name / "result.json").read_text()) for name in ("whole", "again")]
+    results = [read_json(tmp_path / name / "result.json") for name in ("whole", "again")]
     assert results[0] == results[1]
 
 
 def test_a_retraining_of_an_earlier_version_is_known(two_steps: Dataset, tmp_path: Path) -> None:
     """What it did not write is taken as the default, and what differs is still refused."""
     before = trained(config_of(), two_steps, tmp_path / "run")
-    stored = json.loads((tmp_path / "run" / "config.json").read_text())
+    stored = read_json(tmp_path / "run" / "config.json")
     del stored["config"]["recipe"]["optimizer"], stored["config"]["recipe"]["augment"]["cutout"]
     (tmp_path / "run" / "config.json").write_text(json.dumps(stored))
     with pytest.raises(UserError, match=r"recipe\.optimizer: sgd, not adamw"):
@@ -357,7 +358,7 @@ def test_a_retraining_by_calr_of_an_earlier_version_keeps_its_own_complexity(
     retrain(config, SUBNET, two_steps, runs["own"], device="cpu", say=quiet)
     now = dataclasses.replace(config, recipe=dataclasses.replace(own, complexity_of=None))
     retrain(now, SUBNET, two_steps, runs["paper"], device="cpu", say=quiet)
-    stored = {name: json.loads((runs[name] / "config.json").read_text()) for name in ("own", "paper")}
+    stored = {name: read_json(runs[name] / "config.json") for name in ("own", "paper")}
     assert [stored[name]["config"]["recipe"]["complexity_of"] for name in stored] == ["own", "paper"]
     shutil.copytree(runs["own"], runs["old"])
     del stored["own"]["config"]["recipe"]["complexity_of"]
@@ -395,7 +396,7 @@ def test_a_recipe_is_named_and_flags_override_it(name: str, tmp_path: Path) -> N
     flags += ["--drop-path", "0", "--auxiliary", "0"]  # this space has neither
     out = tmp_path / "out"
     assert nshot_("retrain", *CLI, "--out", out, *flags, "--epochs", "1", "--warmup", "0")[0] == 0
-    stored = json.loads((out / "config.json").read_text())["config"]["recipe"]
+    stored = read_json(out / "config.json")["config"]["recipe"]
     expected = dataclasses.asdict(recipe(name)) | {
         "epochs": 1,
         "batch_size": 64,

@@ -16,6 +16,7 @@ import pytest
 import nshot
 from helpers import SMALL, nshot_, refuse
 from nshot.data.sources import load
+from nshot.files import read_json
 from nshot.flags import parse, take_space
 from nshot.networks.retrain import RetrainConfig
 from nshot.report.draw import svg
@@ -62,7 +63,7 @@ def data_of(page: Path) -> dict[str, Any]:
 
 def test_page_says_what_was_run_and_needs_no_network(run: Path) -> None:
     page = (run / "report.html").read_text()
-    stored = json.loads((run / "config.json").read_text())
+    stored = read_json(run / "config.json")
     assert "<h1>run &lt;1&gt;</h1>" in page
     for name, version in stored["versions"].items():
         assert f"{name} {version}" in page
@@ -88,7 +89,7 @@ def test_curves_and_rankings_are_the_runs(run: Path) -> None:
     assert len(ranking["points"]) == len(rows) == 40
     inside = [p for p in ranking["points"] if any(p == [round(r["accuracy"], 3), round(r["true"], 3)] for r in rows)]
     assert len(inside) >= 38  # others lie on the border
-    tau = json.loads((run / "ranking.json").read_text())["metrics"]["accuracy"]["tau"]
+    tau = read_json(run / "ranking.json")["metrics"]["accuracy"]["tau"]
     assert f"<td>{tau:.3f}</td>" in (run / "report.html").read_text()
 
 
@@ -97,7 +98,7 @@ def test_a_ranking_says_its_ceiling_where_it_has_one(run: Path, tmp_path: Path) 
     assert "ceiling" not in (run / "report.html").read_text()
     folder, page = tmp_path / "run", tmp_path / "page.html"
     shutil.copytree(run, folder)
-    summary = json.loads((folder / "ranking.json").read_text())
+    summary = read_json(folder / "ranking.json")
     assert summary["ceiling"] is None
     for known, told in (({"tau": 0.951, "subnets": 1278}, text), (None, None)):
         (folder / "ranking.json").write_text(json.dumps({**summary, "ceiling": known}))
@@ -110,7 +111,7 @@ def test_a_ranking_says_its_ceiling_where_it_has_one(run: Path, tmp_path: Path) 
 def test_search_shows_all_that_was_evaluated_and_its_front(run: Path) -> None:
     config, supernet = load_run(run)
     space, search = config.space, data_of(run / "report.html")["search"]
-    found = json.loads((run / "search.json").read_text())
+    found = read_json(run / "search.json")
     rows = search["rows"]
     assert rows[search["best"]]["arch"] == found["best"]["arch"]
     subnets = [space.parse(row["arch"]) for row in rows]
@@ -182,7 +183,7 @@ def test_what_cannot_be_reported(run: Path, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"kind": "benchmark", "config": {}}))
     assert "holds a benchmark run" in refuse("report", tmp_path)
     shutil.copy(run / "config.json", tmp_path)
-    broken = json.loads((run / "search.json").read_text())
+    broken = read_json(run / "search.json")
     del broken["top"][-1]["flops"]
     for content in ("", "[]", "{}", '{"best": {}, "top": []}', json.dumps(broken)):
         (tmp_path / "search.json").write_text(content)
@@ -275,7 +276,7 @@ def test_a_click_shows_the_subnet(run: Path, browser: Any, tmp_path: Path) -> No
     words = shlex.split(command)[1:-1]
     words[words.index(rows[far]["arch"])]  # one word, quoted
     assert nshot_(*words, tmp_path / "new", "--epochs", "1", "--device", "cpu")[0] == 0
-    assert json.loads((tmp_path / "new" / "result.json").read_text())["params"] == rows[far]["params"]
+    assert read_json(tmp_path / "new" / "result.json")["params"] == rows[far]["params"]
     assert nshot_("export", tmp_path / "new", *export.split()[1:-1], tmp_path / "out")[0] == 0
     assert browser.get_log("browser") == []
 

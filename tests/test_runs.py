@@ -24,6 +24,7 @@ from nshot.data.augment import Augment
 from nshot.data.batches import TrainBatches
 from nshot.data.sources import Dataset, load
 from nshot.dynamic import ComplexityAwareLR, SeparatedMomentum
+from nshot.files import read_json
 from nshot.runs.lock import locked
 from nshot.runs.log import read_log
 from nshot.strategies import Options, strategies, strategy
@@ -186,7 +187,7 @@ def test_a_run_of_an_earlier_version_goes_on(config, digits, whole, tmp_path) ->
     """One that did not have an option yet, which is at its default now; with another value it is another run."""
     old = shutil.copytree(whole, tmp_path / "old")
     (old / "supernet.safetensors").unlink()
-    stored = json.loads((old / "config.json").read_text())
+    stored = read_json(old / "config.json")
     del stored["config"]["augment"], stored["config"]["drop_path"], stored["config"]["options"]["power"]
     (old / "config.json").write_text(json.dumps(stored))
     with pytest.raises(UserError, match=r"holds another run \(label_smoothing: 0.0, not 0.1\)"):
@@ -270,7 +271,7 @@ def test_load_run_refuses_what_is_no_finished_run(config, digits, whole, tmp_pat
 
 
 def test_configuration_and_versions_are_kept(config, whole) -> None:
-    stored = json.loads((whole / "config.json").read_text())
+    stored = read_json(whole / "config.json")
     assert from_dict(stored["config"]) == config.resolved()
     assert stored["config"] == json.loads(json.dumps(to_dict(config)))
     assert stored["versions"]["torch"] == torch.__version__
@@ -395,7 +396,7 @@ def test_the_command_that_is_told_goes_on_with_a_run_of_an_earlier_version(
     method = ["--schedule", "calr"] if "complexity" in flags else []
     command = ["train", "spos", "--preset", "smoke", "--space", name, "--epochs", "1", *method, "--out", run]
     assert nshot_(*command, *flags.split())[0] == 0
-    stored = json.loads((run / "config.json").read_text())
+    stored = read_json(run / "config.json")
     for key in lacking:
         *path, last = key.split(".")
         holder = stored["config"][path[0]] if path else stored["config"]
@@ -432,7 +433,7 @@ def test_a_run_goes_on_with_other_lines_and_checkpoints(kill_at, every, config, 
         first = max(first, start - min(config.log_every, every))
         mean = sum(losses[first : line["step"]]) / (line["step"] - first)
         assert line["loss"] == pytest.approx(mean, rel=1e-5)
-    stored = json.loads((folder / "config.json").read_text())["config"]
+    stored = read_json(folder / "config.json")["config"]
     assert (stored["log_every"], stored["checkpoint_every"]) == (every, 9)
 
 

@@ -16,6 +16,7 @@ from nshot import UserError, space
 from nshot.data.batches import Normalise, heldout_batches
 from nshot.data.mixture import mixture
 from nshot.data.sources import load
+from nshot.files import read_json
 from nshot.networks.retrain import read_choice
 from nshot.quantities import quantity
 from nshot.ranking.evaluate import evaluate
@@ -375,7 +376,7 @@ def test_search_finds_the_best_of_a_list(by, limits, run, scored, tmp_path):
     assert best["subnet"] == list(subnets[order[0]])
     assert (best["accuracy"], best["loss"]) == pytest.approx((accuracy[order[0]], loss[order[0]]), rel=1e-4)
     assert (best["params"], best["flops"]) == (counted(subnets[order[0]]), SPACE.flops(subnets[order[0]]))
-    assert json.loads((run / f"{name}.json").read_text()) == json.loads(json.dumps(found))
+    assert read_json(run / f"{name}.json") == json.loads(json.dumps(found))
 
 
 def test_accuracy_and_loss_disagree_on_these(scored):

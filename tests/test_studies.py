@@ -14,6 +14,7 @@ import nshot
 from helpers import nshot_, refuse
 from nshot import UserError
 from nshot.benchmarks.table import read_benchmark
+from nshot.files import read_json
 from nshot.studies import runner
 from nshot.studies.base import SCALES, Measured, Row, Setting, Study, studies
 from nshot.studies.collect import Known, collect
@@ -47,7 +48,7 @@ def command(folder: Path, *args: str, name: str = "all") -> tuple[int, str, str]
 def test_every_table_is_written(folder: Path) -> None:
     assert set(TABLES) <= set(studies.names())
     for name in TABLES:
-        result = json.loads((folder / "out" / f"{name}-smoke.json").read_text())
+        result = read_json(folder / "out" / f"{name}-smoke.json")
         assert [row["label"] for row in result["rows"]] == [row.label for row in studies[name].rows]
         assert all(row["seeds"].keys() == {"0"} and not row["failed"] for row in result["rows"])
         text = (folder / "out" / f"{name}-smoke.md").read_text()
@@ -65,7 +66,7 @@ def table_of(text: str) -> list[str]:
 @pytest.mark.parametrize("name", TABLES)
 def test_tables_and_pictures_show_the_figures(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each number of the text is the JSON's to its last digit; each figure that the picture is of is drawn."""
-    result = json.loads((folder / "out" / f"{name}-smoke.json").read_text())
+    result = read_json(folder / "out" / f"{name}-smoke.json")
     text = (folder / "out" / f"{name}-smoke.md").read_text()
     head = next(line for line in text.splitlines() if line.startswith("| row | paper")).strip("| ").split(" | ")
     for row, line in zip(result["rows"], table_of(text), strict=True):
@@ -122,14 +123,14 @@ def test_one_row_has_one_figure_everywhere(folder: Path) -> None:
     """SPOS is a row of tables F, J and K."""
     figures = []
     for name, label in (("table-f", "SPOS"), ("table-j", "SPOS, β = 0.9"), ("table-k", "SPOS")):
-        rows = json.loads((folder / "out" / f"{name}-smoke.json").read_text())["rows"]
+        rows = read_json(folder / "out" / f"{name}-smoke.json")["rows"]
         figures.append(next(row["seeds"]["0"] for row in rows if row["label"] == label))
     assert figures[0] == figures[1] == figures[2]
 
 
 def test_a_table_of_common_seeds_has_no_ceiling(folder: Path) -> None:
     """As digits; of others `test_ceiling.py` says it."""
-    results = [json.loads(path.read_text()) for path in (folder / "out").glob("*.json")]
+    results = [read_json(path) for path in (folder / "out").glob("*.json")]
     assert len(results) == len(ALL)
     assert all("ceiling" not in result for result in results)
 
@@ -160,12 +161,12 @@ def test_what_a_method_itself_answers_has_its_true_accuracy(folder: Path) -> Non
 def test_few_shot_search_retrains_the_best_of_each_part(folder: Path) -> None:
     job = Job.of(studies["table-h"].rows[-2].setting, SMOKE, 0)
     run, supernet = (folder / "runs" / "smoke" / name for name in (job.folder, job.supernet))
-    found = json.loads((supernet / "search.json").read_text())["parts"]
-    summary = json.loads((run / "retrained" / "result.json").read_text())
-    retrained = [json.loads((run / "retrained" / f"part-{i}" / "result.json").read_text()) for i in range(len(found))]
+    found = read_json(supernet / "search.json")["parts"]
+    summary = read_json(run / "retrained" / "result.json")
+    retrained = [read_json(run / "retrained" / f"part-{i}" / "result.json") for i in range(len(found))]
     assert [result["arch"] for result in retrained] == [part["arch"] for part in found]
     assert len({part["arch"][1:15] for part in found}) == len(found) > 1  # parts differ in the first edge
-    figures = json.loads((run / "measured.json").read_text())
+    figures = read_json(run / "measured.json")
     assert figures["retrained, test (%)"] == max(result["test_accuracy"] for result in retrained)
     assert figures["subnet"] == summary["subnet"]
 
@@ -176,7 +177,7 @@ def test_both_schedules_of_table_h_retrain_the_same_subnet(folder: Path) -> None
         jobs = [Job.of(row.setting, SMOKE, 0) for row in (cosine, calr)]
         assert jobs[0].supernet == jobs[1].supernet
         folders = [folder / "runs" / "smoke" / job.folder for job in jobs]
-        found = [json.loads((each / "measured.json").read_text())["subnet"] for each in folders]
+        found = [read_json(each / "measured.json")["subnet"] for each in folders]
         assert found[0] == found[1]
         schedules = [
             json.loads(next((each / "retrained").rglob("config.json")).read_text())["config"]["recipe"]["schedule"]
@@ -224,13 +225,13 @@ def test_a_table_goes_on_where_its_runs_are_gone(name: str, folder: Path, tmp_pa
     """Figures that were written stay, and only what is missing of them is run."""
     shutil.copytree(folder / "out", tmp_path / "out")
     path = tmp_path / "out" / f"{name}-smoke.json"
-    result = json.loads(path.read_text())
+    result = read_json(path)
     lost = result["rows"][0]["seeds"].pop("0")
     path.write_text(json.dumps(result))
     status, out, _ = command(tmp_path, name=name)
     assert status == 0
     assert "0 of 1 runs are done, 1 to do" in out
-    rows = json.loads(path.read_text())["rows"]
+    rows = read_json(path)["rows"]
     assert rows[0]["seeds"]["0"] == lost
     assert rows[1:] == result["rows"][1:]
 
@@ -295,7 +296,7 @@ def test_figures_of_another_protocol_are_not_taken_over(
     status, out, _ = command(tmp_path, "--collect", name="table-k")
     assert status == 0
     assert f"table-k: 14 runs in {tmp_path / 'out'} are of other settings or an earlier version, and left out" in out
-    rows = json.loads((tmp_path / "out" / "table-k-smoke.json").read_text())["rows"]
+    rows = read_json(tmp_path / "out" / "table-k-smoke.json")["rows"]
     assert all(row["seeds"] == {} and row["missing seeds"] == [0] for row in rows)
 
 
@@ -385,7 +386,7 @@ def test_what_is_there_is_collected_without_running(folder: Path, tmp_path: Path
     )
     assert status == 0
     assert "to do" not in out
-    rows = json.loads((tmp_path / "table-j-smoke.json").read_text())["rows"]
+    rows = read_json(tmp_path / "table-j-smoke.json")["rows"]
     assert all(row["missing seeds"] == [1, 2] for row in rows)  # three seeds are asked for, one is there
 
 

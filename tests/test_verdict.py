@@ -19,6 +19,7 @@ from helpers import nshot_, refuse
 from nshot import UserError
 from nshot.data.images import Images
 from nshot.data.sources import Dataset, load
+from nshot.files import read_json
 from nshot.handover.baselines import linear, majority
 from nshot.handover.export import export
 from nshot.handover.figures import accuracy_of, by_class, confusion, judged
@@ -161,9 +162,9 @@ def test_the_majority_is_that_of_the_training_images() -> None:
 
 
 def test_a_verdict_is_of_the_test_images(folder: Path, data: Dataset) -> None:
-    verdict = json.loads((folder / VERDICT).read_text())
+    verdict = read_json(folder / VERDICT)
     assert verdict == read_verdict(folder)
-    result = json.loads((folder / "result.json").read_text())
+    result = read_json(folder / "result.json")
     probabilities = said_by(folder, data)
     said, labels = probabilities.argmax(1), data.test.labels
     assert verdict["test"]["right"] == int((said == labels).sum())
@@ -246,7 +247,7 @@ def test_a_verdict_of_files_that_are_read_as_they_are_needed(tmp_path: Path) -> 
     assert 100 * np.mean(right) == pytest.approx(result["test_accuracy"])
     assert all(Path(row["image"]).parts[0] in ("dark", "light") for row in verdict["mistakes"])
     # The same of a network of an earlier version, which does not say how much is cut away.
-    stored = json.loads((tmp_path / "out" / "result.json").read_text())
+    stored = read_json(tmp_path / "out" / "result.json")
     del stored["crop"], stored["test_images"]
     (tmp_path / "out" / "result.json").write_text(json.dumps(stored))
     assert torch.equal(predict(tmp_path / "out", files, device="cpu").probabilities, found.probabilities)

@@ -13,7 +13,7 @@ from typing import Literal
 from nshot import commands, plugins
 from nshot.doctor import doctor, version_line
 from nshot.errors import UserError, out_of_memory
-from nshot.files import too_long, typed
+from nshot.files import shown, too_long, typed
 from nshot.flags import Columns, Download, Scored, Where, Workers, parse, positional, take
 from nshot.measures import analyse, score
 from nshot.retraining import retrain
@@ -205,7 +205,7 @@ def main(argv: list[str] | None = None) -> int:
         sys.stdout.flush()
         return status
     except UserError as error:
-        print(f"nshot: error: {error}", file=sys.stderr)
+        print(f"nshot: error: {shown(str(error))}", file=sys.stderr)
         return 2
     except Stopped as stopped:
         print(f"nshot: stopped by {stopped.name}; the same command continues", file=sys.stderr)

@@ -1,22 +1,24 @@
 """Files that are written whole or not at all."""
 
 import errno
+import hashlib
 import io
 import json
 import math
 import os
 import secrets
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 from unicodedata import category
 
 from nshot.errors import UserError, unwritable
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from matplotlib.figure import Figure
 
 
 def shown(name: str | Path) -> str:
@@ -93,7 +95,7 @@ def write_atomically(path: Path, data: bytes) -> None:
     partial = path.with_name(f".{secrets.token_hex(8)}.partial")  # its own, whoever else writes this file
     try:
         with writing(path):
-            with open(partial, "wb") as stream:
+            with open(partial, "xb") as stream:
                 stream.write(data)
                 stream.flush()
                 os.fsync(stream.fileno())
@@ -115,9 +117,80 @@ def _settle(folder: Path) -> None:
         os.close(at)
 
 
+def read_stored(path: Path) -> bytes:
+    """A file's bytes. Raises OSError where there is none, or what is no plain file: a pipe would wait for ever."""
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is no file", str(path))
+    return path.read_bytes()
+
+
+def appending(path: Path) -> IO[str]:
+    """A file of lines, opened for more of them; a link, which a stranger's folder may hold, is not followed.
+
+    Raises:
+        UserError: where it cannot be written.
+    """
+    with writing(path):
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
+        return open(os.open(path, flags, 0o666), "a", encoding="utf-8")
+
+
+def check_inside(folder: Path, name: str) -> Path:
+    """A folder in a run folder; raises UserError where it is a link, which may lead anywhere."""
+    if (folder / name).is_symlink():
+        raise UserError(f"{folder / name} is a link, and nothing is written outside {folder}: take it away")
+    return folder / name
+
+
+DIGEST = "sha256"  # the entry of a JSON object, and of a table's metadata, that says whether the rest is as written
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
 def write_json(path: Path, value: Any) -> None:
-    """Writes JSON, indented; a number that JSON has not (nan, infinity) becomes null."""
-    write_atomically(path, (json.dumps(_finite(value), indent=2) + "\n").encode())
+    """Writes JSON, indented, an object with its digest at the end; a number that JSON has not (nan) becomes null."""
+    write_atomically(path, json_bytes(value))
+
+
+def json_bytes(value: Any) -> bytes:
+    """What `write_json` writes."""
+    plain = _finite(value)
+    if isinstance(plain, dict):
+        plain = {**plain, DIGEST: _digest(json.loads(json.dumps(plain)))}
+    return (json.dumps(plain, indent=2) + "\n").encode()
+
+
+def read_json(path: Path) -> Any:
+    """What `write_json` wrote, without the digest. Files without one, of earlier versions or written by hand, are taken
+    as they are.
+
+    Raises:
+        OSError: where it cannot be read.
+        ValueError: where it is no JSON, or not what was written.
+    """
+    try:
+        found = json.loads(read_stored(path))
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    if isinstance(found, dict) and DIGEST in found and found.pop(DIGEST) != _digest(found):
+        raise ValueError(CHANGED)
+    return found
+
+
+T = TypeVar("T")
+
+
+def needed(read: Callable[..., T], path: Path, remedy: str, *args: Any) -> T:
+    """What `read_json` or `read_parquet` gives. Raises UserError, with what to do, where a file cannot be read."""
+    try:
+        return read(path, *args)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}): {remedy}") from None
+
+
+CHANGED = f"it is not as it was written; if you changed it on purpose, take its entry {DIGEST} out"
 
 
 def _finite(value: Any) -> Any:
@@ -129,9 +202,51 @@ def _finite(value: Any) -> Any:
 
 
 def write_parquet(path: Path, table: "pa.Table") -> None:
-    """Writes a parquet table, compressed."""
+    """Writes a parquet table, compressed, with a digest of what it holds in its metadata."""
     import pyarrow.parquet as pq
 
+    kept = table.schema.metadata or {}
     buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd")
+    digest = {DIGEST.encode(): _table_digest(table).encode()}
+    pq.write_table(table.replace_schema_metadata({**kept, **digest}), buffer, compression="zstd")
     write_atomically(path, buffer.getvalue())
+
+
+def write_figure(path: Path, figure: "Figure") -> None:
+    """Writes a matplotlib figure in the format that the file's name says."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=path.suffix.removeprefix("."))
+    write_atomically(path, buffer.getvalue())
+
+
+def read_parquet(path: Path, columns: Sequence[str] | None = None) -> "pa.Table":
+    """A parquet table, all columns or some. One that `write_parquet` wrote is as it was written.
+
+    Raises:
+        OSError: where it cannot be read.
+        ValueError: where it is no parquet file, not what was written, or lacks columns.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(io.BytesIO(read_stored(path)))
+        metadata = table.schema.metadata or {}
+        written = metadata.pop(DIGEST.encode(), None)
+        table = table.replace_schema_metadata(metadata)
+        if written is not None and written.decode() != _table_digest(table):
+            raise ValueError("it is not as it was written")
+        return table if columns is None else table.select(list(columns))
+    except (pa.ArrowException, KeyError) as error:
+        raise ValueError(str(error).partition("\n")[0]) from None
+    except OSError as error:  # pyarrow's own have no number
+        if error.errno is not None:
+            raise
+        raise ValueError(str(error).partition("\n")[0]) from None
+
+
+def _table_digest(table: "pa.Table") -> str:
+    """Of names, types and values, and of what the table says of itself."""
+    metadata = {key.decode(): text.decode() for key, text in (table.schema.metadata or {}).items()}
+    columns = zip(table.schema.names, table.schema.types, table.columns, strict=True)
+    return _digest([metadata, [[name, str(kind), column.to_pylist()] for name, kind, column in columns]])

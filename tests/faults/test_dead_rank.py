@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
+
 from commands import EVERY, SIZES, left
 from counts import Outcomes, count
-
 from nshot.runs.log import read_log
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="torch has no gloo there that is tested")

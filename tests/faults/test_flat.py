@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from commands import SIZES, Started, run, start
 from counts import Outcomes, count
 

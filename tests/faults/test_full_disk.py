@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from commands import left, run, start, tasks, training
 from counts import Outcomes, count
-
 from nshot.runs.checkpoint import load_newest
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="fills a tmpfs")

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from counts import Outcomes, count
-from ranks import process
 
 import nshot
+from counts import Outcomes, count
+from ranks import process
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="torch has no gloo there that is tested")
 State = dict[str, torch.Tensor]

@@ -8,10 +8,10 @@ import time
 from pathlib import Path
 
 import pytest
-from commands import Started, Task, left, run, start, tasks, training
-from counts import Outcomes, count
 
 import nshot
+from commands import Started, Task, left, run, start, tasks, training
+from counts import Outcomes, count
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
 

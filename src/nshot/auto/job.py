@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from nshot.data.sources import Dataset
-from nshot.files import make_folder, typed
+from nshot.files import check_inside, make_folder, typed
 from nshot.handover.export import export
 from nshot.handover.figures import accuracy_of
 from nshot.handover.verdict import judge, read_verdict
@@ -31,6 +31,7 @@ from .look import Look
 
 Say = Callable[[str], None]
 WHOLE = "whole"  # folder of the whole network, where a pretrained one is shrunk
+HANDOVER = "handover"
 CHECKED = 20  # random subnets whose scores say whether a supernet has learned anything
 
 
@@ -73,7 +74,8 @@ def run_job(
     Raises:
         UserError: as the single commands, and before anything is trained for limits that no subnet keeps to.
     """
-    supernet, network = out / SUPERNET, out / NETWORK
+    names = SUPERNET, NETWORK, HANDOVER, WHOLE
+    supernet, network, handed, whole = (check_inside(out, name) for name in names)
     config = replace(job.train, space=job.train.space.with_classes(data.classes))
     if job.limits.max_latency is None:
         random_subnets(config.space.retrained, 1, job.limits, 0, config.space.canonical)  # refused now, not in an hour
@@ -96,7 +98,7 @@ def run_job(
     given: dict[str, Any] = {"device": device, "workers": workers, "say": say}
     if tuned:
         how = "from the supernet's weights, taught by the whole network,"
-        again = replace(again, teacher=str(_whole(again, data, out / WHOLE, given)))
+        again = replace(again, teacher=str(_whole(again, data, whole, given)))
         given["begin"] = begin_with(supernet, again.space)
     say(f"[3/4] training it {how} on all {len(data.train) + len(data.valid):,} images: {network}")
     subnets = [again.space.parse(arch) for arch in archs]
@@ -104,9 +106,9 @@ def run_job(
     verdict = read_verdict(network) or judge(network, data, device=device, say=say)
     print_verdict(verdict)
     plot_confusion(network / "confusion.png", verdict)
-    say(f"[4/4] handing it over: {out / 'handover'}")
-    say(f"written: {', '.join(map(str, export(network, out / 'handover', say=say)))}")
-    say(f"written: {write_report(out)}; classify images with: nshot predict {typed(out / 'handover')} IMAGES")
+    say(f"[4/4] handing it over: {handed}")
+    say(f"written: {', '.join(map(str, export(network, handed, say=say)))}")
+    say(f"written: {write_report(out)}; classify images with: nshot predict {typed(handed)} IMAGES")
     return verdict
 
 

@@ -1,7 +1,6 @@
 """Builds a benchmark: trains many stand-alone subnets in parallel processes, resumable, and averages seeds."""
 
 import dataclasses
-import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,12 +13,12 @@ import torch
 from nshot.data.batches import TrainBatches
 from nshot.data.sources import Dataset, load
 from nshot.errors import UserError, check_whole
-from nshot.files import write_atomically
+from nshot.files import appending
 from nshot.networks.alone import check_batch, make_alone, train_alone
 from nshot.networks.recipes import Recipe, completed
 from nshot.runs.folder import claim, versions
 from nshot.runs.lock import locked
-from nshot.runs.log import read_log
+from nshot.runs.log import as_line, read_log, write_log
 from nshot.runs.processes import run_in_processes
 from nshot.runs.progress import Progress
 from nshot.seeding import generator
@@ -86,19 +85,18 @@ def build(
     with locked(folder):
         claim(folder, "benchmark", _to_dict(config), free=("subnets", "seeds"), completed=completed, data=data)
         lines = read_log(folder / RESULTS)
-        # Written again, for a line that a crash cut short would spoil the one that follows it.
-        write_atomically(folder / RESULTS, "".join(json.dumps(line) + "\n" for line in lines).encode())
+        write_log(folder / RESULTS, lines)  # for a line that a crash cut short would spoil the one that follows it
         done = {(line["subnet"], line["seed"]): line for line in lines}
         tasks = [(i, seed) for seed in range(config.seeds) for i in range(len(subnets)) if (i, seed) not in done]
         wanted = len(subnets) * config.seeds
         say(f"{wanted - len(tasks)} of {wanted} trainings are done, {len(tasks)} to do in {jobs} processes")
         with (
-            open(folder / RESULTS, "a") as log,
+            appending(folder / RESULTS) as log,
             Progress("build", wanted, wanted - len(tasks), noun="trainings") as progress,
         ):
             work = [(i, subnets[i], seed) for i, seed in tasks]
             for result in run_in_processes(_train_one, work, jobs, given=(space, config.recipe, data)):
-                log.write(json.dumps(result) + "\n")
+                log.write(as_line(result))
                 log.flush()
                 done[result["subnet"], result["seed"]] = result
                 progress.advance()

@@ -1,13 +1,12 @@
 """Two groups of ranked runs, each of one method with several seeds: does the second rank better than the first?"""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from nshot.errors import UserError
-from nshot.files import typed
+from nshot.files import read_json, read_parquet, typed
 from nshot.ranking.seeds import Mean, difference, over_seeds
 from nshot.runs.execute import FREE
 from nshot.runs.folder import differences, read_config
@@ -71,18 +70,15 @@ def compare_runs(
 
 def _read(run: Path, ranking: str, score: str) -> tuple[int, float, dict[str, Any]]:
     """Seed, tau, and what of the ranking must be equal for two to compare."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     seed = read_config(run)["config"]["seed"]
     try:
-        found = json.loads((run / f"{ranking}.json").read_text())
-        archs = pq.read_table(run / f"{ranking}.parquet", columns=["arch"]).column("arch").to_pylist()
+        found = read_json(run / f"{ranking}.json")
+        archs = read_parquet(run / f"{ranking}.parquet", ["arch"]).column("arch").to_pylist()
         tau = float(found["metrics"][score]["tau"])
     except FileNotFoundError:
         make = f"nshot rank {typed(run)} --benchmark B --name {typed(ranking)}"
         raise UserError(f"{run} has no ranking {ranking!r}: make one with {make}") from None
-    except (ValueError, KeyError, TypeError, OSError, pa.ArrowException) as error:
+    except (ValueError, KeyError, TypeError, OSError) as error:
         raise UserError(f"{run}: ranking {ranking!r} cannot be read ({error}): rank the run again") from None
     described = {
         "versions or images of the score": (found.get("score", {"version": 1}), found.get("images")),

@@ -10,7 +10,7 @@ import numpy as np
 
 from nshot.data.sources import data_root
 from nshot.errors import UserError
-from nshot.files import write_parquet
+from nshot.files import read_parquet, write_parquet
 from nshot.spaces import Space, Subnet
 from nshot.spaces.lists import ORDERS
 
@@ -68,17 +68,13 @@ def read_benchmark(name: str, space: Space, root: str | Path | None = None) -> B
         UserError: for a file that is missing, broken, without the columns, of another space or other sizes, or with
             rows that cannot be true accuracies (none at all, a subnet twice, a number missing).
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     path = benchmark_path(name, root)
     if not path.exists():
         raise UserError(f"benchmark {name!r} not found at {path}: name digits, a file, or nasbench201 with a data root")
     try:
-        table = pq.read_table(path)
-    except (OSError, pa.ArrowException) as error:
-        message = str(error).partition("\n")[0]
-        raise UserError(f"benchmark {path} cannot be read ({message}): it must be a parquet file") from None
+        table = read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"benchmark {path} cannot be read ({error}): it must be a parquet file") from None
     names = [c for c in table.column_names if c.endswith(("_valid", "_test"))]
     if "arch" not in table.column_names or not names:
         raise UserError(

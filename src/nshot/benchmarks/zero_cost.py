@@ -1,6 +1,5 @@
 """Scores that need no training beside true accuracies, each alone and combined with a supernet's loss."""
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -13,11 +12,11 @@ import numpy as np
 from nshot.data.batches import TrainBatches
 from nshot.data.sources import Dataset, load
 from nshot.errors import UserError, check_whole
-from nshot.files import write_atomically, write_json, write_parquet
+from nshot.files import appending, read_parquet, write_json, write_parquet
 from nshot.ranking.metrics import mean_rank, quality
 from nshot.runs.folder import claim, read_config
 from nshot.runs.lock import locked
-from nshot.runs.log import read_log
+from nshot.runs.log import as_line, read_log, write_log
 from nshot.runs.naming import check_name
 from nshot.runs.progress import Progress
 from nshot.scores import COSTS, Batches, check_score, score
@@ -185,16 +184,12 @@ def losses(run: Path, ranking: str, space: Space, subnets: Sequence[Subnet]) -> 
     Raises:
         UserError: where the run is of another space, or its ranking is missing, broken or lacks some.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     if (other := of_run(run).space.name) != space.name:
         raise UserError(f"run {run} is of space {other}, not {space.name}: leave out --space or name another --run")
     try:
-        rows = pq.read_table(run / f"{ranking}.parquet", columns=["arch", "loss"]).to_pydict()
-    except (OSError, pa.ArrowException) as error:
-        message = str(error).partition("\n")[0]
-        raise UserError(f"{run}: ranking {ranking!r} cannot be read ({message}): rank the run again") from None
+        rows = read_parquet(run / f"{ranking}.parquet", ["arch", "loss"]).to_pydict()
+    except (OSError, ValueError) as error:
+        raise UserError(f"{run}: ranking {ranking!r} cannot be read ({error}): rank the run again") from None
     known = dict(zip(rows["arch"], rows["loss"], strict=True))
     missing = [arch for arch in map(space.format, subnets) if arch not in known]
     if missing:
@@ -228,18 +223,17 @@ def _measure(config: ScoreConfig, space: Space, data: Dataset, device: str) -> C
 def _all(folder: Path, names: Sequence[str], forms: list[Subnet], measure: Callable[[str, Subnet], Value]) -> Done:
     """The scores of all forms: those that the folder has, and the others, which it is given as they come."""
     lines = read_log(folder / VALUES)
-    # Written again, for a line that a crash cut short would spoil the one that follows it.
-    write_atomically(folder / VALUES, "".join(json.dumps(line) + "\n" for line in lines).encode())
+    write_log(folder / VALUES, lines)  # for a line that a crash cut short would spoil the one that follows it
     done = {(line["score"], tuple(line["subnet"])): line for line in lines}
     wanted = [(name, form) for name in names if name not in COSTS for form in forms]
     left = [each for each in wanted if each not in done]
     with (
-        open(folder / VALUES, "a") as log,
+        appending(folder / VALUES) as log,
         Progress("score", len(wanted), len(wanted) - len(left), noun="subnets") as progress,
     ):
         for name, form in left:
-            done[name, form] = {"score": name, "subnet": form, **measure(name, form)}
-            log.write(json.dumps(done[name, form]) + "\n")
+            done[name, form] = {"score": name, "subnet": list(form), **measure(name, form)}
+            log.write(as_line(done[name, form]))
             log.flush()
             progress.advance()
             progress.show()

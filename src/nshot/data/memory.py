@@ -1,7 +1,8 @@
 """How much memory there is for this process: the machine's, or less where a container has a limit."""
 
-import os
 from pathlib import Path, PurePosixPath
+
+import psutil
 
 
 def memory_here(root: Path = Path("/")) -> int:
@@ -9,8 +10,7 @@ def memory_here(root: Path = Path("/")) -> int:
 
     ``root`` is where /proc and /sys are.
     """
-    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return min([machine, *_limits(root)])
+    return min([psutil.virtual_memory().total, *_limits(root)])
 
 
 def _limits(root: Path) -> list[int]:

@@ -79,7 +79,7 @@ class LeftOut:
         if len(found) == self._written.get(folder, 0):
             return
         self._written[folder] = len(found)
-        before = path.read_text().splitlines() if path.exists() else []
+        before = path.read_text(errors="replace").splitlines() if path.exists() else []
         lines = dict.fromkeys([*before, *(f"{name}: {why}" for name, why in found.items())])
         if len(lines) > len(before):
             write_atomically(path, "".join(f"{line}\n" for line in lines).encode())

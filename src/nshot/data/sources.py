@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from nshot.errors import UserError, check_whole
-from nshot.files import shown
+from nshot.files import read_stored, shown
 from nshot.registry import Registry
 from nshot.seeding import generator
 
@@ -195,9 +195,9 @@ def _split(split: str, learn: Pictures, own_: bool, root: Path) -> tuple[np.ndar
         return np.sort(order[: count // 2]), np.sort(order[count // 2 :])
     path = root / split
     try:
-        lists = json.loads(path.read_text())
+        lists = json.loads(read_stored(path))
         parts = [lists[part] for part in ("train", "valid")]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(
             f"split {split!r}: needs 'half' or a JSON file under {root} with lists 'train' and 'valid' "
             f"({type(error).__name__}: {error})"

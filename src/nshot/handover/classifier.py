@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from nshot.data.decode import fit, read
 from nshot.errors import UserError
-from nshot.networks.result import read_network
+from nshot.networks.result import checked, read_network
 from nshot.spaces import space_from_dict
 
 from .folder import is_handed_over, read_file, read_manifest
@@ -100,7 +100,7 @@ def _handed_over(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
         raise UserError(f"{folder} holds no weights for torch: export the network again with --to torch")
     data = read_file(folder, name)
     try:
-        result = manifest["result"]
+        result = checked(manifest["result"])
         network = space_from_dict(result["space"]).network(tuple(result["subnet"])).eval()
         weights, state = _weights(data, name), network.state_dict()
         names = {flat: own for flat, own in weight_names(network).items() if own in state}
@@ -114,4 +114,7 @@ def _handed_over(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
 def _weights(data: bytes, name: str) -> dict[str, Tensor]:
     from safetensors.torch import load
 
-    return load(data) if name == SAFETENSORS else torch.load(BytesIO(data), map_location="cpu", weights_only=True)
+    try:
+        return load(data) if name == SAFETENSORS else torch.load(BytesIO(data), map_location="cpu", weights_only=True)
+    except Exception as error:  # a broken pickle can raise anything
+        raise ValueError(str(error).partition("\n")[0]) from None

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable, Sequence
+from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, get_args
@@ -16,7 +17,7 @@ from .classifier import PT, SAFETENSORS, Classifier, completed
 from .folder import check_own, write_folder
 from .onnx import ONNX, PACKAGES, onnx_of
 from .readme import readme
-from .source import source_of
+from .source import UNKNOWN, source_of
 
 Format = Literal["torch", "safetensors", "onnx"]
 
@@ -64,13 +65,14 @@ def _files(classifier: Classifier, formats: Sequence[str]) -> dict[str, bytes]:
     if "torch" in formats or "safetensors" in formats:
         stored = PT if "torch" in formats else SAFETENSORS
         source, weights = source_of(classifier.network, classifier.result, stored)
-        files["model.py"] = source.encode()
+        files["model.py"] = b""  # the first of all, once the weights are known
         if "torch" in formats:
             buffer = io.BytesIO()
             torch.save(weights, buffer)
             files[PT] = buffer.getvalue()
         if "safetensors" in formats:
             files[SAFETENSORS] = save({name: w.contiguous() for name, w in weights.items()})
+        files["model.py"] = source.replace(UNKNOWN, sha256(files[stored]).hexdigest()).encode()
     if "onnx" in formats:
         files[ONNX] = onnx_of(classifier)
     return files

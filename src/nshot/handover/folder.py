@@ -1,6 +1,5 @@
 """A hand-over folder: files that a manifest names, so that no file of anyone else is ever written over."""
 
-import json
 import os
 from collections.abc import Mapping
 from hashlib import sha256
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nshot.errors import UserError, unwritable
-from nshot.files import check_folder, make_folder, write_atomically
+from nshot.files import check_folder, json_bytes, make_folder, read_json, read_stored, write_atomically
 
 MANIFEST = "nshot.json"
 
@@ -46,12 +45,12 @@ def write_folder(folder: Path, files: Mapping[str, bytes], facts: Mapping[str, A
     check_own(folder)
     before = {path.name: _digest(path.read_bytes()) for path in _files(folder)}
     made = {"nshot": version("nshot"), **facts, "files": {name: _digest(data) for name, data in files.items()}}
-    manifest = json.dumps({**made, "before": before}, indent=2) + "\n"
+    manifest = json_bytes({**made, "before": before})
     make_folder(folder)
     try:
         for name, data in files.items():
-            (folder / f".{name}.new").write_bytes(data)
-        write_atomically(folder / MANIFEST, manifest.encode())
+            write_atomically(folder / f".{name}.new", data)
+        write_atomically(folder / MANIFEST, manifest)
         for name in files:
             (folder / f".{name}.new").replace(folder / name)
         for name in before.keys() - files.keys():
@@ -67,7 +66,7 @@ def write_folder(folder: Path, files: Mapping[str, bytes], facts: Mapping[str, A
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a hand-over folder. Raises UserError where it is broken."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_text())
+        manifest = read_json(folder / MANIFEST)
         if not all(isinstance(manifest[key], dict) for key in ("files", "before", "result")):
             raise TypeError("it names no files")
         return manifest
@@ -78,7 +77,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 def read_file(folder: Path, name: str) -> bytes:
     """A file of a hand-over folder. Raises UserError where it is not what was exported."""
     try:
-        data = (folder / name).read_bytes()
+        data = read_stored(folder / name)
     except OSError as error:
         raise UserError(f"{folder / name} cannot be read ({error.strerror}): export the network again") from None
     if _digest(data) != read_manifest(folder)["files"].get(name):

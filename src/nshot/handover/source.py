@@ -25,9 +25,10 @@ or, step by step:
 ARCH = {arch!r}
 DATASET = {dataset!r}  # what it was trained on
 CLASSES = {classes!r}  # of the logits, in their order
-SIDE, CROP = {side}, {crop}  # pixels; the share of an image's shorter side that is kept
-MEAN, STD = {mean}, {std}  # a number a channel, of pixels from 0 to 255
+SIDE, CROP = {side!r}, {crop!r}  # pixels; the share of an image's shorter side that is kept
+MEAN, STD = {mean!r}, {std!r}  # a number a channel, of pixels from 0 to 255
 WEIGHTS = {weights!r}
+SHA256 = "{sha256}"  # of that file
 
 
 def predict(images, network=None, batch=64):
@@ -48,12 +49,15 @@ def predict(images, network=None, batch=64):
 def load(path=None):
     """The network with its weights, ready to classify; path: of a .pt or .safetensors file, default: beside this."""
     path = Path(__file__).with_name(WEIGHTS) if path is None else Path(path)
+    data = path.read_bytes()
+    if path.name == WEIGHTS and hashlib.sha256(data).hexdigest() != SHA256:
+        raise ValueError(f"{{path}} is not what was exported: copy it again")
     if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
+        from safetensors.torch import load as read_safetensors
 
-        weights = load_file(path)
+        weights = read_safetensors(data)
     else:
-        weights = torch.load(path, map_location="cpu", weights_only=True)
+        weights = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     network = Network()
     network.load_state_dict(weights)
     return network.eval()
@@ -95,11 +99,20 @@ class Network(nn.Module):
 
 {forward}
 '''
-IMPORTED = {"import torch", "from pathlib import Path", "from PIL import Image", "from torch import device, nn"}
+UNKNOWN = "0" * 64  # in the place of the weights' digest, which the source is made before
+IMPORTED = {
+    "import hashlib",
+    "import io",
+    "import torch",
+    "from pathlib import Path",
+    "from PIL import Image",
+    "from torch import device, nn",
+}
 
 
 def source_of(network: nn.Module, result: dict[str, Any], weights_file: str) -> tuple[str, dict[str, Tensor]]:
-    """Source of a module that computes the same from image files on, and its weights by that module's names.
+    """Source of a module that computes the same from image files on, and its weights by that module's names. Where it
+    says the digest of the file that these go to, it has `UNKNOWN`.
 
     Args:
         network: in evaluation mode.
@@ -125,6 +138,7 @@ def source_of(network: nn.Module, result: dict[str, Any], weights_file: str) -> 
         side=result["space"]["resolution"],
         crop=result["crop"],
         weights=weights_file,
+        sha256=UNKNOWN,
         reading="\n\n\n".join(reading),
         layers="\n".join(lines),
         forward="\n".join("    " + line if line else "" for line in code.strip().splitlines()),

@@ -2,7 +2,6 @@
 
 import base64
 import io
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +14,7 @@ from nshot.data.images import Pictures
 from nshot.data.manifest import check_manifest
 from nshot.data.sources import Dataset
 from nshot.errors import UserError
-from nshot.files import shown, typed, write_json
+from nshot.files import read_json, shown, typed, write_json
 from nshot.networks.result import read_network
 from nshot.runs.folder import versions
 from nshot.search.latency import Setting, machine, measure
@@ -86,7 +85,7 @@ def read_verdict(folder: str | Path) -> dict[str, Any] | None:
     """What `judge` wrote; None where there is nothing. Raises UserError for a broken file."""
     path = Path(folder) / VERDICT
     try:
-        verdict = json.loads(path.read_text())
+        verdict = read_json(path)
         missing = {"test", "baselines", "classes", "confusion", "mistakes", "pictures"} - verdict.keys()
         if missing:
             raise ValueError(f"it lacks {', '.join(sorted(missing))}")

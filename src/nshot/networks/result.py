@@ -1,6 +1,7 @@
 """What a finished retraining's folder holds: the result and the network."""
 
-import json
+import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,8 @@ from torch import nn
 
 from nshot.data.imagenet import CROP
 from nshot.errors import UserError
+from nshot.files import read_json
+from nshot.runs.checkpoint import load_weights
 from nshot.runs.folder import read_config
 from nshot.spaces import space_from_dict
 
@@ -15,9 +18,35 @@ NETWORK, RESULT = "network.safetensors", "result.json"
 
 
 def read_result(folder: Path) -> dict[str, Any]:
-    """What a finished retraining wrote, and what one of an earlier version did not say of itself."""
-    result = json.loads((folder / RESULT).read_text())
-    return {"crop": CROP if result["dataset"] == "imagenet" else 1.0, **result}
+    """What a finished retraining wrote, and what one of an earlier version did not say of itself.
+
+    Raises:
+        OSError, ValueError, KeyError, TypeError: where it cannot be read, or is none.
+    """
+    result = read_json(folder / RESULT)
+    return checked({"crop": CROP if result["dataset"] == "imagenet" else 1.0, **result})
+
+
+def checked(result: dict[str, Any]) -> dict[str, Any]:
+    """The result, where all of it that becomes text or code of a hand-over folder is what it should be: a stranger may
+    have written it. Raises ValueError, KeyError or TypeError for one that is not."""
+    space = space_from_dict(result["space"])
+    numbers = [*result["normalise"]["mean"], *result["normalise"]["std"], result["crop"], result["test_accuracy"]]
+    whole = [result["params"], result["flops"], result.get("test_images", 1), space.resolution]
+    texts = [result["arch"], result["dataset"], *result.get("classes", ())]
+    for kind, values in ((float | int, numbers), (int, whole), (str, texts)):
+        for value in values:
+            if not isinstance(value, kind) or isinstance(value, bool):
+                raise TypeError(f"{value!r:.40} in its place")
+    if len(result.get("classes", range(space.num_classes))) != space.num_classes:
+        raise ValueError(f"{len(result['classes'])} names of {space.num_classes} classes")
+    if len(numbers) != 8 or not 0 < result["crop"] <= 1 or not all(map(math.isfinite, numbers)):
+        raise ValueError("numbers that cannot be")
+    if space.parse(result["arch"]) != space.check(result["subnet"]):
+        raise ValueError("it names two subnets")
+    if not re.fullmatch(r"(part-\d+)?", result.get("folder", "")):
+        raise ValueError(f"folder {result['folder']!r:.40}, which is none of its own")
+    return result
 
 
 def read_network(folder: str | Path) -> tuple[nn.Module, dict[str, Any]]:
@@ -26,9 +55,6 @@ def read_network(folder: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     Raises:
         UserError: for a folder that holds no finished retraining.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     folder = Path(folder)
     if (folder / "config.json").exists():
         read_config(folder)  # which names a plug-in that is missing
@@ -36,8 +62,8 @@ def read_network(folder: str | Path) -> tuple[nn.Module, dict[str, Any]]:
         result = read_result(folder)
         space = space_from_dict(result["space"])
         network = space.network(tuple(result["subnet"]))
-        network.load_state_dict(load_file(folder / result.get("folder", "") / NETWORK))
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        network.load_state_dict(load_weights(folder / result.get("folder", "") / NETWORK))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         message = str(error).partition("\n")[0]
         raise UserError(
             f"{folder} holds no retrained network ({message}): name a folder that nshot retrain made"

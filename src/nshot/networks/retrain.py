@@ -1,7 +1,6 @@
 """Retrains one subnet, from scratch or from given weights, on all that the data set learns from, and tests it."""
 
 import dataclasses
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from nshot.data.images import joined
 from nshot.data.mixture import mixture
 from nshot.data.sources import Dataset
 from nshot.errors import UserError, check_choices, check_whole
-from nshot.files import typed, write_json
+from nshot.files import check_inside, read_json, typed, write_json
 from nshot.runs.checkpoint import save_weights
 from nshot.runs.execute import Job, Run, Say, execute
 from nshot.runs.naming import search_in
@@ -203,7 +202,16 @@ def retrain_best(
     if len(subnets) == 1:
         return retrain(config, subnets[0], data, folder, device=device, workers=workers, begin=begin, say=say)
     results = [
-        retrain(config, subnet, data, folder / f"part-{i}", device=device, workers=workers, begin=begin, say=say)
+        retrain(
+            config,
+            subnet,
+            data,
+            check_inside(folder, f"part-{i}"),
+            device=device,
+            workers=workers,
+            begin=begin,
+            say=say,
+        )
         for i, subnet in enumerate(subnets)
     ]
     accuracies = [result["test_accuracy"] for result in results]
@@ -238,7 +246,7 @@ def read_choice(choice: str) -> tuple[RetrainConfig, list[str]]:
     if not choice.endswith(".json"):
         return RetrainConfig(), [choice]
     try:
-        found = json.loads(Path(choice).read_text())
+        found = read_json(Path(choice))
         space = space_from_dict(found["space"])
         archs = [row["arch"] for row in found.get("parts") or [found["best"]]]
         return RetrainConfig(space=space, dataset=found["dataset"]), archs

@@ -104,7 +104,7 @@ def _from_timm(named: str, data: Dataset) -> Any:
         if not file:
             return timm.create_model(name, pretrained=True)
         network = timm.create_model(name, num_classes=data.classes)
-        timm.models.load_checkpoint(network, file)
+        timm.models.load_checkpoint(network, file, weights_only=True)  # older versions of timm run code
     except Exception as error:  # a hub's, a file's or a model's own: whatever it is, the teacher is not to be had
         message = str(error).partition("\n")[0]
         raise UserError(f"teacher {named}: cannot be loaded ({type(error).__name__}: {message})") from None

@@ -1,13 +1,12 @@
 """Draws a subnet, SVG or PNG, from what its space says of it (`Space.drawing`); `paint.py` has the shapes."""
 
 import io
-import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nshot.errors import UserError, unwritable
-from nshot.files import check_length, write_atomically
+from nshot.files import check_length, read_json, write_atomically
 from nshot.runs.naming import search_in
 from nshot.spaces import Space, Subnet, space_from_dict
 from nshot.spaces.drawing import Drawing, Graph
@@ -104,7 +103,7 @@ def read_drawn(choice: str, default: Space) -> tuple[Space, str]:
     if path.suffix != ".json":
         return default, choice
     try:
-        found = json.loads(path.read_text())
+        found = read_json(path)
         return space_from_dict(found["space"]), (found if "arch" in found else found["best"])["arch"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} holds no subnet ({error}): make one with nshot search or nshot retrain") from None

@@ -1,5 +1,7 @@
 """The parts that pages are made of: one HTML file with its style, script and data, which asks a network for nothing."""
 
+import base64
+import hashlib
 import json
 from collections.abc import Sequence
 from html import escape
@@ -16,7 +18,8 @@ PAGE = """<!doctype html>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy"
-  content="default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:">
+  content="default-src 'none'; style-src 'unsafe-inline'; script-src '{ours}'; img-src data:; base-uri 'none';
+  form-action 'none'">
 <link rel="icon" href="data:,">
 <title>{title}</title>
 <style>
@@ -25,8 +28,7 @@ PAGE = """<!doctype html>
 <body>
 {body}
 <script type="application/json" id="data">{data}</script>
-<script>
-{js}</script>
+<script>{js}</script>
 </body>
 </html>
 """
@@ -38,10 +40,13 @@ def write_page(path: Path, title: str, body: Sequence[str], data: dict[str, Any]
     Raises:
         UserError: for a file that cannot be written.
     """
+    script = "\n" + _asset("page.js")
+    ours = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     text = PAGE.format(
+        ours=f"sha256-{ours}",  # the one script that a browser runs, whatever else the page comes to hold
         title=f"nshot: {escape(title)}",
         css=_asset("page.css"),
-        js=_asset("page.js"),
+        js=script,
         body="\n".join([f"<h1>{escape(title)}</h1>", *body]),
         data=json.dumps(data, separators=(",", ":")).replace("<", "\\u003c"),
     )
@@ -81,8 +86,10 @@ def pairs(values: dict[str, str]) -> str:
     return "<dl>" + "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in values.items()) + "</dl>"
 
 
-def charts(curves: dict[str, list[tuple[str, list[Any]]]], data: dict[str, Any], prefix: str = "") -> str:
-    """Charts of `run_data.curves`, whose lines ``data`` takes by names that begin with the prefix."""
+def charts(
+    curves: dict[str, list[tuple[str, list[Any]]]], data: dict[str, Any], prefix: str = "", damage: str = ""
+) -> str:
+    """Charts of `run_data.curves`, whose lines ``data`` takes by names beginning so; and what they lack."""
     titles = {"loss": "training loss", "lr": "learning rate"}
     data.setdefault("curves", {}).update({prefix + name: lines for name, lines in curves.items()})
     drawn = [
@@ -90,4 +97,5 @@ def charts(curves: dict[str, list[tuple[str, list[Any]]]], data: dict[str, Any],
     ]
     names = [name for name, _ in curves["loss"]]
     each = f'<p class="soft">A line each: {", ".join(map(escape, names))}.</p>' if len(names) > 1 else ""
-    return f'{each}<div class="pair">{"".join(drawn)}</div>'
+    lacking = f'<p class="absent">{escape(damage)}</p>' if damage else ""
+    return f'{each}{lacking}<div class="pair">{"".join(drawn)}</div>'

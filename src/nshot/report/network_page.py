@@ -160,4 +160,8 @@ def _how(folder: Path, result: dict[str, Any]) -> str:
 
 def _curves(folder: Path, data: dict[str, Any]) -> str:
     curves = run_data.curves(folder)
-    return charts(curves, data, "network-") if curves else '<p class="absent">It has no log.jsonl.</p>'
+    return (
+        charts(curves, data, "network-", run_data.damage(folder))
+        if curves
+        else '<p class="absent">It has no log.jsonl.</p>'
+    )

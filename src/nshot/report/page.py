@@ -44,10 +44,16 @@ def write_report(run: str | Path, out: str | Path | None = None) -> Path:
     if out is not None:
         check_length(Path(out))
     data: dict[str, Any] = {}
-    if is_job(folder):
-        body = job_sections(folder, data)
-    else:
-        body = (network_sections if is_retrained(folder) else run_sections)(folder, data)
+    try:
+        if is_job(folder):
+            body = job_sections(folder, data)
+        else:
+            body = (network_sections if is_retrained(folder) else run_sections)(folder, data)
+    except UserError:
+        raise
+    except (AttributeError, LookupError, TypeError, ValueError) as error:  # of a file that is no work of ours
+        what = f"{type(error).__name__}: {error}"
+        raise UserError(f"{folder} holds a file that no version of nshot writes ({what}): take it away") from None
     return write_page(folder / "report.html" if out is None else Path(out), folder.resolve().name, body, data)
 
 
@@ -103,7 +109,7 @@ def _curves(run: Path, config: TrainConfig, data: dict[str, Any]) -> str:
     open_ = absent("The training is not finished; the command that began it continues it:", again)
     if not curves:
         return section("Training", open_ if todo else '<p class="absent">The run has no log.jsonl.</p>')
-    return section("Training", open_ if todo else "", _skipped(run), charts(curves, data))
+    return section("Training", open_ if todo else "", _skipped(run), charts(curves, data, damage=run_data.damage(run)))
 
 
 def _skipped(run: Path) -> str:
@@ -136,7 +142,7 @@ def _rankings(run: Path, config: TrainConfig, data: dict[str, Any]) -> str:
             ["score", "Kendall's tau", "95 % over images", "Spearman", "-tau, best 10 %"],
             [
                 [
-                    score,
+                    escape(score),
                     f"{m['tau']:.3f}",
                     f"{m['low']:.3f} to {m['high']:.3f}",
                     _number(m["spearman"]),

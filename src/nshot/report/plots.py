@@ -8,6 +8,7 @@ import numpy as np
 
 from nshot.benchmarks.rank import Ranking
 from nshot.benchmarks.zero_cost import ZeroCost
+from nshot.files import write_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,7 +30,7 @@ def scatter(path: Path, rankings: Mapping[str, Ranking], truth: str) -> Path:
     for panel, (title, ranking) in zip(panels, rankings.items(), strict=True):
         points = _panel(panel, title, ranking, truth)
     figure.colorbar(points, ax=list(panels), label="parameters (M)" if _millions(ranking) else "parameters (k)")
-    figure.savefig(path)
+    write_figure(path, figure)
     return path
 
 
@@ -93,5 +94,5 @@ def score_scatter(path: Path, found: ZeroCost) -> Path:
     for panel in panels[len(found.table) :]:
         panel.set_axis_off()
     figure.colorbar(points, ax=panels, label="rank by parameters")
-    figure.savefig(path)
+    write_figure(path, figure)
     return path

@@ -1,6 +1,5 @@
 """What a run folder holds, as a report shows it: configuration, curves, rankings, evaluated subnets."""
 
-import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, fields
@@ -12,8 +11,8 @@ import numpy as np
 from nshot.benchmarks.ceiling import Ceiling
 from nshot.benchmarks.table import read_benchmark
 from nshot.errors import UserError
-from nshot.files import typed
-from nshot.runs.log import read_log
+from nshot.files import needed, read_json, read_parquet, typed
+from nshot.runs.log import damaged_lines, read_log
 from nshot.runs.naming import kind_of, searches
 from nshot.search.pareto import front
 from nshot.spaces import Space
@@ -48,6 +47,14 @@ def skipped(run: Path) -> dict[str, int]:
     return {name: int(last[0].get("skipped", 0)) for name, last in lines.items() if last}
 
 
+def damage(run: Path) -> str:
+    """What the curves lack, for people; empty where nothing."""
+    folders = sorted(run.glob("part-*")) or [run]
+    count = sum(damaged_lines(folder / "log.jsonl") for folder in folders)
+    lines = "1 line of log.jsonl is" if count == 1 else f"{count:,} lines of log.jsonl are"
+    return f"{lines} damaged and left out." if count else ""
+
+
 def unfinished(run: Path) -> list[str]:
     """The supernets of the run that are not trained to the end."""
     folders = sorted(run.glob("part-*")) or [run]
@@ -65,20 +72,17 @@ def rankings(run: Path) -> list[tuple[str, dict[str, Any], list[Row]]]:
     Raises:
         UserError: for files that are no ranking.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     found = []
     searched = {"search.json"} | {path.name for path in searches(run)}
     for path in sorted(path for path in run.glob("*.parquet") if path.with_suffix(".json").name not in searched):
         try:
-            summary = json.loads(path.with_suffix(".json").read_text())
-            table = pq.read_table(path, columns=["arch", "params", "flops", "accuracy", "loss", "true"])
+            summary = read_json(path.with_suffix(".json"))
+            table = read_parquet(path, ["arch", "params", "flops", "accuracy", "loss", "true"])
             told = Ceiling(**summary["ceiling"]).told if summary.get("ceiling") else None
             found.append(
                 (path.stem, {**summary, "metrics": dict(summary["metrics"]), "ceiling": told}, table.to_pylist())
             )
-        except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             message = str(error).partition("\n")[0]
             raise UserError(f"{path} is no ranking ({message}): make it again with nshot rank {typed(run)}") from None
     return found
@@ -105,7 +109,7 @@ def search_files(run: Path) -> list[Path]:
 def read_search(path: Path) -> dict[str, Any]:
     """What a search's JSON holds. Raises UserError where it is broken."""
     try:
-        found = json.loads(path.read_text())
+        found = read_json(path)
         rows = [found["best"], *found["top"], *found.get("parts", ()), *found.get("front", ())]
         missing = [key for key in ("images", "limits", "by") if key not in found]
         missing += sorted({key for row in rows for key in ROW if key not in row})
@@ -129,13 +133,14 @@ def how_text(search: dict[str, Any]) -> str:
 
 def evaluated(path: Path, space: Space, search: dict[str, Any]) -> list[Row]:
     """The subnets that the search of this JSON scored, as it writes them, its own first."""
-    import pyarrow.parquet as pq
-
     named: dict[str, Row] = {}
     for row in [search["best"], *search["top"], *search.get("parts", ()), *search.get("front", ())]:
         named.setdefault(row["arch"], row)
     table = path.with_suffix(".parquet")
-    scored = pq.read_table(table).to_pylist() if table.exists() else []
+    scored: list[Row] = []
+    if table.exists():
+        again = f"make it again with nshot search {typed(path.parent)} --name {shlex.quote(path.stem)}"
+        scored = needed(read_parquet, table, again).to_pylist()
     others = [row for row in scored if row["arch"] not in named]
     return [*named.values(), *({**row, "subnet": list(space.parse(row["arch"]))} for row in others)]
 

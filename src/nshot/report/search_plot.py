@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nshot.files import write_figure
 from nshot.report.plots import low_end
 from nshot.search.pareto import front
 
@@ -52,7 +53,7 @@ def plot_search(path: Path, result: Mapping[str, Any], scored: Mapping[str, Any]
         panel.legend(fontsize=8, loc="best", framealpha=0.85)
     panels[0].set_ylabel(f"{SCORES[by]}, {result['images']:,} images")
     figure.suptitle(f"{result['candidates']:,} subnets of {result['space']['name']}, {result['dataset']}", fontsize=11)
-    figure.savefig(path)
+    write_figure(path, figure)
     return path
 
 

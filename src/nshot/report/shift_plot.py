@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from nshot.files import write_figure
 from nshot.supernets.shift import Layers, mean_shift
 
 NAMED = 60  # layers up to which each has its name below the picture
@@ -34,7 +35,7 @@ def plot_shift(path: Path, found: Mapping[str, Layers]) -> Path:
     panel.spines[["top", "right"]].set_visible(False)
     panel.grid(alpha=0.25)
     panel.legend(fontsize=8)
-    figure.savefig(path)
+    write_figure(path, figure)
     return path
 
 

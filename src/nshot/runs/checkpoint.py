@@ -1,5 +1,6 @@
 """Checkpoints that survive a crash: written whole or not at all, checked when read, the two newest kept."""
 
+import errno
 import hashlib
 import io
 import re
@@ -7,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nshot.errors import UserError
-from nshot.files import write_atomically
+from nshot.files import DIGEST, read_stored, write_atomically
 
 KEEP = 2
 FORMAT = 1  # of what a checkpoint holds; those without one are of the first
@@ -53,10 +54,7 @@ def load_newest(folder: Path) -> tuple[int, dict[str, Any] | None, list[str]]:
     """
     corrupt: list[str] = []
     for path in checkpoints(folder):
-        data = path.read_bytes()
-        match = _NAME.fullmatch(path.name)
-        if match is not None and hashlib.sha256(data).hexdigest().startswith(match[2]):
-            state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        if (state := _read(path)) is not None:
             if (written := state.get("format", 1)) > FORMAT:
                 newer = f"a newer nshot wrote it (format {written}, and this one reads {FORMAT})"
                 raise UserError(f"checkpoint {path} cannot be read: {newer}: go on with that")
@@ -67,8 +65,53 @@ def load_newest(folder: Path) -> tuple[int, dict[str, Any] | None, list[str]]:
     return 0, None, []
 
 
+def _read(path: Path) -> dict[str, Any] | None:
+    """A checkpoint's state; None where it is not what its name says, or cannot be read without running code of it."""
+    match = _NAME.fullmatch(path.name)
+    try:
+        data = read_stored(path)
+        if match is None or not hashlib.sha256(data).hexdigest().startswith(match[2]):
+            return None
+        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except Exception:  # a broken pickle can raise anything
+        return None
+    return state if isinstance(state, dict) else None
+
+
 def save_weights(path: Path, module: nn.Module) -> None:
     """Writes a module's weights as safetensors, atomically."""
     from safetensors.torch import save
 
-    write_atomically(path, save({k: v.contiguous().cpu() for k, v in module.state_dict().items()}))
+    weights = {k: v.contiguous().cpu() for k, v in module.state_dict().items()}
+    write_atomically(path, save(weights, {DIGEST: _digest(weights)}))
+
+
+def load_weights(path: Path) -> dict[str, Tensor]:
+    """Weights of a safetensors file, on the CPU; those that `save_weights` wrote are as they were written.
+
+    Raises:
+        OSError: where it cannot be read.
+        ValueError: where it is no such file, or not what was written.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is no file", str(path))
+    try:
+        with safe_open(path, "pt") as file:
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
+            written = (file.metadata() or {}).get(DIGEST)
+    except (SafetensorError, RuntimeError) as error:
+        raise ValueError(str(error).partition("\n")[0]) from None
+    if written is not None and written != _digest(weights):
+        raise ValueError("it is not as it was written")
+    return weights
+
+
+def _digest(weights: dict[str, Tensor]) -> str:
+    """Of names, kinds, shapes and bytes."""
+    found = hashlib.sha256()
+    for name, tensor in sorted(weights.items()):
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        found.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()

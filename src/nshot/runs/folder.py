@@ -12,7 +12,7 @@ from nshot import plugins
 from nshot.data.manifest import check_manifest, write_manifest
 from nshot.data.sources import Dataset
 from nshot.errors import UserError
-from nshot.files import write_json
+from nshot.files import read_json, write_json
 
 
 def versions() -> dict[str, str]:
@@ -25,12 +25,12 @@ def versions() -> dict[str, str]:
 def read_config(folder: Path) -> dict[str, Any]:
     """The whole of a run's config.json. Raises UserError where there is none or it is broken."""
     try:
-        stored = json.loads((folder / "config.json").read_text())
+        stored = read_json(folder / "config.json")
         if not isinstance(stored, dict):
             raise ValueError("no JSON object")
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{folder} is no run folder: it has no config.json (make one with nshot train --out)") from None
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"{folder / 'config.json'} is broken ({error}): start again in a new folder") from None
     plugins.check(map(str, stored.get("plugins", [])), str(folder))
     return stored

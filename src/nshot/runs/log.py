@@ -2,11 +2,12 @@
 
 import json
 import threading
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from nshot.files import write_atomically, writing
+from nshot.files import appending, read_stored, write_atomically, writing
 
 
 def _hear_tensorboard() -> None:
@@ -33,17 +34,16 @@ class Log:
         _hear_tensorboard()
         self.path = folder / "log.jsonl"
         # Lines after the checkpoint will be written again; a line that a crash cut short goes too.
-        kept = [line for line in read_log(self.path) if line["step"] <= start]
-        write_atomically(self.path, "".join(json.dumps(line) + "\n" for line in kept).encode())
-        self.kept = kept
-        self._stream = open(self.path, "a")  # noqa: SIM115 (closed by close)
+        self.kept = [line for line in read_log(self.path) if line["step"] <= start]
+        write_log(self.path, self.kept)
+        self._stream = appending(self.path)
         with writing(self.path):
             self._board = SummaryWriter(str(folder), purge_step=start + 1)
 
     def write(self, step: int, **values: float | list[float]) -> None:
         """A line. Raises UserError where it cannot be written."""
         with writing(self.path):
-            self._stream.write(json.dumps({"step": step, **values}) + "\n")
+            self._stream.write(as_line({"step": step, **values}))
             self._stream.flush()
             for key, value in values.items():
                 for name, each in enumerate(value) if isinstance(value, list) else [("", value)]:
@@ -55,15 +55,48 @@ class Log:
             self._board.close()
 
 
+CHECK = "crc"  # the entry of a line that says whether the rest is as written
+
+
+def as_line(values: dict[str, Any]) -> str:
+    """A line of a log: JSON, with a checksum of the rest at its end."""
+    return json.dumps({**values, CHECK: _checksum(values)}) + "\n"
+
+
+def _checksum(values: dict[str, Any]) -> str:
+    return f"{zlib.crc32(json.dumps(values).encode()):08x}"
+
+
+def write_log(path: Path, lines: Iterable[dict[str, Any]]) -> None:
+    """Writes a whole log."""
+    write_atomically(path, "".join(map(as_line, lines)).encode())
+
+
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a log, in order."""
-    lines = []
-    for text in path.read_text().splitlines() if path.exists() else []:
-        try:
-            lines.append(json.loads(text))
-        except ValueError:
-            break
-    return lines
+    """The lines of a log that are as they were written, in order; not one that a crash cut short, or that is damaged.
+
+    Lines of earlier versions have no checksum and are taken as they are.
+    """
+    return [line for line in _lines(path) if line is not None]
+
+
+def damaged_lines(path: Path) -> int:
+    """How many lines of a log `read_log` leaves out."""
+    return _lines(path).count(None)
+
+
+def _lines(path: Path) -> list[dict[str, Any] | None]:
+    return [_line(text) for text in read_stored(path).split(b"\n") if text] if path.exists() else []
+
+
+def _line(text: bytes) -> dict[str, Any] | None:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(found, dict):
+        return None
+    return None if CHECK in found and found.pop(CHECK) != _checksum(found) else found
 
 
 def trained_seconds(lines: Sequence[dict[str, Any]], batch_size: int) -> float:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from nshot.errors import UserError
-from nshot.files import check_length, shown
+from nshot.files import check_length, read_stored, shown
 
 Kind = Literal["ranking", "search", "shift"]
 # An entry that the JSON of that kind alone has.
@@ -16,8 +16,8 @@ TAKEN = ("answer", "config", "data", "latency", "left-out", "log", "report", "re
 def kind_of(path: Path) -> Kind | None:
     """What a JSON file of a run folder holds; None where there is none, or it is none of these."""
     try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError):
+        found = json.loads(read_stored(path))  # whose digest is for those who read it
+    except (OSError, ValueError, RecursionError):
         return None
     return next((kind for mark, kind in MARKS.items() if mark in found), None) if isinstance(found, dict) else None
 

@@ -1,13 +1,12 @@
 """Figures of subnets, each evaluated once however often it is proposed; kept on disk, for killed searches."""
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from nshot.files import write_atomically
-from nshot.runs.log import read_log
+from nshot.files import appending
+from nshot.runs.log import as_line, read_log, write_log
 from nshot.runs.progress import Progress
 from nshot.spaces import Subnet
 
@@ -31,8 +30,7 @@ class Archive:
         self.known: dict[Subnet, tuple[float, float]] = {}
         if store is not None and store.exists():
             lines = read_log(store)
-            # Written again, for a line that a crash cut short would spoil the one that follows it.
-            write_atomically(store, "".join(json.dumps(line) + "\n" for line in lines).encode())
+            write_log(store, lines)  # for a line that a crash cut short would spoil the one that follows it
             self.known = {tuple(line["subnet"]): tuple(line["figures"]) for line in lines}
 
     def __call__(self, subnets: Sequence[Subnet]) -> np.ndarray:
@@ -50,7 +48,7 @@ class Archive:
         lines = []
         for form, (accuracy, loss) in rows:
             self.known[form] = accuracy, loss
-            lines.append(json.dumps({"subnet": form, "figures": [accuracy, loss]}) + "\n")
+            lines.append(as_line({"subnet": list(form), "figures": [accuracy, loss]}))
         if self._store is not None:
-            with open(self._store, "a") as stream:
+            with appending(self._store) as stream:
                 stream.write("".join(lines))

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, cast
 from tyro.constructors import PrimitiveConstructorSpec
 
 from nshot.errors import UserError, check_choices, check_whole
+from nshot.files import read_json
 from nshot.runs.folder import differences
 from nshot.runs.naming import kind_of
 from nshot.spaces import Subnet
@@ -87,7 +88,11 @@ def check_same(path: Path, made: dict[str, Any]) -> None:
     """Raises UserError where a file holds another search than this one, with what differs."""
     if kind_of(path) != "search":
         return
-    there = json.loads(path.read_text())
+    try:
+        there = read_json(path)
+    except ValueError as error:
+        remedy = "delete it, or choose another --name"
+        raise UserError(f"{path} holds a search that cannot be read ({error}): {remedy}") from None
     now = json.loads(json.dumps(made))
     changed = differences({key: there.get(key) for key in now}, now)
     if "search" not in there:

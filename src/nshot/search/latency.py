@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from nshot.errors import UserError, check_whole
-from nshot.files import write_json
+from nshot.files import read_json, write_json
 from nshot.ranking.metrics import kendall_tau
 from nshot.runs.folder import differences
 from nshot.runs.lock import held
@@ -226,7 +226,7 @@ def latency_of(
             say(f"measuring latencies on this machine: {wanted.threads} threads, batches of {wanted.batch}")
             write_json(path, fitted(space, wanted, samples=samples, by=by))
     try:
-        table = json.loads(path.read_text())
+        table = read_json(path)
         made = {key: table[key] for key in ("space", "machine", "setting")}
         latency = Latency(space, table, path, by)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

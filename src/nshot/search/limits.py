@@ -17,7 +17,7 @@ _FORMS = ("{:,.0f} parameters", "{:,.0f} FLOPs", "a latency of {:.4g} ms")
 
 def milliseconds(text: str) -> float:
     """``3ms``, ``0.5 s`` or ``800us`` in milliseconds. Raises UserError for anything else."""
-    found = re.fullmatch(r"(\d+\.?\d*|\.\d+)\s*([a-zµμ]+)", text.strip().lower())
+    found = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)\s*([a-zµμ]+)", text.strip().lower())
     value = float(found[1]) * _MILLISECONDS.get(found[2], 0) if found else 0
     if not (math.isfinite(value) and value > 0):
         raise UserError(f"time {text!r}: write a number above 0 with its unit, such as 3ms, 0.5s or 800us")

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+from nshot.errors import UserError
 from nshot.nn.mixture import Mixture
 
 from .base import Space, Subnet, spaces
@@ -42,7 +43,10 @@ def list_spaces() -> list[str]:
 
 
 def space_from_dict(values: dict[str, Any]) -> Space:
-    """A space from its name and sizes, as `to_dict` writes it."""
-    sizes = {key: value for key, value in values.items() if key not in ("name", "kept")}
-    kept = tuple((index, tuple(options)) for index, options in values.get("kept", ()))
-    return dataclasses.replace(space(values["name"], **sizes), kept=kept)
+    """A space from its name and sizes, as `to_dict` writes it. Raises UserError for what is none."""
+    try:
+        sizes = {key: value for key, value in values.items() if key not in ("name", "kept")}
+        kept = tuple((index, tuple(options)) for index, options in values.get("kept", ()))
+        return dataclasses.replace(space(values["name"], **sizes), kept=kept)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise UserError(f"space {values!r:.80} is broken ({type(error).__name__}: {error})") from None

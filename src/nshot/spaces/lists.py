@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nshot.errors import UserError
+from nshot.files import read_stored
 
 from .base import Space, Subnet
 
@@ -36,8 +37,8 @@ def subnets_from_file(path: str | Path, space: Space, root: Path, numbered: Numb
         order, file = "", str(path)
     under_root = root / file
     try:
-        entries = json.loads((under_root if under_root.exists() else Path(file)).read_text())
-    except (OSError, ValueError) as error:
+        entries = json.loads(read_stored(under_root if under_root.exists() else Path(file)))
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"subnet list {file} cannot be read ({error}): it must be a JSON list of subnets") from None
     if not isinstance(entries, list) or not entries:
         raise UserError(f"subnet list {file} must be a JSON list with at least one subnet")

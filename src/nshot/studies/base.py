@@ -10,6 +10,8 @@ from nshot.registry import Registry
 from nshot.strategies import strategies
 from nshot.supernets.config import TrainConfig, preset
 
+AGAIN = "delete it and run the study again"  # what to do about a result that is damaged
+
 
 @dataclass(frozen=True)
 class Scale:

@@ -1,6 +1,5 @@
 """Results of a study: figures of its runs, beside the paper's, as JSON, Markdown and a plot."""
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -9,10 +8,10 @@ from typing import Any
 from nshot.benchmarks.ceiling import ceiling
 from nshot.benchmarks.table import read_benchmark
 from nshot.errors import UserError
-from nshot.files import make_folder, write_atomically, write_json
+from nshot.files import make_folder, needed, read_json, read_parquet, write_atomically, write_json
 from nshot.ranking.metrics import complexity_bias, complexity_convergence
 
-from .base import Scale, Study
+from .base import AGAIN, Scale, Study
 from .runner import FAILED, Job
 from .summary import markdown, summarize
 from .whole import SCORES, answers
@@ -26,7 +25,7 @@ def tau(folder: Path, job: Job, root: str | Path | None) -> dict[str, float]:
     found: dict[str, float] = {}
     for name, where in ((job.result, ""), (job.second, "random: ")):
         if (folder / f"{name}.json").exists():
-            metrics = json.loads((folder / f"{name}.json").read_text())["metrics"]
+            metrics = needed(read_json, folder / f"{name}.json", AGAIN)["metrics"]
             for score in ("accuracy", "loss"):
                 row = metrics[score]
                 found |= {f"{where}tau by {score}": row["tau"], f"{where}∞ images, {score}": row["tau_inf"]}
@@ -43,15 +42,13 @@ def ceilings(folder: Path, job: Job, root: str | Path | None) -> dict[str, float
     found: dict[str, float] = {}
     for name, where in ((job.result, ""), (job.second, "random: ")):
         if (folder / f"{name}.json").exists():
-            ranked = json.loads((folder / f"{name}.json").read_text())
+            ranked = needed(read_json, folder / f"{name}.json", AGAIN)
             known = ranked["ceiling"] if "ceiling" in ranked else _ceiling(folder, name, job, root)
             found |= {f"{where}tau by {score}": known["tau"] for score in ("accuracy", "loss") if known}
     return found
 
 
 def _ceiling(folder: Path, name: str, job: Job, root: str | Path | None) -> dict[str, float] | None:
-    import pyarrow.parquet as pq
-
     space = job.config.space
     table = folder / (SCORES if job.measured else f"{name}.parquet")
     if not table.exists():
@@ -60,16 +57,14 @@ def _ceiling(folder: Path, name: str, job: Job, root: str | Path | None) -> dict
         benchmark = read_benchmark(job.scale.benchmark, space, root)
     except UserError:
         return None  # not on this machine
-    subnets = [space.parse(arch) for arch in pq.read_table(table, columns=["arch"]).column("arch").to_pylist()]
+    subnets = [space.parse(arch) for arch in needed(read_parquet, table, AGAIN, ["arch"]).column("arch").to_pylist()]
     most = ceiling(space, benchmark, f"{job.config.dataset}_test", subnets)
     return None if most is None else asdict(most)
 
 
 def bias(folder: Path, job: Job, root: str | Path | None) -> dict[str, float]:
     """CB and C³ against each data set of the benchmark."""
-    import pyarrow.parquet as pq
-
-    ranked = pq.read_table(folder / f"{job.result}.parquet").to_pydict()
+    ranked = needed(read_parquet, folder / f"{job.result}.parquet", AGAIN).to_pydict()
     space = job.config.space
     benchmark = read_benchmark(job.scale.benchmark, space, root)
     subnets = [space.parse(arch) for arch in ranked["arch"]]
@@ -84,7 +79,7 @@ def bias(folder: Path, job: Job, root: str | Path | None) -> dict[str, float]:
 
 def own(folder: Path, job: Job, root: str | Path | None) -> dict[str, float]:
     """What the row's function measured."""
-    return json.loads((folder / f"{job.result}.json").read_text())
+    return needed(read_json, folder / f"{job.result}.json", AGAIN)
 
 
 MEASURES: dict[str, Measure] = {"tau": tau, "bias": bias, "own": own, "whole": answers}
@@ -111,7 +106,7 @@ class Known:
         if not path.exists():
             return cls()
         try:
-            result = json.loads(path.read_text())
+            result = read_json(path)
             rows = result["rows"]
             figures = {row["runs"][seed]: found for row in rows for seed, found in row["seeds"].items()}
             seeds = max((int(seed) + 1 for row in rows for seed in row["seeds"]), default=0)
@@ -144,7 +139,7 @@ def collect(
             job = Job.of(row.setting, scale, seed)
             folder, name = runs / job.folder, str(seed)
             if (folder / FAILED).exists():
-                failed[name] = json.loads((folder / FAILED).read_text())["error"]
+                failed[name] = needed(read_json, folder / FAILED, AGAIN)["error"]
             elif job.is_in(folder):
                 figures[name], names[name] = MEASURES[study.measure](folder, job, root), job.name
                 most = most or (ceilings(folder, job, root) if study.measure in RANKS else {})

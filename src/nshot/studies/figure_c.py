@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nshot.dynamic.calr import G, decay_ratio
+from nshot.files import write_figure
 from nshot.spaces import Space
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 def figure_c(path: Path, space: Space) -> Path:
     """Writes the picture of `drawn`."""
-    drawn(space).savefig(path)
+    write_figure(path, drawn(space))
     return path
 
 

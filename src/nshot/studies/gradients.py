@@ -1,6 +1,5 @@
 """The trainings behind table I and figure B: what gradients of different subnets have in common."""
 
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 from nshot.data.batches import TrainBatches
 from nshot.data.sources import Dataset
 from nshot.dynamic import SeparatedMomentum
-from nshot.files import write_json
+from nshot.files import needed, read_json, write_json
 from nshot.ranking.gradients import SimilarityRecorder, SpreadRecorder
 from nshot.runs.execute import Job, Run, execute
 from nshot.seeding import generator
@@ -22,7 +21,7 @@ from nshot.supernets.config import TrainConfig, completed, to_dict
 from nshot.supernets.train import make_batches, make_optimizer, make_strategy, new_supernet
 from nshot.training.loop import smoothed, train_steps
 
-from .base import Scale
+from .base import AGAIN, Scale
 
 Steps = Iterator[tuple[int, Tensor]]
 DISTANCES = (0, 1, 3, 5)  # A0, A1, A3, A5 of section C.6: how many decisions differ from those of A0
@@ -148,4 +147,4 @@ def _recorded(
     result = folder / f"{kind}-recorded.json"
     run = Run(folder, kind, to_dict(config), result.name, config.log_every, config.checkpoint_every, completed)
     execute(run, make, lambda job: write_json(result, figures(job.module.recorder)), say=lambda line: None)
-    return json.loads(result.read_text())
+    return needed(read_json, result, AGAIN)

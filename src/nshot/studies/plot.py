@@ -4,6 +4,8 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from nshot.files import write_figure
+
 
 def draw(path: Path, result: dict[str, Any]) -> Path:
     """Curves where figures have one, one column by another where the study names two, columns side by side where there
@@ -53,7 +55,7 @@ def dots(path: Path, result: dict[str, Any]) -> Path:
     panel.spines[["top", "right"]].set_visible(False)
     if panel.get_legend_handles_labels()[0]:
         figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
-    figure.savefig(path)
+    write_figure(path, figure)
     return path
 
 
@@ -112,7 +114,7 @@ def _finished(
     panel.spines[["top", "right"]].set_visible(False)
     if panel.get_legend_handles_labels()[0]:
         figure.legend(loc=legend, ncols=ncols, fontsize=8, frameon=False)
-    figure.savefig(path)
+    write_figure(path, figure)
     return path
 
 

@@ -12,7 +12,7 @@ from nshot.benchmarks.rank import rank_run
 from nshot.benchmarks.table import read_benchmark
 from nshot.data.sources import Dataset, data_root, load
 from nshot.errors import DivergedError, UserError, check_whole
-from nshot.files import write_json
+from nshot.files import needed, read_json, write_json
 from nshot.runs.execute import FREE
 from nshot.runs.processes import run_in_processes
 from nshot.runs.progress import Progress
@@ -21,7 +21,7 @@ from nshot.spaces.lists import subnets_from_file
 from nshot.supernets.config import TrainConfig, to_dict
 from nshot.supernets.train import train
 
-from .base import Measured, Scale, Setting, Study
+from .base import AGAIN, Measured, Scale, Setting, Study
 
 Say = Callable[[str], None]
 FAILED = "failed.json"
@@ -217,7 +217,7 @@ def _run_one(data: Dataset, job: Job, run: Path, folder: Path, root: str | Path 
     try:
         if (run / FAILED).exists():
             folder.mkdir(exist_ok=True)
-            write_json(folder / FAILED, json.loads((run / FAILED).read_text()))
+            write_json(folder / FAILED, needed(read_json, run / FAILED, AGAIN))
             return f"{folder.name} failed with {run.name}"
         if job.measured is not None:
             folder.mkdir(parents=True, exist_ok=True)

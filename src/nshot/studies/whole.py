@@ -4,7 +4,6 @@ What one search finds among random candidates depends on the candidates by more 
 subnets say how truly a supernet orders the whole space, and what its search would have found by any draw.
 """
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,11 +13,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from nshot.benchmarks.table import Benchmark, read_benchmark
 from nshot.data.sources import Dataset
-from nshot.files import write_parquet
+from nshot.files import needed, read_json, read_parquet, write_parquet
 from nshot.ranking.metrics import kendall_tau
 from nshot.search.own import own_subnet
 from nshot.seeding import generator
@@ -28,7 +26,7 @@ from nshot.supernets.load import load_run
 from nshot.supernets.score import evaluator, score_run
 from nshot.supernets.train import train
 
-from .base import Scale
+from .base import AGAIN, Scale
 from .runner import Job
 from .searched import quiet, searched, training_minutes
 
@@ -142,7 +140,7 @@ def answers(folder: Path, job: Job, root: str | Path | None) -> dict[str, Any]:
     space = job.config.space
     benchmark = read_benchmark(job.scale.benchmark, space, root)
     column = f"{job.config.dataset}_test"
-    measured = json.loads((folder / f"{job.result}.json").read_text())
+    measured = needed(read_json, folder / f"{job.result}.json", AGAIN)
     training = measured["training (min)"]
     own: dict[str, Any] = {}
     if "own" in measured:
@@ -150,7 +148,7 @@ def answers(folder: Path, job: Job, root: str | Path | None) -> dict[str, Any]:
         own["own search (min)"] = training + measured["own search (min)"]
     if not (folder / SCORES).exists():
         return own
-    table = pq.read_table(folder / SCORES)
+    table = needed(read_parquet, folder / SCORES, AGAIN)
     subnets = [space.parse(arch) for arch in table["arch"].to_pylist()]
     true = benchmark.truth(column, subnets)
     scored = Scored.of(space, subnets, true, table)

@@ -130,8 +130,17 @@ def from_dict(values: dict[str, Any]) -> TrainConfig:
     """The inverse of `to_dict`, resolved. What an entry of an earlier version lacks is what that version did.
 
     Raises:
-        UserError: for a name that this version does not know.
+        UserError: for a name that this version does not know, and for what is no configuration.
     """
+    try:
+        return _from_dict(values)
+    except UserError:
+        raise
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+        raise UserError(f"configuration is broken ({type(error).__name__}: {error}): train in a new --out") from None
+
+
+def _from_dict(values: dict[str, Any]) -> TrainConfig:
     known = {f.name for f in fields(TrainConfig)}
     unknown = sorted(set(values) - known)
     if unknown:

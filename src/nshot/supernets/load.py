@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 
 from nshot.errors import UserError
+from nshot.runs.checkpoint import load_weights
 from nshot.runs.folder import read_config
 from nshot.spaces import FewShot, Supernet
 
@@ -40,9 +41,6 @@ def load_run(folder: str | Path) -> tuple[TrainConfig, Supernet]:
     Raises:
         UserError: for a folder that is no run, or one that is not finished.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     folder = Path(folder)
     stored = read_config(folder)
     if stored.get("kind") == PARTS:
@@ -55,8 +53,8 @@ def load_run(folder: str | Path) -> tuple[TrainConfig, Supernet]:
         raise UserError(f"run {folder} is not finished: continue it with the same nshot train command")
     supernet = bare_supernet(config)
     try:
-        supernet.load_state_dict(load_file(folder / WEIGHTS))
-    except (OSError, RuntimeError, SafetensorError) as error:
+        supernet.load_state_dict(load_weights(folder / WEIGHTS))
+    except (OSError, RuntimeError, ValueError) as error:
         message = str(error).partition("\n")[0]
         raise UserError(f"{folder / WEIGHTS} cannot be read ({message}): train the run again") from None
     return config, supernet.to(memory_format=torch.channels_last)

@@ -7,6 +7,8 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
+from zlib import error
 
 import numpy as np
 from torch import Tensor
@@ -17,7 +19,7 @@ from nshot.data.manifest import check_manifest
 from nshot.data.mixture import mixture
 from nshot.data.sources import Dataset, load
 from nshot.errors import UserError
-from nshot.files import write_atomically
+from nshot.files import check_inside, read_stored, write_atomically
 from nshot.ranking.calibrate import keeps_statistics
 from nshot.ranking.evaluate import Scores, evaluate
 from nshot.runs.execute import Say
@@ -81,7 +83,7 @@ def score_run(
     forms = sorted({canonical(subnet) for subnet in subnets})
     kept = scoring_name(_weights(folder), list(given.described.values()), forms)
     with held(folder, "a scoring", kept):  # two rankings of the same subnets would write the same files
-        store = PartialScores(folder / f".{kept}")
+        store = PartialScores(check_inside(folder, f".{kept}"))
         with Progress("rank", len(forms), len(store), noun="subnets") as progress:
             while len(store) < len(forms):
                 chunk = forms[len(store) : len(store) + CHUNK]
@@ -219,6 +221,15 @@ def scoring_name(weights: bytes, scored_on: list[int], subnets: Sequence[Subnet]
     return f"scores-{hashlib.sha256(weights + json.dumps([*scored_on, CHUNK, subnets]).encode()).hexdigest()[:16]}"
 
 
+def _read_chunk(path: Path) -> Scores | None:
+    """What was kept of a scoring; None where it is damaged, or of an earlier version, which did not say its seconds."""
+    try:
+        with np.load(io.BytesIO(read_stored(path))) as part:
+            return Scores(part["correct"], part["loss"], float(part["seconds"]))
+    except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile, error):
+        return None
+
+
 class PartialScores:
     """Scores of a list of subnets, kept in a hidden folder of the run until they are complete."""
 
@@ -227,10 +238,9 @@ class PartialScores:
         self._folder.mkdir(exist_ok=True)
         self._chunks: list[Scores] = []
         while (path := self._path(len(self._chunks))).exists():
-            with np.load(path) as part:
-                if "seconds" not in part:  # of an earlier version, which did not say: scored again
-                    break
-                self._chunks.append(Scores(part["correct"], part["loss"], float(part["seconds"])))
+            if (chunk := _read_chunk(path)) is None:
+                break
+            self._chunks.append(chunk)
 
     def __len__(self) -> int:
         return sum(len(chunk.correct) for chunk in self._chunks)

@@ -14,7 +14,7 @@ from nshot.data.batches import SecondBatches, TrainBatches
 from nshot.data.sources import Dataset
 from nshot.dynamic import SeparatedMomentum
 from nshot.errors import UserError, check_whole
-from nshot.files import write_json
+from nshot.files import check_inside, write_json
 from nshot.nn.drop import set_drop_path
 from nshot.nn.graphs import cuda_capture
 from nshot.nn.synced import synchronise
@@ -252,7 +252,7 @@ def _train_parts(
     with locked(folder) if first else nullcontext():
         if first:
             claim(folder, PARTS, to_dict(config), free=FREE, completed=completed, data=data)
-        todo = [(part, folder / f"part-{i}", device, workers) for i, part in enumerate(configs)]
+        todo = [(part, check_inside(folder, f"part-{i}"), device, workers) for i, part in enumerate(configs)]
         if jobs == 1:
             for part, out, *_ in todo:
                 train(part, data, out, device=device, workers=workers, say=say)

@@ -187,8 +187,8 @@ class SlicedResidual(SlicedBlock):
 
 
 def initialise(network: nn.Module) -> None:
-    """As timm does: weights by the number of outputs, norms one, biases zero. But the classifier by its inputs, as torch
-    does: by ten outputs its first logits would be so large that a pretrained network forgets before they shrink."""
+    """As timm does: weights by the number of outputs, norms one, biases zero. But the classifier by its inputs, as
+    torch does: by ten outputs its first logits would be so large that a pretrained network forgets meanwhile."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             outputs = module.kernel_size[0] ** 2 * module.out_channels // module.groups

@@ -224,7 +224,7 @@ class Study:
             dataset=self.data.name,
             epochs=epochs,
             batch_size=min(32, len(self.data.train)),
-            backbone_lr=0.25,
+            backbone_lr=0.5,
             frozen=1,
             init=self.scale.weights,
             seed=self.seed,

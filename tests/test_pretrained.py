@@ -21,8 +21,8 @@ from nshot.data.sources import load
 from nshot.spaces import Space, Supernet
 from nshot.spaces.timm import Timm
 from nshot.supernets.config import TrainConfig, preset
-from nshot.supernets.load import load_run
-from nshot.supernets.train import initial_weights, make_batches, make_optimizer, new_supernet, train
+from nshot.supernets.load import initial_weights, load_run
+from nshot.supernets.train import make_batches, make_optimizer, new_supernet, train
 from nshot.training.optimizers import sgd
 from nshot.training.tuning import Frozen, apart, backbone
 
@@ -81,6 +81,15 @@ def test_a_new_head_for_other_classes() -> None:
         features = own.extract_features(x).mean((2, 3))
         expected = features @ fresh.net.classifier.weight.T + fresh.net.classifier.bias
         torch.testing.assert_close(supernet.eval()(x, largest(space)), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_new_heads_first_logits_are_small() -> None:
+    """Near even odds, so that the first steps do not destroy what was learned."""
+    space = nshot.space("timm", resolution=64, num_classes=10)
+    supernet = begun(dataclasses.replace(preset("smoke", "spos", "timm"), space=space, init=PACKAGE)).eval()
+    with torch.no_grad():
+        logits = supernet(torch.randn(16, 3, 64, 64), largest(space))
+    assert float(torch.nn.functional.cross_entropy(logits, torch.arange(16) % 10)) < 3  # even odds: 2.3
 
 
 @pytest.mark.parametrize("wrapped", ["plain", "module", "state_dict", "model", "no head", "ours"])

@@ -124,7 +124,7 @@ def test_tuning_goes_on_where_it_was_stopped(run: Path, tmp_path: Path) -> None:
 
 
 def test_what_needs_init_says_so() -> None:
-    with pytest.raises(UserError, match=r"backbone_lr 0.25, frozen 1 have no effect without --init"):
+    with pytest.raises(UserError, match=r"backbone_lr 0.5, frozen 1 have no effect without --init"):
         RetrainConfig(recipe=recipe("tune"))
     assert "have no effect without --init" in refuse(
         "retrain", "largest", "--space", "timm", "--recipe", "tune", "--out", "never"

@@ -22,9 +22,9 @@ from nshot.search.limits import Limits
 from nshot.search.pick import How, search_run
 from nshot.search.propose import random_subnets
 from nshot.supernets.config import TrainConfig
-from nshot.supernets.load import load_run
+from nshot.supernets.load import initial_weights, load_run
 from nshot.supernets.score import score_run
-from nshot.supernets.train import initial_weights, train
+from nshot.supernets.train import train
 
 from .estimate import estimate
 from .look import Look

@@ -83,7 +83,7 @@ def training(look: Look, init: Path, model: str, side: int) -> TrainConfig:
         dataset=look.name,
         epochs=_epochs(look.train, batch, STEPS, EPOCHS),
         batch_size=batch,
-        backbone_lr=0.25,
+        backbone_lr=0.5,
         frozen=1,
         init=init,
         options=strategies["sandwich"].options_type(schedule="calr", ms="last"),

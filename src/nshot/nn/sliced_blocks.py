@@ -187,7 +187,8 @@ class SlicedResidual(SlicedBlock):
 
 
 def initialise(network: nn.Module) -> None:
-    """As timm does: weights by the number of outputs, norms one, biases zero, the classifier uniform."""
+    """As timm does: weights by the number of outputs, norms one, biases zero. But the classifier by its inputs, as
+    torch does: by ten outputs its first logits would be so large that a pretrained network forgets meanwhile."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             outputs = module.kernel_size[0] ** 2 * module.out_channels // module.groups
@@ -197,7 +198,7 @@ def initialise(network: nn.Module) -> None:
         elif isinstance(module, nn.BatchNorm2d):
             module.reset_parameters()
         elif isinstance(module, nn.Linear):
-            bound = 1 / math.sqrt(module.out_features)
+            bound = 1 / math.sqrt(module.in_features)
             nn.init.uniform_(module.weight, -bound, bound)
             nn.init.zeros_(module.bias)
         elif isinstance(module, SlicedBlock):

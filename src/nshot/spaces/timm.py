@@ -39,7 +39,7 @@ class Timm(Space):
         "proxy": {
             "sizes": {"resolution": 96, "num_classes": 10},
             "epochs": {"spos": 20},
-            "config": {**TUNED, "batch_size": 32, "lr": 1e-3},
+            "config": {**TUNED, "batch_size": 32, "lr": 4e-3},
         },
         "smoke": {
             "sizes": {"model": "mobilenetv3_small_050", "resolution": 32, "num_classes": 10},

@@ -1,13 +1,15 @@
-"""A finished run's supernet."""
+"""A finished run's supernet, and the weights that a training begins with."""
 
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from nshot.errors import UserError
 from nshot.runs.checkpoint import load_weights
 from nshot.runs.folder import read_config
 from nshot.spaces import FewShot, Supernet
+from nshot.spaces.pretrained import WORD
 
 from .config import TrainConfig, from_dict
 
@@ -58,3 +60,23 @@ def load_run(folder: str | Path) -> tuple[TrainConfig, Supernet]:
         message = str(error).partition("\n")[0]
         raise UserError(f"{folder / WEIGHTS} cannot be read ({message}): train the run again") from None
     return config, supernet.to(memory_format=torch.channels_last)
+
+
+def initial_weights(config: TrainConfig) -> dict[str, Tensor] | None:
+    """The weights that ``config.init`` names, as many as the supernet has of them; None for new ones.
+
+    Raises:
+        UserError: for a run that is not finished, or whose supernet lacks some; for weights that cannot be had.
+    """
+    if config.init is None:
+        return None
+    if str(config.init) == WORD or not config.init.is_dir():
+        return config.space.pretrained(str(config.init))
+    given = load_run(config.init)[1].state_dict()
+    with torch.device("meta"):  # shapes alone
+        own = bare_supernet(config).state_dict()
+    if missing := [name for name in own if name not in given or given[name].shape != own[name].shape]:
+        raise UserError(
+            f"init {config.init}: its supernet has no {missing[0]} of this shape: name a run of the same sizes"
+        )
+    return {name: given[name] for name in own}

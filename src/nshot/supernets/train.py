@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from nshot.data.ahead import made
 from nshot.data.batches import SecondBatches, TrainBatches
@@ -25,7 +24,6 @@ from nshot.runs.lock import locked
 from nshot.runs.processes import run_in_processes
 from nshot.seeding import generator, seeded
 from nshot.spaces import Space, Subnet, Supernet
-from nshot.spaces.pretrained import WORD
 from nshot.strategies import Plan, Strategy, strategies
 from nshot.strategies.memory import Facts
 from nshot.training import distributed
@@ -39,7 +37,7 @@ from nshot.training.tuning import Frozen, apart, backbone
 from .checks import check_batch, check_supernet, goes_by_shares
 from .config import TrainConfig, completed, to_dict
 from .facts import decay_facts, told
-from .load import ANSWER, PARTS, WEIGHTS, bare_supernet, load_run
+from .load import ANSWER, PARTS, WEIGHTS, bare_supernet, initial_weights
 
 
 def train(
@@ -212,26 +210,6 @@ def make_optimizer(
         apart(base, backbone(supernet), config.backbone_lr)
     used = RestingSlices(base, supernet).used if config.idle == "rest" else lambda paths: None
     return SeparatedMomentum(base, clusters), used
-
-
-def initial_weights(config: TrainConfig) -> dict[str, Tensor] | None:
-    """The weights that ``config.init`` names, as many as the supernet has of them; None for new ones.
-
-    Raises:
-        UserError: for a run that is not finished, or whose supernet lacks some; for weights that cannot be had.
-    """
-    if config.init is None:
-        return None
-    if str(config.init) == WORD or not config.init.is_dir():
-        return config.space.pretrained(str(config.init))
-    given = load_run(config.init)[1].state_dict()
-    with torch.device("meta"):  # shapes alone
-        own = bare_supernet(config).state_dict()
-    if missing := [name for name in own if name not in given or given[name].shape != own[name].shape]:
-        raise UserError(
-            f"init {config.init}: its supernet has no {missing[0]} of this shape: name a run of the same sizes"
-        )
-    return {name: given[name] for name in own}
 
 
 def _train_parts(

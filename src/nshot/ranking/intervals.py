@@ -71,7 +71,7 @@ def _without_noise(rho: float, half: float) -> float:
     if abs(half) >= abs(rho) or rho * half <= 0:
         return rho
     inverse = 2 / rho**2 - 1 / half**2
-    return float(np.copysign(min(1.0, max(inverse, 1.0) ** -0.5), rho))
+    return float(np.copysign(max(inverse, 1.0) ** -0.5, rho))
 
 
 def _halves(per_image: np.ndarray, metric: Metric, truth: ArrayLike, seed: int) -> np.ndarray:

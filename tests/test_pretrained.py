@@ -254,6 +254,26 @@ def test_frozen_weights_keep_still_while_the_head_learns(
         assert same == (step <= 6), step
 
 
+def test_frozen_weights_gather_no_momentum() -> None:
+    """Decay does not fill the momentum that they begin to move with."""
+    network = nn.ModuleDict({"body": nn.Linear(3, 3), "classifier": nn.Linear(3, 3)})
+    shared: dict[str, Any] = {"lr": 1.0, "momentum": 0.9, "weight_decay": 0.5}
+    optimizer = sgd(network.parameters(), idle="drift", clip=None, fast=False, **shared)
+    apart(optimizer, backbone(network), 0.1)
+    kept = Frozen(optimizer, backbone(network), 2)
+    for step in range(3):
+        kept.at(step)
+        if step == 2:
+            assert all(not optimizer.state[p]["momentum_buffer"].any() for p in backbone(network))
+            assert all(p.requires_grad for p in network.parameters())
+            assert [g["weight_decay"] for g in optimizer.param_groups] == [0.5, 0.5]
+            assert sorted(g.get("lr_scale", 1.0) for g in optimizer.param_groups) == [0.1, 1.0]
+            return
+        optimizer.zero_grad()
+        sum(p.sum() for p in network["classifier"].parameters()).backward()
+        optimizer.step()
+
+
 def test_weights_have_a_rate_of_their_own() -> None:
     """SGD without momentum: a backbone weight moves by a tenth of what the same gradient moves a head's weight."""
     torch.manual_seed(0)

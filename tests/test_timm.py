@@ -19,6 +19,7 @@ from nshot import UserError
 from nshot.nn.depthwise import fast_depthwise
 from nshot.nn.kernels import library
 from nshot.nn.sliced_blocks import SlicedResidual
+from nshot.ranking.calibrate import calibrate
 from nshot.spaces import Subnet
 from nshot.spaces.timm import Timm
 from nshot.spaces.timm_blocks import original, squeeze_rule
@@ -258,6 +259,8 @@ def test_bad_notation(space: Timm, text: str, message: str) -> None:
 
 def test_notation(space: Timm) -> None:
     assert space.format(largest(space)) == "32px|1|1,1|1k5,1k5,1k5|1k5,1k5|1k5,1k5,1k5|1"
+    skipped = space.parse("32px|1|1,skip|1k5,skip,1k5|1k5,1k5|1k5,1k5,1k5|1")  # a kernel need not be said
+    assert space.format(skipped) == "32px|1|1,skip|1k5,skipk3,1k5|1k5,1k5|1k5,1k5,1k5|1"
     one = nshot.space("timm", **{**SMALL["timm"], "sides": (32,)})
     assert one.parse(one.format(largest(one))) == largest(one)
     with pytest.raises(UserError, match="the only side is 32px"):
@@ -304,3 +307,28 @@ def test_from_the_command_line(tmp_path: Any) -> None:
     assert nshot_("train", "spos", *args)[0] == 0
     status, _, err = nshot_("search", out, "--method", "random", "--sample", "4", "--images", "50", "--device", "cpu")
     assert status == 0, err
+
+
+def test_sides_are_a_half_three_quarters_and_all() -> None:
+    for resolution, sides in {224: (112, 168, 224), 96: (48, 72, 96), 97: (49, 72, 97), 8: (4, 8), 12: (8, 12)}.items():
+        assert nshot.space("timm", resolution=resolution).all_sides == sides
+
+
+def test_statistics_of_a_subnet_are_those_of_its_own_network(space: Timm) -> None:
+    """Calibrated alone; what it does not run has those of a new norm."""
+    _, supernet = loaded(space)
+    for _, block in supernet.net.named_blocks():
+        block.order_by_importance()
+    batches = [torch.randn(8, 3, 32, 32) for _ in range(3)]
+    for seed in range(3):
+        subnet = space.sample(np.random.default_rng(seed))
+        network = nshot.extract(supernet, subnet)
+        calibrate(supernet, batches, subnet)
+        calibrate(network, batches)
+        x = torch.randn(4, 3, 32, 32)
+        with torch.no_grad():
+            torch.testing.assert_close(supernet.eval()(x, subnet), network.eval()(x), rtol=1e-4, atol=1e-5)
+            assert not torch.allclose(network(x), supernet(x, space.sample(np.random.default_rng(seed + 9))), atol=1e-2)
+        choice = next((n, c) for n, c in zip(space.places, space.choices(subnet), strict=True) if c.hidden)
+        norm = supernet.net.get_submodule(f"blocks.{choice[0].name}.bn1")
+        assert int((norm.running_mean == 0).sum()) == choice[0].block.hidden - choice[1].hidden

@@ -60,7 +60,7 @@ class Timm(Space):
     def __post_init__(self) -> None:
         check_whole(8, resolution=self.resolution)
         check_whole(2, num_classes=self.num_classes)
-        object.__setattr__(self, "sides", tuple(self.sides))
+        object.__setattr__(self, "sides", tuple(map(int, self.sides)))
         sides, high = self.sides, self.resolution
         if sides and (list(sides) != sorted(set(sides)) or sides[-1] != high or 2 * sides[0] < high):
             raise UserError(f"sides {sides}: must be rising numbers from {-(-high // 2)} to the resolution {high}")
@@ -239,7 +239,8 @@ class Timm(Space):
         for word, (share, kernel) in zip(words, self._options, strict=True):
             name, _, size = word.partition("k") if kernel is not None and word != SKIP else (word, "", "")
             if name.startswith("s") and kernel is not None:  # "skip" has a k of its own
-                name, size = SKIP, word.removeprefix(SKIP).removeprefix("k")
+                first = self.decisions[kernel].options[self.decisions[kernel].allowed[0]].partition("x")[0]
+                name, size = SKIP, word.removeprefix(SKIP).removeprefix("k") or first
             subnet += self._named(text, share, name, (ALL,)) + self._named(text, kernel, f"{size}x{size}", ("x",))
         if len(self.all_sides) > 1:
             return self.check((*subnet, *self._named(text, len(self.decisions) - 1, side.removesuffix("px"), ())))

@@ -27,6 +27,7 @@ from test_distributed import together
 STEPS = 3 * EPOCH
 QUICK: dict[str, Any] = {"meta_every": 2, "meta_lr": 0.2, "board": 3}
 
+OURS = {"schedule": "calr", "ms": "first"}
 Entry = tuple[float, float, Subnet, Tensor, Tensor]
 
 
@@ -137,7 +138,12 @@ class ByHand:
 
 @pytest.mark.parametrize(
     ("variant", "more"),
-    [("published", {}), ("released", {}), ("published", {"schedule": "calr", "ms": "first"})],
+    [
+        ("published", {}),
+        ("released", {}),
+        ("published", {"schedule": "calr", "ms": "first"}),
+        ("released", {"schedule": "calr", "ms": "first"}),
+    ],
 )
 def test_cream_is_its_losses_its_meta_updates_and_its_board(variant: str, more: dict[str, Any]) -> None:
     run = OneRun("cream", variant=variant, **QUICK, **more)

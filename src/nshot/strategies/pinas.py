@@ -50,12 +50,13 @@ class PiNASOptions(Options):
 class Contrast(Trained):
     """The averaged copy, the projections onto keys of the supernet and of the copy, and the queue of keys (K, 128).
 
-    Its optimizer has two groups: the supernet's projection, and the supernet's classifier.
+    Its optimizer has two groups: the supernet's projection, and the supernet's classifier; `PiNAS.after` says each
+    step's rates.
     """
 
     queue: Tensor
 
-    def __init__(self, supernet: Supernet, queue: Tensor, head_lr: float, lr: float) -> None:
+    def __init__(self, supernet: Supernet, queue: Tensor) -> None:
         super().__init__()
         classifier, like = cast(nn.Linear, supernet.classifier), next(supernet.parameters())
         width = classifier.in_features
@@ -65,11 +66,11 @@ class Contrast(Trained):
         self.register_buffer("queue", queue.to(like))
         self.keys: list[Tensor] = []  # of the step alone
         self._shared = [*zip(_shared(self.copy), _shared(supernet), strict=True)]
-        groups = [
-            {"params": list(self.projection.parameters()), "lr": lr, "weight_decay": 1e-4},
-            {"params": list(classifier.parameters()), "lr": head_lr, "weight_decay": 0.0},
+        groups: list[dict[str, Any]] = [
+            {"params": list(self.projection.parameters()), "weight_decay": 1e-4},
+            {"params": list(classifier.parameters())},
         ]
-        self.optimizer = SGD(groups, momentum=0.9)
+        self.optimizer = SGD(groups, lr=0.0, momentum=0.9)
 
     @torch.no_grad()
     def follow(self, supernet: Supernet, path: Subnet, m: float) -> None:
@@ -141,7 +142,7 @@ class PiNAS(Strategy):
         size = min(self.options.queue, facts.images) // facts.batch_size * facts.batch_size
         queue = F.normalize(torch.randn(size, KEY, generator=torch_generator(self.seed, "queue")))
         with seeded(self.seed, "projection"):
-            return Contrast(supernet, queue, self.options.head_lr, facts.lr)
+            return Contrast(supernet, queue)
 
     def before(self, step: int, batch: Batch, memory: Contrast, tools: Tools) -> None:
         memory.keys = []

@@ -76,7 +76,7 @@ def _inputs(supernet: Supernet, path: Subnet, images: Tensor) -> dict[str, Tenso
 
 @contextmanager
 def _watched(supernet: Supernet, found: dict[str, Tensor]) -> Iterator[None]:
-    """Plain modules, for the fast path calls none, whose inputs go to ``found``."""
+    """Plain modules, for the fast path calls none, whose inputs go to ``found``; running statistics stay as they are."""
 
     def watch(name: str, layer: nn.Module) -> torch.utils.hooks.RemovableHandle:
         return layer.register_forward_pre_hook(lambda _, given: found.__setitem__(name, given[0]))
@@ -86,11 +86,14 @@ def _watched(supernet: Supernet, found: dict[str, Tensor]) -> Iterator[None]:
     ]  # a few-shot one's parts too
     for each, _ in fast:
         each.fast = False
+    buffers = [(buffer, buffer.clone()) for buffer in supernet.buffers()]
     handles = [watch(n, m) for n, m in supernet.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     try:
         yield
     finally:
         for each, before in fast:
             each.fast = before
+        for buffer, value in buffers:
+            buffer.copy_(value)
         for handle in handles:
             handle.remove()

@@ -230,7 +230,8 @@ def read_parquet(path: Path, columns: Sequence[str] | None = None) -> "pa.Table"
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(io.BytesIO(read_stored(path)))
+        # In this thread alone: one of pyarrow's that holds Python's bytes when the process ends aborts it.
+        table = pq.ParquetFile(io.BytesIO(read_stored(path)), pre_buffer=False).read(use_threads=False)
         metadata = table.schema.metadata or {}
         written = metadata.pop(DIGEST.encode(), None)
         table = table.replace_schema_metadata(metadata)

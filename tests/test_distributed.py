@@ -16,6 +16,7 @@ from helpers import nshot_, refuse
 from nshot.cli import COMMANDS
 from nshot.data.batches import TrainBatches
 from nshot.data.sources import load
+from nshot.files import read_json
 from nshot.nn.drop import DropPath
 from nshot.runs import checkpoint
 from nshot.seeding import seeded
@@ -153,7 +154,7 @@ def begun(config: TrainConfig, folder: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_a_run_goes_on_with_as_many_processes_as_began_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config, run = preset("smoke", "spos", "nasbench201"), tmp_path / "run"
     begun(config, run, monkeypatch)
-    stored = json.loads((run / "config.json").read_text())
+    stored = read_json(run / "config.json")
     assert stored["processes"] == 1
     (run / "config.json").write_text(json.dumps({**stored, "processes": 2}))
     flags = ("train", "spos", "--preset", "smoke", "--checkpoint-every", "1", "--device", "cpu", "--out")

@@ -88,4 +88,4 @@ def test_nothing_below_the_commands_prints_of_itself() -> None:
             named = [call.func, *call.args, *(keyword.value for keyword in call.keywords)]
             if any(isinstance(one, ast.Name) and one.id == "print" for one in named):
                 printing.add(path.name)
-    assert printing == {"progress.py", "lock.py"}
+    assert printing == {"progress.py", "lock.py", "heartbeat.py"}

@@ -17,6 +17,7 @@ import torch
 from nshot.benchmarks.nats import COLUMNS, import_official
 from nshot.benchmarks.table import read_benchmark
 from nshot.errors import UserError
+from nshot.files import read_parquet
 from nshot.spaces.nasbench201 import NASBench201
 
 # The official order is shuffled; these are its entries 0, 9 and 123, and two more.
@@ -171,7 +172,7 @@ def test_numbers_stay_the_official_ones_whatever_becomes_of_the_rows(tmp_path):
     import pyarrow.parquet as pq
 
     out = import_official(write(tmp_path, "pth", official("pth")), tmp_path / "t.parquet")
-    pq.write_table(pq.read_table(out).sort_by("arch").slice(1, 3), out)
+    pq.write_table(read_parquet(out).sort_by("arch").slice(1, 3), out)
     space = NASBench201()
     kept = sorted(ARCHS)[1:4]
     found = read_benchmark(str(out), space).numbered["nats"]
@@ -185,7 +186,7 @@ def test_numbers_that_cannot_be_are_refused(tmp_path, numbers):
     import pyarrow.parquet as pq
 
     out = import_official(write(tmp_path, "pth", official("pth")), tmp_path / "t.parquet")
-    table = pq.read_table(out)
+    table = read_parquet(out)
     pq.write_table(table.set_column(table.column_names.index("nats"), "nats", pa.array(numbers)), out)
     with pytest.raises(UserError, match="no distinct whole numbers in column 'nats': import it again"):
         read_benchmark(str(out), NASBench201())

@@ -158,7 +158,7 @@ def test_what_other_threads_raise_is_still_heard(tmp_path: Path, monkeypatch: py
     ("function", "broken"),
     [
         (lambda path: nshot.files.make_folder(path / "new"), (Path, "mkdir")),
-        (lambda path: write_folder(path / "new", {"model.py": b"1"}, {}), (Path, "write_bytes")),
+        (lambda path: write_folder(path / "new", {"model.py": b"1"}, {}), (os, "fsync")),
         (lambda path: locked(path / "new").__enter__(), (SoftFileLease, "acquire")),
     ],
 )

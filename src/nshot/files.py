@@ -236,7 +236,7 @@ def read_parquet(path: Path, columns: Sequence[str] | None = None) -> "pa.Table"
         written = metadata.pop(DIGEST.encode(), None)
         table = table.replace_schema_metadata(metadata)
         if written is not None and written.decode() != _table_digest(table):
-            raise ValueError("it is not as it was written")
+            raise ValueError(CHANGED)
         return table if columns is None else table.select(list(columns))
     except (pa.ArrowException, KeyError) as error:
         raise ValueError(str(error).partition("\n")[0]) from None

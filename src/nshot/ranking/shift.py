@@ -76,7 +76,8 @@ def _inputs(supernet: Supernet, path: Subnet, images: Tensor) -> dict[str, Tenso
 
 @contextmanager
 def _watched(supernet: Supernet, found: dict[str, Tensor]) -> Iterator[None]:
-    """Plain modules, for the fast path calls none, whose inputs go to ``found``; running statistics stay as they are."""
+    """Plain modules, for the fast path calls none, whose inputs go to ``found``; running statistics stay as they
+    are."""
 
     def watch(name: str, layer: nn.Module) -> torch.utils.hooks.RemovableHandle:
         return layer.register_forward_pre_hook(lambda _, given: found.__setitem__(name, given[0]))

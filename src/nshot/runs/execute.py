@@ -219,7 +219,7 @@ def _check_skips(done: int, job: Job, run: Run) -> None:
 
 def _check_weights(done: int, job: Job, run: Run) -> None:
     """Raises DivergedError where a step of a finite loss has left weights that are not: none are saved."""
-    weights = [*job.module.state_dict().values(), *job.memory.parameters()]
+    weights = [*job.module.parameters(), *job.memory.parameters()]
     if not all(bool(weight.isfinite().all()) for weight in weights):
         raise _diverged(None, done - 1, job, run)
 

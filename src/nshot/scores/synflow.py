@@ -8,6 +8,17 @@ from .base import Batches, scores, weights
 NORMS = (nn.BatchNorm2d, nn.LayerNorm)
 
 
+class _Unnormed(nn.Module):
+    """In place of a norm: the identity, and the activation that some norms have in them."""
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.act = getattr(norm, "act", nn.Identity())
+
+    def forward(self, x: torch.Tensor, *channels: object) -> torch.Tensor:
+        return self.act(x)
+
+
 @scores.register("synflow")
 def synflow(network: nn.Module, batches: Batches, generator: torch.Generator) -> float:
     """Σ |w ∂R/∂w| over convolutions and linear layers; R is the sum of logits of an image of ones.
@@ -18,7 +29,7 @@ def synflow(network: nn.Module, batches: Batches, generator: torch.Generator) ->
     for module in list(network.modules()):
         for name, child in module.named_children():
             if isinstance(child, NORMS):
-                setattr(module, name, nn.Identity())
+                setattr(module, name, _Unnormed(child))
     network.double()
     with torch.no_grad():
         for parameter in network.parameters():

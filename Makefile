@@ -5,7 +5,7 @@ DONE := $(VENV)/.installed
 
 LOCKED := requirements/locked.txt
 
-.PHONY: quickstart test test-fast lint audit lock mutants clean
+.PHONY: docs links quickstart test test-fast lint audit lock mutants clean
 
 quickstart: $(DONE)
 	$(VENV)/bin/nshot quickstart --out runs/quickstart
@@ -21,8 +21,18 @@ lint: $(DONE)
 	$(VENV)/bin/ruff check src tests benchmarks examples
 	$(VENV)/bin/mypy
 	$(VENV)/bin/deptry src
+	$(VENV)/bin/codespell README.md CONTRIBUTING.md CHANGELOG.md SECURITY.md docs src tests examples benchmarks
 
 # Known weaknesses of all that is installed; what cannot be looked up, as offline, is an error too.
+# The documentation site, in site/; a warning is an error.
+docs: $(DONE)
+	$(VENV)/bin/python -m sphinx -W --keep-going -q -b html docs site
+	@echo "written: site/index.html"
+
+# Links to other sites, which needs them.
+links: $(DONE)
+	$(VENV)/bin/python -m sphinx -q -b linkcheck docs site/links
+
 audit: $(DONE)
 	$(VENV)/bin/python requirements/audit.py
 

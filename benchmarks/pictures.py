@@ -36,7 +36,7 @@ def calr() -> None:
     panel.set(xlabel="share of the training", ylabel="learning rate")
     panel.grid(alpha=0.25)
     panel.spines[["top", "right"]].set_visible(False)
-    panel.legend(frameon=False)
+    panel.legend(frameon=False, loc="lower left")
     figure.savefig(OUT / "calr.png")
 
 

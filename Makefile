@@ -5,7 +5,7 @@ DONE := $(VENV)/.installed
 
 LOCKED := requirements/locked.txt
 
-.PHONY: docs links quickstart test test-fast lint audit lock mutants clean
+.PHONY: docs links wheel quickstart test test-fast lint audit lock mutants clean
 
 quickstart: $(DONE)
 	$(VENV)/bin/nshot quickstart --out runs/quickstart
@@ -28,6 +28,10 @@ lint: $(DONE)
 docs: $(DONE)
 	$(VENV)/bin/python -m sphinx -W --keep-going -q -b html docs site
 	@echo "written: site/index.html"
+
+# The wheel, built and run in a bare environment.
+wheel: $(DONE)
+	tests/wheel.sh $(VENV)/bin/python
 
 # Links to other sites, which needs them.
 links: $(DONE)

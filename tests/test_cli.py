@@ -479,3 +479,13 @@ def test_a_reader_that_has_enough_ends_a_command_quietly(args: list[str]) -> Non
         assert process.stderr is not None
         assert process.stderr.read() == ""
     assert process.returncode == 1
+
+
+def test_without_a_compiler_it_says_so_in_one_line_and_goes_on(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "nshot.cli", "train", "spos", "--preset", "smoke", "--epochs", "1", "--out", "run"]
+    without = {**os.environ, "CXX": "no-such-compiler", "XDG_CACHE_HOME": str(tmp_path / "empty")}
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, env=without)
+    assert done.returncode == 0
+    (line,) = done.stderr.splitlines()
+    assert re.match(r"nshot: fast path is off, its kernels cannot be built: .*no-such-compiler", line)
+    assert (tmp_path / "run" / "supernet.safetensors").exists()

@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from io import TextIOWrapper
@@ -197,6 +198,7 @@ def main(argv: list[str] | None = None) -> int:
 
     One that is told to stop (`nshot.runs.stopping`) exits with 130, 143 or 75.
     """
+    warnings.formatwarning = _in_one_line
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of any bytes, and terminals without Greek letters
     try:
@@ -223,6 +225,17 @@ def main(argv: list[str] | None = None) -> int:
             raise
         print(f"nshot: error: {too_long(error)}", file=sys.stderr)
         return 2
+
+
+_FORMAT = warnings.formatwarning
+
+
+def _in_one_line(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """What nshot itself warns of, without the line of code that does."""
+    ours = Path(filename).is_relative_to(Path(__file__).parent)
+    return f"nshot: {message}\n" if ours else _FORMAT(message, category, filename, lineno, line)
 
 
 def _run(args: list[str]) -> int:

@@ -1,14 +1,20 @@
 """The front door: the site is made strictly, what tutorials say runs, and the files of a project can be read."""
 
+import doctest
+import io
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 import yaml
+from PIL import Image
 
 import nshot
+from helpers import nshot_
 from nshot.cli import COMMANDS
 
 ROOT = Path(__file__).parent.parent
@@ -98,3 +104,21 @@ def test_words_are_spelt_as_they_should_be() -> None:
     ]
     done = subprocess.run([sys.executable, "-m", "codespell_lib", *files], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "")
+
+
+@pytest.mark.parametrize("name", nshot.__all__)
+def test_the_example_of_every_public_name_runs(name: str, tmp_path: Path) -> None:
+    """Where it needs a retrained network and an image, they are given."""
+    known: dict[str, Any] = {"nshot": nshot, "torch": torch, "folder": tmp_path / "best", "out": tmp_path / "out"}
+    if name in ("export", "predict"):
+        words = ["retrain", "|none~0|+|none~0|none~1|+|skip_connect~0|none~1|none~2|", "--dataset", "digits"]
+        sizes = ["--channels", "4", "--cells", "1", "--resolution", "8", "--epochs", "1"]
+        assert nshot_(*words, *sizes, "--out", tmp_path / "best")[0] == 0
+        known["image"] = tmp_path / "image.png"
+        Image.new("RGB", (8, 8)).save(known["image"])
+    found = getattr(nshot, name)
+    (test,) = doctest.DocTestFinder(recurse=False).find(found, name, globs=known)
+    assert len(test.examples) >= 1
+    said = io.StringIO()
+    failed, _ = doctest.DocTestRunner(verbose=False).run(test, out=said.write)
+    assert failed == 0, said.getvalue()

@@ -13,6 +13,13 @@ class UserError(ValueError):
     """A wrong value from the user: the message is one line that names the value and the remedy.
 
     The command line prints it and exits with status 2; in Python it is an ordinary ``ValueError``.
+
+    Example:
+        >>> try:
+        ...     nshot.space("nasbench202")
+        ... except nshot.UserError as error:
+        ...     print(str(error).partition(":")[0])
+        unknown space 'nasbench202'
     """
 
 

@@ -75,6 +75,14 @@ class ComplexityAwareLR(LRScheduler):
     Raises:
         ValueError: for a range, γ' or g without meaning; from ``step`` for a complexity outside the range or a step
             past ``total_steps``.
+
+    Example:
+        >>> optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
+        >>> calr = nshot.ComplexityAwareLR(optimizer, total_steps=100, complexity_range=(10, 1000), gamma=4)
+        >>> calr.step(1000), calr.step(10)  # steps 0 and 1: of the largest subnet, and of the smallest
+        (None, None)
+        >>> round(calr.decay, 6), round(optimizer.param_groups[0]["lr"], 6)  # γ = 4: 0.1 (1 - 1/100)^4
+        (4.0, 0.09606)
     """
 
     def __init__(

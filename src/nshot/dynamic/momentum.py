@@ -28,6 +28,15 @@ class SeparatedMomentum(Optimizer):
 
     Raises:
         ValueError: for fewer than one cluster; from ``step`` for a cluster out of range or, with several, none said.
+
+    Example:
+        >>> weight = torch.zeros(1, requires_grad=True)
+        >>> optimizer = nshot.SeparatedMomentum(torch.optim.SGD([weight], lr=1.0, momentum=0.5), clusters=2)
+        >>> for cluster in (0, 1, 0):
+        ...     weight.grad = torch.ones(1)
+        ...     _ = optimizer.step(cluster=cluster)
+        >>> weight.item()  # -1, -1, and -(0.5 + 1): cluster 1 left the momentum of cluster 0 alone
+        -3.5
     """
 
     def __init__(self, optimizer: Optimizer, clusters: int) -> None:

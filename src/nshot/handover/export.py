@@ -41,6 +41,11 @@ def export(
     Raises:
         UserError: for a folder that holds no network, an unknown format, ONNX without its packages, or a folder to
             write that holds files of anyone else.
+
+    Example:
+        >>> files = nshot.export(folder, out, to="torch", say=lambda line: None)  # folder: what nshot retrain wrote
+        >>> sorted(path.name for path in files)
+        ['README.md', 'model.py', 'nshot.json', 'weights.pt']
     """
     formats = [to] if isinstance(to, str) else list(to)
     for name in formats:

@@ -56,6 +56,13 @@ def predict(
 
     Raises:
         UserError: for a folder that holds no network, or a device that is not to be had.
+
+    Example:
+        >>> found = nshot.predict(folder, [image])  # folder: what nshot retrain wrote, or nshot export
+        >>> found.probabilities.shape, round(float(found.probabilities.sum()), 4)  # (images, classes)
+        (torch.Size([1, 10]), 1.0)
+        >>> found.unread
+        {}
     """
     classifier = read_classifier(folder).to(fabric(device).device)
     named = [images] if isinstance(images, str | Path) else images

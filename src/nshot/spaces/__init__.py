@@ -33,12 +33,25 @@ def space(name: str, **sizes: Any) -> Space:
 
     Raises:
         UserError: for an unknown name, size or value.
+
+    Example:
+        >>> space = nshot.space("nasbench201")
+        >>> space.size, space.params_range
+        (15625, (72752, 1524272))
+        >>> subnet = space.parse("|none~0|+|none~0|none~1|+|skip_connect~0|none~1|none~2|")
+        >>> subnet, space.params(subnet)  # option indices, and parameters
+        ((0, 0, 0, 1, 0, 0), 72752)
     """
     return spaces[name].of(**sizes)
 
 
 def list_spaces() -> list[str]:
-    """The names that ``space`` takes."""
+    """The names that ``space`` takes.
+
+    Example:
+        >>> nshot.list_spaces()
+        ['autoformer', 'darts', 'mobilenet', 'nasbench201', 'timm']
+    """
     return spaces.names()
 
 

@@ -134,5 +134,12 @@ def extract(supernet: Supernet, subnet: Sequence[int]) -> nn.Module:
 
     Raises:
         UserError: for a subnet that is not in the supernet's space.
+
+    Example:
+        >>> space = nshot.space("nasbench201", channels=4, cells=1, resolution=8)
+        >>> supernet, images = space.supernet(num_classes=3), torch.randn(2, 3, 8, 8)
+        >>> network = nshot.extract(supernet, (3, 3, 3, 1, 1, 1))
+        >>> torch.equal(network(images), supernet(images, (3, 3, 3, 1, 1, 1)))
+        True
     """
     return supernet.extract(supernet.space.check(subnet))

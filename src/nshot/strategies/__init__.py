@@ -17,11 +17,23 @@ def strategy(name: str, space: Space, *, total_steps: int, seed: int = 0, **opti
 
     Raises:
         UserError: for an unknown name, option or value.
+
+    Example:
+        >>> space = nshot.space("nasbench201", channels=4, cells=1)
+        >>> spos = nshot.strategy("spos", space, total_steps=100, schedule="calr", ms="first")
+        >>> plan = spos.plan(50)  # which paths step 50 trains, the share of the learning rate, whose momentum
+        >>> len(plan.paths), plan.cluster == plan.paths[0][0], 0 < plan.lr < 1
+        (1, True, True)
     """
     method = strategies[name]
     return method(space, total_steps=total_steps, seed=seed, options=method.options_type.of(**options))
 
 
 def list_strategies() -> list[str]:
-    """The names that ``strategy`` takes."""
+    """The names that ``strategy`` takes.
+
+    Example:
+        >>> nshot.list_strategies()[:4]
+        ['cream', 'darts', 'fairnas', 'fsnas']
+    """
     return strategies.names()

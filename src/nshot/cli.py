@@ -17,6 +17,7 @@ from nshot.files import shown, too_long, typed
 from nshot.flags import Columns, Download, Scored, Where, Workers, parse, positional, take
 from nshot.measures import analyse, score
 from nshot.retraining import retrain
+from nshot.runs.executor import On
 from nshot.runs.stopping import Stopped, answered
 
 # Nothing that imports torch may be imported here: `nshot --help` must answer at once.
@@ -48,8 +49,8 @@ def train(args: list[str]) -> None:
         out: Path
         """Run folder; an unfinished run of the same options there is continued."""
         config: TrainConfig = field(default_factory=lambda: default)
-        jobs: int = 1
-        """Where a method has several supernets: how many are trained at once, one thread each."""
+        at: On = field(default_factory=On)
+        """Where several supernets of one method are trained."""
 
     what = (
         f"Train a supernet by {strategy}, from the preset {preset_name}; options override it. Strategies: "
@@ -67,7 +68,7 @@ def train(args: list[str]) -> None:
         say=print if rank() == 0 else lambda line: None,
     )
     config = dataclasses.replace(config, space=config.space.with_classes(data.classes))
-    train(config, data, command.out, device=command.device, jobs=command.jobs, workers=command.workers)
+    train(config, data, command.out, device=command.device, on=command.at, workers=command.workers)
     listed = {"digits": "digits", "cifar10": "nasbench201", "cifar100": "nasbench201"}  # the benchmark of a data set
     known = listed.get(config.dataset)
     if rank() == 0:

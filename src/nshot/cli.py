@@ -99,6 +99,8 @@ def rank(args: list[str]) -> None:
         """The benchmark's column of true accuracies; default: <dataset>_test."""
         name: str = "ranking"
         """Names the files written to the run folder."""
+        at: On = field(default_factory=On)
+        """Where subnets are scored."""
 
     run = Path(positional(args, "rank", "RUN: a folder that nshot train made"))
     command = parse(Rank, args, "rank RUN", "Rank a run's subnets against a benchmark of true accuracies.")
@@ -113,6 +115,7 @@ def rank(args: list[str]) -> None:
         name=command.name,
         root=command.data_root,
         device=command.device,
+        on=command.at,
     )
     picture = scatter(run / f"{command.name}.png", {run.name: ranking}, truth)
     print_ranking({run.name: ranking}, truth)
@@ -146,6 +149,8 @@ def search(args: list[str]) -> None:
         """The score on held-out images; ties of one are broken by the other."""
         name: str = NAME
         """Names the files written to the run folder; the same search is made again, another one needs another name."""
+        at: On = field(default_factory=On)
+        """Where subnets are scored."""
 
     run = Path(positional(args, "search", "RUN: a folder that nshot train made"))
     command = parse(Search, args, "search RUN", "Search a trained supernet's best subnet, under limits.")
@@ -160,6 +165,7 @@ def search(args: list[str]) -> None:
         name=command.name,
         root=command.data_root,
         device=command.device,
+        on=command.at,
     )
     print_search(result)
     found = run / f"{command.name}.json"

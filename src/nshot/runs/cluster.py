@@ -58,7 +58,9 @@ def _connected(ray: Any, on: str, jobs: int | None, say: Say) -> Iterator[None]:
                 signal.signal(number, handler)
     url = getattr(context, "dashboard_url", None)
     where = f"Ray cluster at {address}" if address else "Ray cluster started on this machine"
-    say(f"{where}; dashboard: {'http://' + url if url else 'none'}")
+    nodes = living(ray)
+    size = f"{len(nodes)} nodes, {sum(node['Resources']['CPU'] for node in nodes):.0f} cores"
+    say(f"{where}: {size}; dashboard: {'http://' + url if url else 'none'}")
     try:
         yield
     finally:

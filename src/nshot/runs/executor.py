@@ -3,7 +3,7 @@
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -108,6 +108,10 @@ class On:
     def here(self) -> bool:
         """Whether one job after the other is done, on this machine."""
         return self.on == "local" and self.jobs in (None, 1)
+
+    def beside(self, seen: Path, say: Say = print) -> AbstractContextManager[Executor | None]:
+        """As `open`; None where the work stays in this process, with its threads."""
+        return nullcontext() if self.here else self.open(seen, say=say)
 
     def open(self, seen: Path, *, otherwise: int = 1, say: Say = print) -> AbstractContextManager[Executor]:
         """The executor, for as long as the context lasts.

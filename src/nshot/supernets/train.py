@@ -231,7 +231,7 @@ def _train_parts(
         check_batch(part)
     make_batches(config, data)
     first = distributed.rank() == 0  # the others write nothing
-    with nullcontext() if on.here else on.open(folder, say=say) as there, locked(folder) if first else nullcontext():
+    with on.beside(folder, say) as there, locked(folder) if first else nullcontext():
         if first:
             claim(folder, PARTS, to_dict(config), free=FREE, completed=completed, data=data)
         todo = [(part, check_inside(folder, f"part-{i}"), device, workers) for i, part in enumerate(configs)]

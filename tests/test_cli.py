@@ -24,6 +24,7 @@ import nshot.cli
 from helpers import nshot_, refuse
 from nshot.benchmarks.build import BuildConfig
 from nshot.benchmarks.table import write_benchmark
+from nshot.runs.executor import On
 
 COMMANDS = [
     "quickstart",
@@ -212,7 +213,7 @@ def test_benchmark_build_passes_its_options_on(tmp_path: Path, monkeypatch: pyte
     flags = ["--subnets", "3", "--seeds", "2", "--epochs", "4", "--channels", "8", "--jobs", "2"]
     assert nshot_("benchmark", "build", "--out", tmp_path, "--data-root", tmp_path, *flags)[0] == 0
     [((config, out), options)] = seen
-    assert (out, options) == (tmp_path, {"root": tmp_path, "jobs": 2})
+    assert (out, options) == (tmp_path, {"root": tmp_path, "on": On(jobs=2)})
     expected = BuildConfig()
     assert (config.subnets, config.seeds, config.recipe.epochs, config.space.channels) == (3, 2, 4, 8)
     assert asdict(config.recipe) | {"epochs": expected.recipe.epochs} == asdict(expected.recipe)

@@ -17,7 +17,9 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 def wanted() -> list[Requirement]:
     extras = PROJECT["optional-dependencies"]
-    every = map(Requirement, [*PROJECT["dependencies"], *extras["onnx"], *extras["timm"], *extras["dev"]])
+    every = map(
+        Requirement, [*PROJECT["dependencies"], *extras["onnx"], *extras["timm"], *extras["ray"], *extras["dev"]]
+    )
     return [one for one in every if one.name not in ("nshot", "torch", "torchvision")]
 
 

@@ -18,6 +18,7 @@ from nshot.files import shown, too_long, typed
 from nshot.flags import Columns, Download, Scored, Where, Workers, parse, positional, take
 from nshot.measures import analyse, score
 from nshot.retraining import retrain
+from nshot.runs.executor import On
 from nshot.runs.stopping import Stopped, answered
 
 # Nothing that imports torch may be imported here: `nshot --help` must answer at once.
@@ -49,8 +50,8 @@ def train(args: list[str]) -> None:
         out: Path
         """Run folder; an unfinished run of the same options there is continued."""
         config: TrainConfig = field(default_factory=lambda: default)
-        jobs: int = 1
-        """Where a method has several supernets: how many are trained at once, one thread each."""
+        at: On = field(default_factory=On)
+        """Where several supernets of one method are trained."""
 
     what = (
         f"Train a supernet by {strategy}, from the preset {preset_name}; options override it. Strategies: "
@@ -68,7 +69,7 @@ def train(args: list[str]) -> None:
         say=print if rank() == 0 else lambda line: None,
     )
     config = dataclasses.replace(config, space=config.space.with_classes(data.classes))
-    train(config, data, command.out, device=command.device, jobs=command.jobs, workers=command.workers)
+    train(config, data, command.out, device=command.device, on=command.at, workers=command.workers)
     listed = {"digits": "digits", "cifar10": "nasbench201", "cifar100": "nasbench201"}  # the benchmark of a data set
     known = listed.get(config.dataset)
     if rank() == 0:
@@ -99,6 +100,8 @@ def rank(args: list[str]) -> None:
         """The benchmark's column of true accuracies; default: <dataset>_test."""
         name: str = "ranking"
         """Names the files written to the run folder."""
+        at: On = field(default_factory=On)
+        """Where subnets are scored."""
 
     run = Path(positional(args, "rank", "RUN: a folder that nshot train made"))
     command = parse(Rank, args, "rank RUN", "Rank a run's subnets against a benchmark of true accuracies.")
@@ -113,6 +116,7 @@ def rank(args: list[str]) -> None:
         name=command.name,
         root=command.data_root,
         device=command.device,
+        on=command.at,
     )
     picture = scatter(run / f"{command.name}.png", {run.name: ranking}, truth)
     print_ranking({run.name: ranking}, truth)
@@ -146,6 +150,8 @@ def search(args: list[str]) -> None:
         """The score on held-out images; ties of one are broken by the other."""
         name: str = NAME
         """Names the files written to the run folder; the same search is made again, another one needs another name."""
+        at: On = field(default_factory=On)
+        """Where subnets are scored."""
 
     run = Path(positional(args, "search", "RUN: a folder that nshot train made"))
     command = parse(Search, args, "search RUN", "Search a trained supernet's best subnet, under limits.")
@@ -160,6 +166,7 @@ def search(args: list[str]) -> None:
         name=command.name,
         root=command.data_root,
         device=command.device,
+        on=command.at,
     )
     print_search(result)
     found = run / f"{command.name}.json"

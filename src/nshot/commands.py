@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from nshot.errors import UserError
 from nshot.files import typed
 from nshot.flags import Columns, Where, leading, parse, positional, take, take_space
+from nshot.runs.executor import On
 
 if TYPE_CHECKING:
     from nshot.data.sources import Dataset
@@ -221,14 +222,13 @@ def _benchmark_build(args: list[str]) -> None:
         out: Path
         """Work folder; a killed build of the same options continues there."""
         config: BuildConfig = field(default_factory=lambda: default)
-        jobs: int | None = None
-        """Processes, one thread each; default: the cores."""
+        at: On = field(default_factory=On)
         data_root: Path | None = None
         """Where data sets lie; default: NSHOT_DATA, else ./data."""
 
     command = parse(Build, args, "benchmark build", "Train many stand-alone subnets and write a table of accuracies.")
     config = replace(command.config, dataset=command.named(command.config.dataset))
-    table = build(config, command.out, root=command.data_root, jobs=command.jobs)
+    table = build(config, command.out, root=command.data_root, on=command.at)
     print(f"written: {table}")
 
 
@@ -260,8 +260,7 @@ def study(args: list[str]) -> None:
         """smoke (digits, seconds), proxy (CIFAR-10 at 16 px) or paper (section A)."""
         seeds: int = 3
         """Seeds of each row, from 0."""
-        jobs: int = 1
-        """Processes, one thread each."""
+        at: On = field(default_factory=On)
         runs: Path = Path("runs/studies")
         """Where runs lie; two studies that need the same run share it, a killed one continues."""
         out: Path = Path("runs/studies/results")
@@ -278,7 +277,7 @@ def study(args: list[str]) -> None:
         name,
         command.preset,
         seeds=command.seeds,
-        jobs=command.jobs,
+        on=command.at,
         runs=command.runs,
         out=command.out,
         root=command.data_root,

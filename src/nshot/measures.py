@@ -5,6 +5,7 @@ from pathlib import Path
 
 from nshot.errors import UserError
 from nshot.flags import Columns, Where, leading, parse, take, take_space
+from nshot.runs.executor import On
 
 # Nothing that imports torch may be imported here: `nshot --help` must answer at once.
 
@@ -39,6 +40,8 @@ def score(args: list[str]) -> None:
         name: str = "scores"
         """Names the files written to the folder."""
         config: ScoreConfig = field(default_factory=lambda: default)
+        at: On = field(default_factory=On)
+        """Where subnets are scored."""
 
     what = (
         f"Rank subnets by scores that need no training: {', '.join(list_scores())}. With --run RUN (a folder that "
@@ -61,6 +64,7 @@ def score(args: list[str]) -> None:
         name=command.name,
         root=command.data_root,
         device=command.device,
+        on=command.at,
     )
     if run is not None and found.ranked is not None:
         scatter(Path(run) / f"{command.ranking}.png", {Path(run).name: found.ranked}, found.column)

@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from nshot.commands import judged
 from nshot.flags import Columns, Download, Where, Workers, parse, positional, take, take_space
+from nshot.runs.executor import On
 
 
 def retrain(args: list[str]) -> None:
@@ -30,6 +32,8 @@ def retrain(args: list[str]) -> None:
         out: Path
         """Run folder; an unfinished retraining of the same options there is continued."""
         config: RetrainConfig = field(default_factory=lambda: default)
+        at: On = field(default_factory=On)
+        """Where several subnets are retrained."""
 
     what = (
         "Retrain a subnet on all training images, from scratch or (--init) from given weights, and test it. SUBNET: "
@@ -47,9 +51,8 @@ def retrain(args: list[str]) -> None:
         check_manifest(run, data)
     config = replace(config, space=config.space.with_classes(data.classes))
     begin = begin_with(config.init, config.space)
-    result = retrain_best(
-        config, subnets, data, command.out, device=command.device, workers=command.workers, begin=begin
-    )
+    how: dict[str, Any] = {"device": command.device, "workers": command.workers, "on": command.at}
+    result = retrain_best(config, subnets, data, command.out, begin=begin, **how)
     print(f"{result['arch']}: {result['params']:,} parameters, test accuracy {result['test_accuracy']:.2f} %")
     print(f"written: {command.out / result.get('folder', '') / 'network.safetensors'} and result.json")
     judged(command.out, data, command.device)

@@ -20,7 +20,7 @@ from nshot.runs.log import read_log
 from nshot.seeding import generator
 from nshot.spaces.additive import extreme_subnets
 from nshot.supernets.config import TrainConfig
-from nshot.supernets.score import CALIBRATION
+from nshot.supernets.heldout import CALIBRATION
 from nshot.supernets.train import new_supernet, train
 
 STEPS, FIRST = 12, 4  # timed steps, of which the first are warm-up: kernels are compiled, memory is fetched

@@ -4,6 +4,7 @@ import dataclasses
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,10 @@ from nshot.errors import UserError, check_whole
 from nshot.files import appending
 from nshot.networks.alone import check_batch, make_alone, train_alone
 from nshot.networks.recipes import Recipe, completed
+from nshot.runs.executor import On
 from nshot.runs.folder import claim, versions
 from nshot.runs.lock import locked
 from nshot.runs.log import as_line, read_log, write_log
-from nshot.runs.processes import run_in_processes
 from nshot.runs.progress import Progress
 from nshot.seeding import generator
 from nshot.spaces import Space, Subnet, space
@@ -55,6 +56,7 @@ def build(
     *,
     root: str | Path | None = None,
     jobs: int | None = None,
+    on: On | None = None,
     say: Callable[[str], None] = print,
 ) -> Path:
     """Trains every (subnet, seed) that the folder has no result of, and writes ``benchmark.parquet`` there.
@@ -64,6 +66,7 @@ def build(
         out: work folder; a killed build continues in it, and may be asked for more subnets or seeds.
         root: data root.
         jobs: processes, each with one thread; default: the cores.
+        on: instead of ``jobs``: where trainings are done.
         say: takes lines for the user.
 
     Returns:
@@ -72,8 +75,7 @@ def build(
     Raises:
         UserError: for wrong values, or a folder that holds another build.
     """
-    jobs = os.cpu_count() or 1 if jobs is None else jobs
-    check_whole(1, jobs=jobs)
+    on = on or On(jobs=jobs)
     data = load(config.dataset, root=root, split=config.split, resolution=config.space.resolution)
     space = config.space.with_classes(data.classes)
     TrainBatches(data.train, config.recipe.batch_size, 0, flip=False)  # refuses a wrong batch size before any folder
@@ -82,20 +84,21 @@ def build(
     with torch.device("meta"):  # and one image a batch where it has no statistics
         check_batch(make_alone(space, subnets[0], config.recipe, 0), config.recipe, data.train.side)
     folder = Path(out)
-    with locked(folder):
+    with on.open(folder, otherwise=os.cpu_count() or 1, say=say) as there, locked(folder):
         claim(folder, "benchmark", _to_dict(config), free=("subnets", "seeds"), completed=completed, data=data)
         lines = read_log(folder / RESULTS)
         write_log(folder / RESULTS, lines)  # for a line that a crash cut short would spoil the one that follows it
         done = {(line["subnet"], line["seed"]): line for line in lines}
         tasks = [(i, seed) for seed in range(config.seeds) for i in range(len(subnets)) if (i, seed) not in done]
         wanted = len(subnets) * config.seeds
-        say(f"{wanted - len(tasks)} of {wanted} trainings are done, {len(tasks)} to do in {jobs} processes")
         with (
             appending(folder / RESULTS) as log,
             Progress("build", wanted, wanted - len(tasks), noun="trainings") as progress,
         ):
+            say(f"{wanted - len(tasks)} of {wanted} trainings are done, {len(tasks)} to do {there.where}")
             work = [(i, subnets[i], seed) for i, seed in tasks]
-            for result in run_in_processes(_train_one, work, jobs, given=(space, config.recipe, data)):
+            named = partial(_named, space)
+            for result in there.run(_train_one, work, given=(space, config.recipe, data), named=named):
                 log.write(as_line(result))
                 log.flush()
                 done[result["subnet"], result["seed"]] = result
@@ -146,6 +149,10 @@ def _to_dict(config: BuildConfig) -> dict[str, Any]:
     config = dataclasses.replace(config, recipe=config.recipe.resolved(config.space))
     values = {**dataclasses.asdict(config), "space": {"name": config.space.name, **config.space.sizes()}}
     return values if forms is None else {**values, "forms": forms}
+
+
+def _named(space: Space, index: int, subnet: Subnet, seed: int) -> str:
+    return f"training of subnet {index} ({space.format(subnet)}), seed {seed}"
 
 
 def _train_one(space: Space, recipe: Recipe, data: Dataset, index: int, subnet: Subnet, seed: int) -> dict[str, Any]:

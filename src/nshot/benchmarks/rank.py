@@ -13,6 +13,7 @@ from nshot.files import write_json, write_parquet
 from nshot.ranking.evaluate import Scores
 from nshot.ranking.intervals import at_infinity
 from nshot.ranking.metrics import kendall_tau, quality, spearman, top_tau
+from nshot.runs.executor import On
 from nshot.runs.lock import held
 from nshot.runs.naming import check_name
 from nshot.scores import COSTS
@@ -137,6 +138,7 @@ def rank_run(
     root: str | Path | None = None,
     device: str = "auto",
     data: Dataset | None = None,
+    on: On | None = None,
 ) -> tuple[Ranking, str]:
     """Ranks subnets of a finished run against a benchmark and writes the ranking to the run folder.
 
@@ -153,6 +155,7 @@ def rank_run(
         root: data root.
         device: Fabric's accelerator.
         data: the run's data set, where it is loaded already.
+        on: where subnets are scored; None: in this process.
 
     Returns:
         The ranking, and the column of true accuracies.
@@ -169,8 +172,9 @@ def rank_run(
     truth = table.truth(column, chosen)
     where: dict[str, Any] = {"root": root, "device": device, "data": data}
     listed = str(subnets) if subnets else f"sample of {SAMPLE if sample is None else sample}"
-    with held(Path(run), "a ranking", name):
-        scores, scored = score_run(Path(run), config, supernet, chosen, images=images, calibration=calibration, **where)
+    with (on or On()).beside(Path(run)) as there, held(Path(run), "a ranking", name):
+        where |= {"images": images, "calibration": calibration, "there": there}
+        scores, scored = score_run(Path(run), config, supernet, chosen, **where)
         ranking = compare(config.space, chosen, scores, truth, ceiling=ceiling(config.space, table, column, chosen))
         described = {"benchmark": benchmark, "column": column, "list": listed, "score": scored}
         write_ranking(Path(run), name, config.space, ranking, described)

@@ -1,35 +1,33 @@
 """Scores that need no training beside true accuracies, each alone and combined with a supernet's loss."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import numpy as np
 
-from nshot.data.batches import TrainBatches
 from nshot.data.sources import Dataset, load
 from nshot.errors import UserError, check_whole
 from nshot.files import appending, read_parquet, write_json, write_parquet
 from nshot.ranking.metrics import mean_rank, quality
+from nshot.runs.executor import Executor, On
 from nshot.runs.folder import claim, read_config
 from nshot.runs.lock import locked
 from nshot.runs.log import as_line, read_log, write_log
 from nshot.runs.naming import check_name
 from nshot.runs.progress import Progress
-from nshot.scores import COSTS, Batches, check_score, score
+from nshot.scores import COSTS, check_score
 from nshot.spaces import Space, Subnet, space, space_from_dict
-from nshot.training.device import fabric
 from nshot.training.distributed import alone
 
 from .ceiling import Ceiling, ceiling
+from .measure import Measure, Value, measured
 from .rank import Ranking, chosen_subnets, rank_run
 from .table import read_benchmark
 
 VALUES = "values.jsonl"
-BATCHES = 2
 COMBINED = "loss + "
 
 
@@ -113,6 +111,7 @@ def score_subnets(
     root: str | Path | None = None,
     device: str = "auto",
     data: Dataset | None = None,
+    on: On | None = None,
 ) -> ZeroCost:
     """Scores subnets without training and writes the scores to a folder, where a killed scoring continues.
 
@@ -130,6 +129,7 @@ def score_subnets(
         root: data root.
         device: Fabric's accelerator.
         data: the data set, where it is loaded already.
+        on: where subnets are scored; None: in this process.
 
     Raises:
         UserError: for a score, benchmark, list, run or number that cannot be used; before anything is written.
@@ -142,7 +142,7 @@ def score_subnets(
     true = table.truth(column, chosen)
     data = data or load(config.dataset, root=root, split=config.split, resolution=config.space.resolution)
     space = config.space.with_classes(data.classes)
-    folder, measure = Path(out), _measure(config, space, data, device)
+    folder, measure = Path(out), Measure(space, data, config.batch_size, config.seed, device)
     check_name(folder, name, "ranking")
     if not (folder / "config.json").exists():
         for each in names:  # what this space does not have is said before there is a folder
@@ -151,11 +151,11 @@ def score_subnets(
     ranked = None
     if run is not None and not (run / f"{ranking}.json").exists():
         asked: dict[str, Any] = {"subnets": subnets, "sample": sample, "column": column}
-        ranked, _ = rank_run(run, benchmark, **asked, name=ranking, **where)
+        ranked, _ = rank_run(run, benchmark, **asked, name=ranking, on=on, **where)
     loss = None if run is None else losses(run, ranking, config.space, chosen)
-    with locked(folder):
+    with (on or On()).beside(folder) as there, locked(folder):
         claim(folder, "scores", _to_dict(config), data=data)
-        done = _all(folder, names, sorted({space.canonical(subnet) for subnet in chosen}), measure)
+        done = _all(folder, names, sorted({space.canonical(subnet) for subnet in chosen}), measure, there)
         values = {each: _of_subnets(each, space, chosen, done) for each in names}
         seconds = {each: _seconds(each, space, chosen, done) for each in names}
         most = ceiling(space, table, column, chosen)
@@ -200,27 +200,10 @@ def losses(run: Path, ranking: str, space: Space, subnets: Sequence[Subnet]) -> 
     return np.array([known[space.format(subnet)] for subnet in subnets])
 
 
-Value = dict[str, Any]
 Done = dict[tuple[str, Subnet], Value]
 
 
-def _measure(config: ScoreConfig, space: Space, data: Dataset, device: str) -> Callable[[str, Subnet], Value]:
-    """What scores one canonical form, and says how long it took."""
-    where = fabric(device).device
-    made = TrainBatches(
-        data.train, config.batch_size, config.seed, flip=data.mirrors, given=config.space.normalised
-    ).to(where)
-    batches: Batches = [made(step) for step in range(BATCHES)]
-
-    def measure(name: str, form: Subnet) -> Value:
-        began = perf_counter()
-        value = score(name, space, form, batches, config.seed)
-        return {"value": value if np.isfinite(value) else None, "seconds": perf_counter() - began}
-
-    return measure
-
-
-def _all(folder: Path, names: Sequence[str], forms: list[Subnet], measure: Callable[[str, Subnet], Value]) -> Done:
+def _all(folder: Path, names: Sequence[str], forms: list[Subnet], measure: Measure, there: Executor | None) -> Done:
     """The scores of all forms: those that the folder has, and the others, which it is given as they come."""
     lines = read_log(folder / VALUES)
     write_log(folder / VALUES, lines)  # for a line that a crash cut short would spoil the one that follows it
@@ -231,8 +214,8 @@ def _all(folder: Path, names: Sequence[str], forms: list[Subnet], measure: Calla
         appending(folder / VALUES) as log,
         Progress("score", len(wanted), len(wanted) - len(left), noun="subnets") as progress,
     ):
-        for name, form in left:
-            done[name, form] = {"score": name, "subnet": list(form), **measure(name, form)}
+        for name, form, value in measured(left, measure, there):
+            done[name, form] = {"score": name, "subnet": list(form), **value}
             log.write(as_line(done[name, form]))
             log.flush()
             progress.advance()

@@ -19,6 +19,7 @@ from nshot.errors import UserError, check_choices, check_whole
 from nshot.files import check_inside, read_json, typed, write_json
 from nshot.runs.checkpoint import save_weights
 from nshot.runs.execute import Job, Run, Say, execute
+from nshot.runs.executor import On
 from nshot.runs.naming import search_in
 from nshot.spaces import Space, Subnet, space, space_from_dict
 from nshot.training import distributed
@@ -185,11 +186,14 @@ def retrain_best(
     device: str = "auto",
     workers: int = 0,
     begin: Begin | None = None,
+    on: On | None = None,
     say: Say = print,
 ) -> dict[str, Any]:
     """Retrains several subnets, each in ``part-<i>``, and keeps the best by test accuracy, as few-shot NAS does.
 
     One alone is retrained in the folder itself.
+
+    ``on`` says where they are retrained; None: here, one after the other.
 
     Returns:
         What ``result.json`` of the folder holds: the best one's result, its ``folder``, and all test accuracies.
@@ -198,27 +202,48 @@ def retrain_best(
     Raises:
         UserError: as `retrain`.
     """
-    folder = Path(out)
+    folder, on = Path(out), on or On()
+    how: dict[str, Any] = {"device": device, "workers": workers}
     if len(subnets) == 1:
-        return retrain(config, subnets[0], data, folder, device=device, workers=workers, begin=begin, say=say)
-    results = [
-        retrain(
-            config,
-            subnet,
-            data,
-            check_inside(folder, f"part-{i}"),
-            device=device,
-            workers=workers,
-            begin=begin,
-            say=say,
-        )
-        for i, subnet in enumerate(subnets)
-    ]
+        if not on.here:
+            chosen = f"jobs {on.jobs}" if on.on == "local" else f"on {on.on}"
+            raise UserError(f"{chosen} has no effect: one subnet is retrained here")
+        return retrain(config, subnets[0], data, folder, begin=begin, say=say, **how)
+    parts = [check_inside(folder, f"part-{i}") for i in range(len(subnets))]
+    results = []
+    with on.beside(folder, say) as there:
+        if there is None:
+            each = zip(subnets, parts, strict=True)
+            results = [retrain(config, subnet, data, part, begin=begin, say=say, **how) for subnet, part in each]
+        else:
+            tasks = [(s, part, begin and begin(s)) for s, part in zip(subnets, parts, strict=True)]
+            more: dict[str, Any] = {"named": _named, "needs": there.needs(device)}
+            for line in there.run(_retrain_part, tasks, given=(config, data, how), **more):
+                say(line)
+            results = [read_result(part) for part in parts]
     accuracies = [result["test_accuracy"] for result in results]
     best = max(range(len(results)), key=accuracies.__getitem__)
     summary = {**results[best], "folder": f"part-{best}", "test_accuracies": accuracies}
     write_json(folder / RESULT, summary)
     return summary
+
+
+def _named(subnet: Subnet, part: Path, *_: Any) -> str:
+    return f"retraining of {part.name}"
+
+
+def _retrain_part(
+    config: RetrainConfig,
+    data: Dataset,
+    how: dict[str, Any],
+    subnet: Subnet,
+    part: Path,
+    weights: Mapping[str, Tensor] | None,
+) -> str:
+    begin = None if weights is None else lambda _: weights
+    lines: list[str] = []
+    retrain(config, subnet, data, part, begin=begin, say=lines.append, **how)
+    return "; ".join([*lines, f"{part} is retrained"])
 
 
 def choice_file(choice: str) -> str:

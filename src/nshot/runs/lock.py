@@ -32,6 +32,7 @@ from nshot.training.distributed import alone
 
 TRAINING = ".lease"
 LEASE = 60.0  # seconds; renewed thrice in them
+PATIENCE = 0.0  # seconds for which a process of this machine that writes is waited for
 STALE = 3600  # seconds after which what a killed process left half written goes
 
 
@@ -82,7 +83,7 @@ def _acquire(lease: SoftFileLease, path: Path, instead: str) -> None:
     """Raises UserError where a living process has it; another machine's process has as long as its lease to show so."""
     try:
         try:
-            lease.acquire(timeout=0)
+            lease.acquire(timeout=PATIENCE)
         except Timeout:
             owner = lease.owner
             if owner is None or owner.hostname == _this_machine():

@@ -3,10 +3,10 @@
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures import wait as wait_for
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from multiprocessing import active_children, current_process, get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from multiprocessing.synchronize import Event
@@ -14,58 +14,81 @@ from typing import Any, TypeVar
 
 from nshot.errors import UserError
 
+from .executor import ONE_CORE, Do, Executor, Named, Needs, Task, numbered, told
 from .stopping import Stopped, install, stop_if_asked
 
 T = TypeVar("T")
 GRACE = 60.0  # seconds in which processes that are asked to stop end their steps
 
 
-def run_in_processes(
-    function: Callable[..., T], tasks: Iterable[Sequence[Any]], jobs: int, *, given: Sequence[Any] = ()
-) -> Iterator[T]:
-    """Yields ``function(*given, *task)`` of every task as they come, in ``jobs`` spawned processes.
+class Processes(Executor):
+    """``jobs`` spawned processes of this machine."""
 
-    Args:
-        function: a module's own, so that another process finds it.
-        tasks: begun in this order.
-        jobs: how many at once.
-        given: what all tasks need, such as images: sent to each process once.
+    def __init__(self, jobs: int) -> None:
+        self.at_once = jobs
+        self.where = f"in {jobs} processes"
 
-    A task that raises, or the death of the caller, ends the processes where they are; a signal to stop lets each end
-    its training step (`nshot.runs.stopping`).
+    @classmethod
+    def opened(cls, jobs: int) -> AbstractContextManager[Executor]:
+        return nullcontext(cls(jobs))
 
-    Raises:
-        UserError: where one of them is killed, and for a script that starts them without ``if __name__ ==
-            "__main__":``, for each of them runs the script too.
-    """
-    if getattr(current_process(), "_inheriting", False):
-        raise SystemExit(1)  # a process that runs its caller's script to begin: the caller says why it cannot
-    context = get_context("spawn")
-    end, caller = context.Pipe(duplex=False)
-    began = context.Event()
-    with _one_thread(), end, caller, ProcessPoolExecutor(jobs, context, _begin, (function, given, end, began)) as pool:
-        futures = [pool.submit(_call, task) for task in tasks]
-        try:
-            for future in as_completed(futures):
-                yield future.result()
-        except Stopped:
-            for child in active_children():
-                child.terminate()  # which is a signal too: each ends its step
-            wait_for(futures, timeout=GRACE)
-            raise
-        except BrokenProcessPool:
-            if not began.is_set():
+    @contextmanager
+    def crew(
+        self,
+        function: Callable[..., T],
+        *,
+        given: Sequence[Any] = (),
+        named: Named = numbered,
+        needs: Needs = ONE_CORE,
+    ) -> Iterator[Do[T]]:
+        """As `Executor.crew`; what a job needs is not looked at: who says how many at once knows the machine.
+
+        Raises:
+            UserError: where one of them is killed, and for a script that starts them without ``if __name__ ==
+                "__main__":``, for each of them runs the script too.
+        """
+        if getattr(current_process(), "_inheriting", False):
+            raise SystemExit(1)  # a process that runs its caller's script to begin: the caller says why it cannot
+        jobs, context = self.at_once, get_context("spawn")
+        end, caller = context.Pipe(duplex=False)
+        began = context.Event()
+        begin = (function, given, end, began)
+        futures: list[Future[T]] = []
+        with _one_thread(), end, caller, ProcessPoolExecutor(jobs, context, _begin, begin) as pool:
+
+            def do(tasks: Iterable[Task]) -> Iterator[T]:
+                new = [pool.submit(_call, named(*task), task) for task in tasks]
+                futures.extend(new)
+                for future in as_completed(new):
+                    yield future.result()
+
+            try:
+                yield do
+            except Stopped:
+                for child in active_children():
+                    child.terminate()  # which is a signal too: each ends its step
+                wait_for(futures, timeout=GRACE)
+                raise
+            except BrokenProcessPool:
+                if not began.is_set():
+                    raise UserError(
+                        "processes cannot begin, for each runs the script that starts them: put what it does under "
+                        "if __name__ == '__main__':"
+                    ) from None
                 raise UserError(
-                    "processes cannot begin, for each runs the script that starts them: put what it does under "
-                    "if __name__ == '__main__':"
+                    f"one of {jobs} processes was killed, perhaps for want of memory: start again, with fewer --jobs"
                 ) from None
-            raise UserError(
-                f"one of {jobs} processes was killed, perhaps for want of memory: start again, with fewer --jobs"
-            ) from None
-        finally:
-            if not all(future.done() for future in futures):
-                caller.close()
-            pool.shutdown(cancel_futures=True)
+            finally:
+                if not all(future.done() for future in futures):
+                    caller.close()
+                pool.shutdown(cancel_futures=True)
+
+
+def run_in_processes(
+    function: Callable[..., T], tasks: Iterable[Task], jobs: int, *, given: Sequence[Any] = ()
+) -> Iterator[T]:
+    """Yields ``function(*given, *task)`` of every task as they come, in ``jobs`` spawned processes (`Processes`)."""
+    return Processes(jobs).run(function, tasks, given=given)
 
 
 @contextmanager
@@ -103,7 +126,10 @@ def _end_with_caller(end: Connection) -> None:
     os._exit(1)
 
 
-def _call(task: Sequence[Any]) -> Any:
+def _call(job: str, task: Task) -> Any:
     stop_if_asked()
     function, given = _worker
-    return function(*given, *task)
+    try:
+        return function(*given, *task)
+    except Exception as error:
+        raise told(error, job) from error.__cause__

@@ -1,6 +1,6 @@
 """Figures of subnets, each evaluated once however often it is proposed; kept on disk, for killed searches."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from nshot.spaces import Subnet
 
 CHUNK = 64  # subnets evaluated between two writes to disk
 Evaluate = Callable[[list[Subnet]], np.ndarray]
+Spread = Callable[[list[Subnet]], Iterator[tuple[list[Subnet], np.ndarray]]]
 
 
 class Archive:
@@ -21,10 +22,19 @@ class Archive:
         evaluate: figures of subnets in canonical form.
         canonical: the supernet's; subnets of one form are evaluated once, as its leanest member.
         store: a file that keeps the figures; what it holds is not evaluated again.
+        spread: evaluates many, some at a time: gives these with their figures, as they come. None: in chunks, one
+            after the other.
     """
 
-    def __init__(self, evaluate: Evaluate, canonical: Callable[[Subnet], Subnet], store: Path | None = None) -> None:
-        self._evaluate = evaluate
+    def __init__(
+        self,
+        evaluate: Evaluate,
+        canonical: Callable[[Subnet], Subnet],
+        store: Path | None = None,
+        spread: Spread | None = None,
+    ) -> None:
+        chunks = lambda new: (new[start : start + CHUNK] for start in range(0, len(new), CHUNK))  # noqa: E731
+        self._spread = spread or (lambda new: ((chunk, evaluate(chunk)) for chunk in chunks(new)))
         self.canonical = canonical
         self._store = store
         self.known: dict[Subnet, tuple[float, float]] = {}
@@ -37,9 +47,8 @@ class Archive:
         forms = [self.canonical(subnet) for subnet in subnets]
         new = sorted({form for form in forms if form not in self.known})
         with Progress("search", len(new), noun="subnets") as progress:
-            for start in range(0, len(new), CHUNK):
-                chunk = new[start : start + CHUNK]
-                self._keep(zip(chunk, self._evaluate(chunk).tolist(), strict=True))
+            for chunk, figures in self._spread(new):
+                self._keep(zip(chunk, figures.tolist(), strict=True))
                 progress.advance(len(chunk))
                 progress.show()
         return np.array([self.known[form] for form in forms]).reshape(len(forms), 2)

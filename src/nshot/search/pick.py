@@ -11,6 +11,7 @@ import pyarrow as pa
 from nshot.data.sources import Dataset, data_root
 from nshot.errors import UserError
 from nshot.files import write_json, write_parquet
+from nshot.runs.executor import On
 from nshot.runs.folder import versions
 from nshot.runs.lock import held
 from nshot.runs.naming import check_name
@@ -47,6 +48,7 @@ def search_run(
     root: str | Path | None = None,
     device: str = "auto",
     data: Dataset | None = None,
+    on: On | None = None,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Searches a finished run's best subnet within the limits.
@@ -67,6 +69,7 @@ def search_run(
         root: data root.
         device: Fabric's accelerator.
         data: the run's data set, where it is loaded already.
+        on: where subnets are scored; None: in this process.
         say: takes lines for the user.
 
     Returns:
@@ -85,7 +88,7 @@ def search_run(
     config, supernet = load_run(run)
     space = config.space.retrained
     check_name(run, name, "search")
-    with held(run, "a search", name):
+    with (on or On()).beside(run, say) as there, held(run, "a search", name):
         named = [] if subnets is None else subnets_from_file(subnets, config.space, data_root(root))
         evaluate, score, identity = evaluator(
             run, config, supernet, images=images, calibration=calibration, root=root, device=device, data=data, say=say
@@ -99,15 +102,16 @@ def search_run(
         listed = None
         if subnets is not None:
             listed = within(space, list(dict.fromkeys(map(supernet.canonical, named))), limits, f" of {subnets}")
-        archive = Archive(evaluate, supernet.canonical, run / f".search-{identity}.jsonl")
         if subnets is None and how.method == "own":
             own = own_subnet(run, config, evaluate)
             if own is None:
                 others = "random, exhaustive, evolution or nsga2"
                 raise UserError(f"method own: {config.strategy} has no answer of its own, choose {others}")
             listed = within(space, [supernet.canonical(own)], limits, f" (the one answer of {config.strategy})")
-        candidates = listed or _proposed(space, archive, limits, how, by, say)
-        figures = archive(candidates)
+        with evaluate.spread(there) as spread:
+            archive = Archive(evaluate, supernet.canonical, run / f".search-{identity}.jsonl", spread)
+            candidates = listed or _proposed(space, archive, limits, how, by, say)
+            figures = archive(candidates)
         return pick(
             run,
             config,

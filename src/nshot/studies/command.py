@@ -6,6 +6,7 @@ from pathlib import Path
 
 from nshot.errors import UserError
 from nshot.files import check_folder, make_folder
+from nshot.runs.executor import On
 from nshot.supernets.config import preset
 
 from .base import scale, studies
@@ -20,7 +21,8 @@ def run_study(
     scale_name: str,
     *,
     seeds: int,
-    jobs: int,
+    jobs: int | None = None,
+    on: On | None = None,
     runs: Path,
     out: Path,
     root: Path | None = None,
@@ -34,7 +36,8 @@ def run_study(
         name: of a study, ``figure-c`` or ``all``.
         scale_name: smoke, proxy or paper.
         seeds: of each row, from 0.
-        jobs: processes.
+        jobs: processes of this machine; default: one.
+        on: instead of ``jobs``: where runs are made.
         runs: where runs lie, in a folder a scale.
         out: where results are written; runs whose figures are there already are not run again.
         root: data root.
@@ -61,7 +64,7 @@ def run_study(
         run_jobs(
             jobs_of(wanted, at, seeds, {name: each.figures for name, each in before.items()}),
             runs / at.preset,
-            processes=jobs,
+            on=on or On(jobs=jobs),
             root=root,
             say=say,
         )

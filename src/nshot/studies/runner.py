@@ -12,9 +12,9 @@ from nshot.benchmarks.rank import rank_run
 from nshot.benchmarks.table import read_benchmark
 from nshot.data.sources import Dataset, data_root, load
 from nshot.errors import DivergedError, UserError, check_whole
-from nshot.files import needed, read_json, write_json
+from nshot.files import make_folder, needed, read_json, write_json
 from nshot.runs.execute import FREE
-from nshot.runs.processes import run_in_processes
+from nshot.runs.executor import On
 from nshot.runs.progress import Progress
 from nshot.spaces import space
 from nshot.spaces.lists import subnets_from_file
@@ -137,28 +137,42 @@ def jobs_of(
 
 
 def run_jobs(
-    jobs: dict[str, Job], runs: Path, *, processes: int, root: str | Path | None = None, say: Say = print
+    jobs: dict[str, Job],
+    runs: Path,
+    *,
+    processes: int | None = None,
+    on: On | None = None,
+    root: str | Path | None = None,
+    say: Say = print,
 ) -> None:
     """Trains and ranks what the folder ``runs`` does not have yet; one that fails is marked, the others go on.
+
+    ``processes`` of this machine do it (default: one), or who is named by ``on``.
 
     Raises:
         UserError: where data, benchmark or list cannot be had; then nothing is started.
     """
-    check_whole(1, jobs=processes)
+    on = on or On(jobs=processes)
     cores = os.cpu_count() or 1
-    if processes > cores:
-        raise UserError(f"jobs {processes}: this machine has {cores} cores, and each run takes one")
+    if on.on == "local" and (on.jobs or 1) > cores:
+        raise UserError(f"jobs {on.jobs}: this machine has {cores} cores, and each run takes one")
     todo = [job for name, job in jobs.items() if not is_done(runs / name, job)]
-    say(f"{len(jobs) - len(todo)} of {len(jobs)} runs are done, {len(todo)} to do in {processes} processes")
+    done = f"{len(jobs) - len(todo)} of {len(jobs)} runs are done"
     if not todo:
+        say(done)
         return
     groups: dict[tuple[str, str, int], list[Job]] = {}  # by the data that runs are of: loaded once
     for job in todo:
         groups.setdefault((job.config.dataset, job.config.split, job.config.space.resolution), []).append(job)
     data = [_checked(group, root) for group in groups.values()]
-    with Progress("study", len(jobs), len(jobs) - len(todo), noun="runs") as progress:
+    make_folder(runs)
+    with (
+        on.open(runs, say=say) as there,
+        Progress("study", len(jobs), len(jobs) - len(todo), noun="runs") as progress,
+    ):
+        say(f"{done}, {len(todo)} to do {there.where}")
         for group, own in zip(groups.values(), data, strict=True):
-            for lines in run_in_processes(_run_all, _work(group, own, runs, root), processes, given=(own,)):
+            for lines in there.run(_run_all, _work(group, own, runs, root), given=(own,), named=_named):
                 for line in lines:
                     progress.advance()
                     say(line)
@@ -177,6 +191,10 @@ def _work(
         work = with_classes(job, data), runs / job.supernet, runs / job.folder
         chains.setdefault(job.supernet, []).append(work)
     return [(chain, root) for chain in chains.values()]
+
+
+def _named(chain: list[Work], root: str | Path | None) -> str:
+    return ", ".join(folder.name for _, _, folder in chain)
 
 
 def _checked(group: list[Job], root: str | Path | None) -> Dataset:

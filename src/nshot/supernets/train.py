@@ -19,9 +19,9 @@ from nshot.nn.graphs import cuda_capture
 from nshot.nn.synced import synchronise
 from nshot.runs.checkpoint import save_weights
 from nshot.runs.execute import FREE, Job, Run, Say, execute
+from nshot.runs.executor import On
 from nshot.runs.folder import claim
 from nshot.runs.lock import locked
-from nshot.runs.processes import run_in_processes
 from nshot.seeding import generator, seeded
 from nshot.spaces import Space, Subnet, Supernet
 from nshot.strategies import Plan, Strategy, strategies
@@ -47,6 +47,7 @@ def train(
     *,
     device: str = "auto",
     jobs: int = 1,
+    on: On | None = None,
     workers: int = 0,
     say: Say = print,
 ) -> Path:
@@ -61,6 +62,7 @@ def train(
         out: the run folder.
         device: Fabric's accelerator: auto, cpu, cuda, mps.
         jobs: how many supernets are trained at once, each in a process of one thread; 1: one after the other, here.
+        on: instead of ``jobs``: where they are trained.
         workers: processes that make batches ahead of time, the same as without.
         say: takes lines for the user.
 
@@ -72,13 +74,14 @@ def train(
     """
     if config.space.num_classes != data.classes:
         raise UserError(f"num_classes {config.space.num_classes}: {data.name} has {data.classes} classes")
-    check_whole(1, jobs=jobs)
+    on = on or On(jobs=jobs)
     check_whole(0, workers=workers)
     parts = strategies[config.strategy].parts(config.space, config.options, config.seed)
     if len(parts) > 1:
-        return _train_parts(config, parts, data, Path(out), device, jobs, workers, say)
-    if jobs > 1:
-        raise UserError(f"jobs {jobs} has no effect: {config.strategy} trains one supernet here")
+        return _train_parts(config, parts, data, Path(out), device, on, workers, say)
+    if not on.here:
+        chosen = f"jobs {on.jobs}" if on.on == "local" else f"on {on.on}"
+        raise UserError(f"{chosen} has no effect: {config.strategy} trains one supernet here")
     folder = Path(out)
     batches = make_batches(config, data)
     total_steps = config.epochs * batches.steps_per_epoch
@@ -213,31 +216,36 @@ def make_optimizer(
 
 
 def _train_parts(
-    config: TrainConfig, parts: list[Space], data: Dataset, folder: Path, device: str, jobs: int, workers: int, say: Say
+    config: TrainConfig, parts: list[Space], data: Dataset, folder: Path, device: str, on: On, workers: int, say: Say
 ) -> Path:
     """Each part is a run of its own: what is finished is left alone, what was killed continues."""
-    if jobs > 1 and distributed.size() > 1:
-        raise UserError(f"jobs {jobs}: {distributed.size()} processes train each supernet together, leave out --jobs")
+    if not on.here and distributed.size() > 1:
+        chosen, flag = (f"jobs {on.jobs}", "--jobs") if on.on == "local" else (f"on {on.on}", "--on")
+        raise UserError(f"{chosen}: {distributed.size()} processes train each supernet together, leave out {flag}")
     configs = [dataclasses.replace(config, space=part) for part in parts]
-    on = fabric(device, config.precision).device
+    where = fabric(device, config.precision).device
     for part in configs:  # refuses what cannot be before any folder
         strategies[part.strategy](part.space, total_steps=1, seed=part.seed, options=part.options)
         initial_weights(part)
-        check_supernet(part, on)
+        check_supernet(part, where)
         check_batch(part)
     make_batches(config, data)
     first = distributed.rank() == 0  # the others write nothing
-    with locked(folder) if first else nullcontext():
+    with on.beside(folder, say) as there, locked(folder) if first else nullcontext():
         if first:
             claim(folder, PARTS, to_dict(config), free=FREE, completed=completed, data=data)
         todo = [(part, check_inside(folder, f"part-{i}"), device, workers) for i, part in enumerate(configs)]
-        if jobs == 1:
+        if there is None:
             for part, out, *_ in todo:
                 train(part, data, out, device=device, workers=workers, say=say)
         else:
-            for line in run_in_processes(_train_part, todo, jobs, given=(data,)):
+            for line in there.run(_train_part, todo, given=(data,), named=_named, needs=there.needs(device)):
                 say(line)
     return folder
+
+
+def _named(config: TrainConfig, out: Path, *_: Any) -> str:
+    return f"{config.strategy}'s {out.name}"
 
 
 def _train_part(data: Dataset, config: TrainConfig, out: Path, device: str, workers: int) -> str:

@@ -1,7 +1,6 @@
 """nshot: train a weight-sharing supernet well, rank its subnets truly, keep the best one as plain PyTorch."""
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -12,8 +11,7 @@ if TYPE_CHECKING:
     from .spaces import extract, list_spaces, space
     from .strategies import list_strategies, strategy
 
-__version__ = version("nshot")
-
+__version__: str  # as the installed package has it
 # Where the public names live; imported on first use, so that `import nshot` and `nshot --help` do not wait for torch.
 _HOMES = {
     "ComplexityAwareLR": "dynamic",
@@ -42,6 +40,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("nshot")
     if name not in _HOMES:
         raise AttributeError(f"module 'nshot' has no attribute {name!r}")
     return getattr(import_module(f"nshot.{_HOMES[name]}"), name)

@@ -7,13 +7,24 @@ import shutil
 import sys
 import warnings
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
 from nshot import plugins
 from nshot.flags import Where, parse
 
 # Nothing that imports torch may be imported here: `nshot --help` must answer at once.
+
+
+def version(package: str) -> str:
+    from importlib import metadata  # which takes as long as all of `nshot --help`
+
+    return metadata.version(package)
+
+
+def requires(package: str) -> list[str]:
+    from importlib import metadata
+
+    return metadata.requires(package) or []
 
 
 def version_line() -> str:
@@ -82,7 +93,7 @@ def _data(root: Path | None) -> str:
 def _extras() -> dict[str, list[str]]:
     """The packages of each extra but ``dev`` and ``docs``, as nshot's own metadata has them."""
     found: dict[str, list[str]] = {}
-    for line in requires("nshot") or []:  # such as: onnx>=1.16; extra == "onnx"
+    for line in requires("nshot"):  # such as: onnx>=1.16; extra == "onnx"
         known = re.match(r"([\w.-]+).*; extra == ['\"](\w+)['\"]$", line)
         if known is not None and known[1] != "nshot":
             found.setdefault(known[2], []).append(known[1])
@@ -92,6 +103,6 @@ def _extras() -> dict[str, list[str]]:
 def _installed(package: str) -> bool:
     try:
         version(package)
-    except PackageNotFoundError:
+    except ModuleNotFoundError:
         return False
     return True

@@ -14,7 +14,7 @@ from typing import Literal
 from nshot import commands, plugins
 from nshot.doctor import doctor, version_line
 from nshot.errors import UserError, out_of_memory
-from nshot.files import shown, too_long, typed
+from nshot.files import read_parquet, shown, too_long, typed
 from nshot.flags import Columns, Download, Scored, Where, Workers, parse, positional, take
 from nshot.measures import analyse, score
 from nshot.retraining import retrain
@@ -125,8 +125,6 @@ def rank(args: list[str]) -> None:
 
 def search(args: list[str]) -> None:
     """pick a run's best subnet under limits: nshot search RUN [--method M] [--max-params 1.2M] [options]"""
-    import pyarrow.parquet as pq
-
     from nshot.report.search_plot import plot_search
     from nshot.report.tables import print_search
     from nshot.search.limits import Limits
@@ -171,7 +169,7 @@ def search(args: list[str]) -> None:
     print_search(result)
     found = run / f"{command.name}.json"
     scored = found.with_suffix(".parquet")
-    picture = plot_search(found.with_suffix(".png"), result, pq.read_table(scored).to_pydict())
+    picture = plot_search(found.with_suffix(".png"), result, read_parquet(scored).to_pydict())
     print(
         f"written: {found}, {scored.name} and {picture.name}; retrain the best with: "
         f"nshot retrain {typed(found)} --out NEW_FOLDER"

@@ -130,6 +130,23 @@ def check_choices(config: Any) -> None:
             raise UserError(f"unknown {name} {value!r}: choose one of {', '.join(map(str, words))}")
 
 
+PLAIN = {str: "a text", int: "a whole number", float: "a number", bool: "true or false", NoneType: "null"}
+
+
+def check_kinds(config: Any) -> None:
+    """Raises UserError where a field of a dataclass that is to be a text, a number or yes or no is none: for what was
+    read of a file, since Python takes anything."""
+    for name, kind in get_type_hints(type(config)).items():
+        kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+        plain = [type(get_args(each)[0]) if get_origin(each) is Literal else each for each in kinds]
+        if not set(plain) <= PLAIN.keys():
+            continue
+        value, allowed = getattr(config, name), {*plain, *([int] if float in plain else [])}
+        if type(value) not in allowed:
+            words = " or ".join(dict.fromkeys(PLAIN[each] for each in plain))
+            raise UserError(f"{name} {value!r:.40}: must be {words}")
+
+
 def extra(module: str, name: str, what: str) -> Any:
     """A module of the extra ``name``; raises UserError, saying that ``what`` needs it, where it is not installed."""
     try:

@@ -232,6 +232,7 @@ def read_parquet(path: Path, columns: Sequence[str] | None = None) -> "pa.Table"
     try:
         # In this thread alone: one of pyarrow's that holds Python's bytes when the process ends aborts it.
         table = pq.ParquetFile(io.BytesIO(read_stored(path)), pre_buffer=False).read(use_threads=False)
+        table.validate(full=True)  # texts that are none would be met only where they are used
         metadata = table.schema.metadata or {}
         written = metadata.pop(DIGEST.encode(), None)
         table = table.replace_schema_metadata(metadata)

@@ -91,6 +91,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     figures = [{"runs": {"0": f"run-{i}"}, "seeds": {"0": {"tau by accuracy": 0.5 + i / 100}}} for i in range(9)]
     Path("study").mkdir()
     write_json(Path("study/table-k-proxy.json"), {"rows": figures, "ceiling": {"tau by loss": 0.8}})
+    pq.write_table(read_parquet(Path("bench/benchmark.parquet")).replace_schema_metadata(None), "foreign.parquet")
     Path("list.json").write_text(json.dumps(read_parquet(Path("run/ranking.parquet"))["arch"].to_pylist()))
     Path("split.json").write_text(json.dumps({"train": list(range(600)), "valid": list(range(600, 1198))}))
     yield home
@@ -157,7 +158,7 @@ def trained(*flags: str) -> Callable[[], Any]:
         if status:
             return status, "", err, None
         weights = load_weights(Path(flags[-1]) / "supernet.safetensors")
-        return 0, "", err, {name: weight.tolist() for name, weight in weights.items()}
+        return 0, "", "", {name: weight.tolist() for name, weight in weights.items()}
 
     return made
 
@@ -184,7 +185,9 @@ def scored() -> Any:
 def built() -> Any:
     flags = ("--subnets", "3", "--seeds", "2", "--epochs", "1", "--jobs", "1", "--out", "bench")
     status, _, err = nshot_("benchmark", "build", *flags)
-    return status, "", err, read_parquet(Path("bench/benchmark.parquet")).to_pydict() if status == 0 else None
+    if status:
+        return status, "", err, None
+    return 0, "", "", read_parquet(Path("bench/benchmark.parquet")).to_pydict()  # it says how far it is if it is slow
 
 
 def known() -> Any:
@@ -222,6 +225,7 @@ KINDS = {
     "checkpoint": Kind("half/step-*.pt", trained("--batch-size", "256", "--out", "half"), ("half",)),
     "data.csv": Kind("own/data.csv", searched("own", "--sample", "6", "--data-root", "data"), ("own",)),
     "benchmark": Kind("bench/benchmark.parquet", ranked("--benchmark", "bench/benchmark.parquet"), ("run", "bench")),
+    "another's table": Kind("foreign.parquet", ranked("--benchmark", "foreign.parquet"), ("run",), checked=False),
     "list": Kind("list.json", ranked("--benchmark", "digits", "--subnets", "list.json"), ("run",), checked=False),
     "split": Kind(
         "split.json",
@@ -327,6 +331,8 @@ def test_a_log_tells_which_lines_are_damaged(scene: Path) -> None:
     path.write_text("".join([*lines[:2], line[:at] + ("1" if line[at] != "1" else "2") + line[at + 1 :], *lines[3:]]))
     try:
         assert (read_log(path), damaged_lines(path)) == (before[:2] + before[3:], 1)
+        assert "1 line of log.jsonl is damaged and left out" in page("run")()[3]
+        path.write_text(lines[0][:20])
         assert "1 line of log.jsonl is damaged and left out" in page("run")()[3]
     finally:
         path.write_text("".join(lines))

@@ -21,8 +21,9 @@ from hypothesis import strategies as st
 import nshot
 from helpers import SMALL
 from limits import FULL, Hang, within
+from nshot.benchmarks.table import read_benchmark
 from nshot.data import manifest
-from nshot.data.sources import own_columns, own_folder
+from nshot.data.sources import load, own_columns, own_folder
 from nshot.errors import UserError
 from nshot.files import read_json, shown, write_json
 from nshot.flags import parse
@@ -190,6 +191,8 @@ def test_configurations(values: Any) -> None:
     found = tried(lambda: from_dict(values))
     if found is not None:
         assert from_dict(json.loads(json.dumps(to_dict(found)))) == found.resolved()
+        assert all(type(value) is str for value in (found.dataset, found.split, found.strategy))
+        assert all(type(value) is int for value in (found.epochs, found.batch_size, found.seed, found.warmup))
 
 
 BEST = {
@@ -333,3 +336,57 @@ def test_flags(args: list[str], command: type) -> None:
     found = tried(lambda: parse(command, args, "fuzz", ""))
     if found is not None and command is TrainConfig:
         assert from_dict(json.loads(json.dumps(to_dict(found)))) == found.resolved()
+
+
+# What these and the damages have found
+
+
+DEEP = ["-" * 9000 + "1", "[" * 99 + "]" * 99, "1+" * 4000 + "1", "[" * 10**6, "not " * 2000 + "1"]
+
+
+@pytest.mark.parametrize("inside", DEEP, ids=range(len(DEEP)))
+def test_a_genotype_that_is_too_deep_for_pythons_parser(inside: str) -> None:
+    for text in (f"Genotype(normal={inside}, reduce=1)", inside):
+        with pytest.raises(UserError, match="is no darts subnet"):
+            SPACES["darts"].parse(text)
+
+
+def test_nobodys_home() -> None:
+    with pytest.raises(UserError, match="nobody has the home ~of-nobody here"):
+        own_folder("imagefolder:~of-nobody/pets", Path("root"))
+
+
+@pytest.mark.parametrize("change", [{"best": {"arch": None}, "parts": []}, {"parts": [{"arch": 3}]}, {"dataset": 3}])
+def test_a_search_whose_names_are_no_texts(change: dict[str, Any], file: Path) -> None:
+    file.write_text(json.dumps({**SEARCH, **change}))
+    with pytest.raises(UserError, match="is no search result"):
+        read_choice(str(file))
+
+
+OTHER = [{"dataset": 5}, {"epochs": 2.5}, {"epochs": True}, {"lr": "0.1"}, {"options": {"ms": 4}}, {"nesterov": 1}]
+
+
+@pytest.mark.parametrize("values", OTHER, ids=str)
+def test_a_configuration_whose_values_are_of_other_kinds(values: dict[str, Any]) -> None:
+    stored = json.loads(json.dumps(CONFIGS[0]))
+    for key, value in values.items():
+        stored[key] = {**stored[key], **value} if isinstance(value, dict) else value
+    with pytest.raises(
+        UserError, match=r"must be (a text( or null)?|a whole number|true or false)$|is broken \(TypeError|decision"
+    ):
+        from_dict(stored)
+
+
+def test_a_table_whose_texts_are_none(file: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    broken = pa.StringArray.from_buffers(2, pa.py_buffer(b"\0\0\0\0\1\0\0\0\3\0\0\0"), pa.py_buffer(b"a\xd8b"))
+    paths = pa.StructArray.from_arrays([pa.array([b"", b""]), broken], ["bytes", "path"])
+    for image, label in (([b"", b""], broken), (paths, [0, 1])):
+        pq.write_table(pa.table({"image": image, "label": label}), file.parent / "train-0.parquet")
+        with pytest.raises(UserError, match=r"train-0.parquet cannot be read \(.*Invalid UTF8"):
+            load(f"parquet:{file.parent}", resolution=8)
+    pq.write_table(pa.table({"arch": broken, "x_test": [1.0, 2.0]}), file.parent / "t.parquet")
+    with pytest.raises(UserError, match=r"t.parquet cannot be read \(.*Invalid UTF8"):
+        read_benchmark(str(file.parent / "t.parquet"), SPACES["nasbench201"])

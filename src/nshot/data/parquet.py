@@ -94,8 +94,10 @@ def _opened(path: Path, image: str | None, label: str | None) -> tuple[Path, Col
 
     try:
         columns = columns_of(path, pq.read_schema(path), image, label)
-        return path, columns, pq.read_table(path, columns=[columns.image, columns.label])
-    except (OSError, pa.ArrowException) as error:
+        table = pq.read_table(path, columns=[columns.image, columns.label])
+        table.validate(full=True)  # texts that are none would be met only where they are used
+        return path, columns, table
+    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
         raise UserError(f"data file {path} cannot be read ({_first_line(error)}): fetch it again") from None
 
 
@@ -186,7 +188,8 @@ def read_parquet(folder: Path, part: str, label_columns: tuple[str, ...], classe
     for file in files:
         try:
             table = pq.read_table(file)
-        except (OSError, pa.ArrowException) as error:
+            table.validate(full=True)
+        except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
             raise UserError(f"data file {file} cannot be read ({_first_line(error)}): fetch it again") from None
         names = table.column_names
         image = next((c for c in ("img", "image") if c in names), None)

@@ -180,7 +180,10 @@ def _parsed(name: str) -> tuple[Path, bool, dict[str, str]]:
             raise UserError(f"data set {name!r} must name one {option} column, as :{option}=COLUMN")
         if mark != "noflip":
             options[option] = value
-    return Path(folder).expanduser(), "noflip" not in marks, options
+    try:
+        return Path(folder).expanduser(), "noflip" not in marks, options
+    except RuntimeError:
+        raise UserError(f"data set {name!r}: nobody has the home {folder.partition('/')[0]} here") from None
 
 
 def _split(split: str, learn: Pictures, own_: bool, root: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -274,6 +274,8 @@ def read_choice(choice: str) -> tuple[RetrainConfig, list[str]]:
         found = read_json(Path(choice))
         space = space_from_dict(found["space"])
         archs = [row["arch"] for row in found.get("parts") or [found["best"]]]
+        if not all(isinstance(text, str) for text in (*archs, found["dataset"])):
+            raise TypeError("a name is no text")
         return RetrainConfig(space=space, dataset=found["dataset"]), archs
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{choice} is no search result ({error}): make one with nshot search RUN") from None

@@ -104,6 +104,9 @@ def read_drawn(choice: str, default: Space) -> tuple[Space, str]:
         return default, choice
     try:
         found = read_json(path)
-        return space_from_dict(found["space"]), (found if "arch" in found else found["best"])["arch"]
+        arch = (found if "arch" in found else found["best"])["arch"]
+        if not isinstance(arch, str):
+            raise TypeError("a notation is no text")
+        return space_from_dict(found["space"]), arch
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} holds no subnet ({error}): make one with nshot search or nshot retrain") from None

@@ -159,9 +159,7 @@ def _how(folder: Path, result: dict[str, Any]) -> str:
 
 
 def _curves(folder: Path, data: dict[str, Any]) -> str:
-    curves = run_data.curves(folder)
-    return (
-        charts(curves, data, "network-", run_data.damage(folder))
-        if curves
-        else '<p class="absent">It has no log.jsonl.</p>'
-    )
+    curves, damage = run_data.curves(folder), run_data.damage(folder)
+    if not curves:
+        return f'<p class="absent">{damage or "It has no log.jsonl."}</p>'
+    return charts(curves, data, "network-", damage)

@@ -108,7 +108,8 @@ def _curves(run: Path, config: TrainConfig, data: dict[str, Any]) -> str:
     again = f"nshot train {config.strategy} --out {typed(run)} [the same options]"
     open_ = absent("The training is not finished; the command that began it continues it:", again)
     if not curves:
-        return section("Training", open_ if todo else '<p class="absent">The run has no log.jsonl.</p>')
+        lacking = run_data.damage(run) or "The run has no log.jsonl."
+        return section("Training", open_ if todo else f'<p class="absent">{lacking}</p>')
     return section("Training", open_ if todo else "", _skipped(run), charts(curves, data, damage=run_data.damage(run)))
 
 

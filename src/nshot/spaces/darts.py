@@ -23,6 +23,8 @@ from .drawing import Drawing, Edge, Graph, short
 from .supernet import Supernet
 
 STEM = 3  # times the channels of the first cell
+LONGEST = 10_000  # characters of a genotype; those that `format` writes are a tenth of it
+DEEP = (RecursionError, MemoryError, SystemError)  # what Python's parser has for brackets in brackets in ...
 
 
 @dataclass(frozen=True)
@@ -169,6 +171,8 @@ class DARTS(Space):
 
     def parse(self, text: str) -> Subnet:
         try:
+            if len(text) > LONGEST:
+                raise ValueError
             call = ast.parse(text.strip(), mode="eval").body
             given = {word.arg: word.value for word in cast(ast.Call, call).keywords}
             cells = [ast.literal_eval(given[name]) for name in KINDS]
@@ -184,9 +188,9 @@ class DARTS(Space):
                 subnet += [*([pair] if i % NODES else []), OPS.index(op_a), OPS.index(op_b)]
         except UserError:
             raise
-        except (SyntaxError, ValueError, KeyError, TypeError, AttributeError, IndexError):
+        except (SyntaxError, ValueError, KeyError, TypeError, AttributeError, IndexError, *DEEP):
             form = "Genotype(normal=[('sep_conv_3x3', 0), ...], reduce=[...])"
-            raise UserError(f"{text!r} is no darts subnet: expected {form}, two inputs a node") from None
+            raise UserError(f"{text[:LONGEST]!r} is no darts subnet: expected {form}, two inputs a node") from None
         return self.check(tuple(subnet))
 
     def drawing(self, subnet: Subnet) -> Drawing:

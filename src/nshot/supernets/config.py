@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from tyro.conf import Suppress
 
 from nshot.data.augment import Augment
-from nshot.errors import UserError, check_choices, check_positive, check_share, check_whole
+from nshot.errors import UserError, check_choices, check_kinds, check_positive, check_share, check_whole
 from nshot.spaces import Space, space, space_from_dict, spaces
 from nshot.strategies import Options, strategies
 from nshot.training.optimizers import Decayed, Idle, OptimizerName, as_stored, check_optimizer
@@ -154,7 +154,10 @@ def _from_dict(values: dict[str, Any]) -> TrainConfig:
         "init": None if values.get("init") is None else Path(values["init"]),
         "augment": Augment(**values.get("augment", {})),
     }
-    return TrainConfig(**{**as_stored(values), **read})
+    config = TrainConfig(**{**as_stored(values), **read})
+    for part in (config, config.options, config.augment):
+        check_kinds(part)
+    return config
 
 
 def _completed_options(values: dict[str, Any]) -> dict[str, Any]:

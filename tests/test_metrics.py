@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import nshot
+import nshot.supernets.heldout as heldout_module
 import nshot.supernets.score as score_module
 from helpers import SMALL
 from nshot import UserError
@@ -291,7 +292,7 @@ def test_an_interrupted_ranking_continues(run: Path, monkeypatch: pytest.MonkeyP
         scored.extend(subnets)
         return evaluate(supernet, subnets, *args, **options)
 
-    monkeypatch.setattr(score_module, "evaluate", counting)
+    monkeypatch.setattr(heldout_module, "evaluate", counting)
     with pytest.raises(KeyboardInterrupt):
         rank(run, sample=40, name="again")
     assert not (run / "again.json").exists()

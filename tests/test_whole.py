@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from scipy.stats import kendalltau
 
 import nshot.studies.whole as module
+import nshot.supernets.heldout as heldout
 import nshot.supernets.score as score
 from helpers import SMALL
 from nshot import UserError
@@ -180,7 +181,7 @@ def test_seconds_of_scoring_are_those_of_all_processes(tmp_path: Path, monkeypat
     data = load("digits", resolution=chosen.resolution)
     run, folder = tmp_path / "run", tmp_path
     monkeypatch.setattr(score, "CHUNK", 4)
-    evaluate, calls = score.evaluate, [0]
+    evaluate, calls = heldout.evaluate, [0]
 
     def timed(*args, **options):  # every chunk takes a minute
         calls[0] += 1
@@ -188,7 +189,7 @@ def test_seconds_of_scoring_are_those_of_all_processes(tmp_path: Path, monkeypat
             raise KeyboardInterrupt
         return replace(evaluate(*args, **options), seconds=60.0)
 
-    monkeypatch.setattr(score, "evaluate", timed)
+    monkeypatch.setattr(heldout, "evaluate", timed)
     stop = 0
     forms = len({chosen.canonical(subnet) for subnet in benchmark.subnets})
     chunks = -(-forms // 4)

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from scipy.stats import kendalltau, spearmanr
 
-import nshot.benchmarks.zero_cost as zero_cost
+import nshot.benchmarks.measure as measure
 from helpers import SMALL, nshot_, refuse
 from nshot import UserError, space
 from nshot.benchmarks.table import read_benchmark, write_benchmark
@@ -81,7 +81,7 @@ def test_a_killed_scoring_goes_on(tmp_path, monkeypatch) -> None:
             raise KeyboardInterrupt
         return score(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(zero_cost, "score", stopping)
+    monkeypatch.setattr(measure, "score", stopping)
     out = tmp_path / "out"
     with pytest.raises(KeyboardInterrupt):
         score_subnets(names, CONFIG, "digits", out, sample=12)

@@ -103,6 +103,8 @@ def _from_timm(named: str, data: Dataset) -> Any:
     try:
         if not file:
             return timm.create_model(name, pretrained=True)
+        if not Path(file).is_file():
+            raise FileNotFoundError(file)  # timm would log a line of its own
         network = timm.create_model(name, num_classes=data.classes)
         timm.models.load_checkpoint(network, file, weights_only=True)  # older versions of timm run code
     except Exception as error:  # a hub's, a file's or a model's own: whatever it is, the teacher is not to be had

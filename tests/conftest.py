@@ -3,13 +3,13 @@
 import pytest
 
 SLOW = {
-    "auto", "benchmarks", "cli", "compare", "contract", "cream", "damage", "darts_method", "data", "distributed",
-    "documents", "draw", "drop", "equal", "evolution", "export", "fast", "feasible", "few", "files", "forms",
-    "gdas", "gradients", "handover", "hostile", "intervals", "journey", "latency", "locks", "matrix", "methods",
-    "metrics", "mixed", "mixture", "mobilenet", "names", "naming", "nats", "network_page", "own", "own_answer",
-    "own_job", "own_method", "own_supernet", "pinas", "processes", "quickstart", "recipes", "report", "runs",
-    "scores", "search", "shift", "space_errors", "spaces", "speed", "split", "stopping", "strangers", "studies",
-    "systems", "unwritable", "verdict", "whole", "zero_cost",
+    "auto", "benchmarks", "cli", "compare", "contract", "cream", "damage", "darts_method", "data", "digests",
+    "distributed", "documents", "draw", "drop", "equal", "evolution", "export", "fast", "feasible", "few",
+    "files", "forms", "gdas", "gradients", "handover", "hostile", "intervals", "journey", "latency", "locks",
+    "matrix", "methods", "metrics", "mixed", "mixture", "mobilenet", "names", "naming", "nats", "network_page",
+    "own", "own_answer", "own_job", "own_method", "own_supernet", "pinas", "processes", "quickstart", "recipes",
+    "report", "runs", "scores", "search", "shift", "space_errors", "spaces", "speed", "split", "stopping",
+    "strangers", "studies", "systems", "unwritable", "verdict", "whole", "zero_cost",
 }  # fmt: skip
 
 

@@ -146,7 +146,8 @@ DIGEST = "sha256"  # the entry of a JSON object, and of a table's metadata, that
 
 
 def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+    text = json.dumps(value, sort_keys=True, default=repr)  # a damaged column may hold what JSON has not
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def write_json(path: Path, value: Any) -> None:

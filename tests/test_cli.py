@@ -24,7 +24,7 @@ import nshot.cli
 from helpers import nshot_, refuse
 from nshot.benchmarks.build import BuildConfig
 from nshot.benchmarks.table import write_benchmark
-from nshot.runs.executor import On
+from nshot.runs.where import On
 
 COMMANDS = [
     "quickstart",

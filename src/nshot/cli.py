@@ -18,8 +18,8 @@ from nshot.files import read_parquet, shown, too_long, typed
 from nshot.flags import Columns, Download, Scored, Where, Workers, parse, positional, take
 from nshot.measures import analyse, score
 from nshot.retraining import retrain
-from nshot.runs.executor import On
 from nshot.runs.stopping import Stopped, answered
+from nshot.runs.where import On
 
 # Nothing that imports torch may be imported here: `nshot --help` must answer at once.
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from nshot.errors import UserError
 from nshot.files import typed
 from nshot.flags import Columns, Where, leading, parse, positional, take, take_space
-from nshot.runs.executor import On
+from nshot.runs.where import On
 
 if TYPE_CHECKING:
     from nshot.data.sources import Dataset

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from nshot.errors import UserError
 from nshot.flags import Columns, Where, leading, parse, take, take_space
-from nshot.runs.executor import On
+from nshot.runs.where import On
 
 # Nothing that imports torch may be imported here: `nshot --help` must answer at once.
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from nshot.commands import judged
 from nshot.flags import Columns, Download, Where, Workers, parse, positional, take, take_space
-from nshot.runs.executor import On
+from nshot.runs.where import On
 
 
 def retrain(args: list[str]) -> None:

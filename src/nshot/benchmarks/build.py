@@ -17,11 +17,11 @@ from nshot.errors import UserError, check_whole
 from nshot.files import appending
 from nshot.networks.alone import check_batch, make_alone, train_alone
 from nshot.networks.recipes import Recipe, completed
-from nshot.runs.executor import On
 from nshot.runs.folder import claim, versions
 from nshot.runs.lock import locked
 from nshot.runs.log import as_line, read_log, write_log
 from nshot.runs.progress import Progress
+from nshot.runs.where import On
 from nshot.seeding import generator
 from nshot.spaces import Space, Subnet, space
 from nshot.spaces.additive import ENUMERABLE

@@ -13,9 +13,9 @@ from nshot.files import write_json, write_parquet
 from nshot.ranking.evaluate import Scores
 from nshot.ranking.intervals import at_infinity
 from nshot.ranking.metrics import kendall_tau, quality, spearman, top_tau
-from nshot.runs.executor import On
 from nshot.runs.lock import held
 from nshot.runs.naming import check_name
+from nshot.runs.where import On
 from nshot.scores import COSTS
 from nshot.seeding import generator
 from nshot.spaces import Space, Subnet

@@ -12,12 +12,13 @@ from nshot.data.sources import Dataset, load
 from nshot.errors import UserError, check_whole
 from nshot.files import appending, read_parquet, write_json, write_parquet
 from nshot.ranking.metrics import mean_rank, quality
-from nshot.runs.executor import Executor, On
+from nshot.runs.executor import Executor
 from nshot.runs.folder import claim, read_config
 from nshot.runs.lock import locked
 from nshot.runs.log import as_line, read_log, write_log
 from nshot.runs.naming import check_name
 from nshot.runs.progress import Progress
+from nshot.runs.where import On
 from nshot.scores import COSTS, check_score
 from nshot.spaces import Space, Subnet, space, space_from_dict
 from nshot.training.distributed import alone

@@ -19,8 +19,8 @@ from nshot.errors import UserError, check_choices, check_whole
 from nshot.files import check_inside, read_json, typed, write_json
 from nshot.runs.checkpoint import save_weights
 from nshot.runs.execute import Job, Run, Say, execute
-from nshot.runs.executor import On
 from nshot.runs.naming import search_in
+from nshot.runs.where import On
 from nshot.spaces import Space, Subnet, space, space_from_dict
 from nshot.training import distributed
 from nshot.training.device import fabric

@@ -17,7 +17,7 @@ from typing import Any
 from nshot.errors import UserError, extra, unwritable
 from nshot.plugins import VARIABLE
 
-from .executor import Executor, Say
+from .executor import Say
 from .stopping import SIGNALS
 
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
@@ -26,24 +26,13 @@ SAME = ("nshot", "torch", "numpy")  # packages on which bits depend
 ANSWER = 120.0  # seconds in which a node has to say what it sees
 
 
-@contextmanager
-def opened(on: str, jobs: int | None, seen: Path, retries: int, say: Say) -> Iterator[Executor]:
-    """The executor of a cluster, as `On.open` has it."""
-    from .remote import Remote
-
-    ray = _imported(on)
-    with _connected(ray, on, jobs, say), _token(seen) as token:
-        check_nodes(ray, str(Path.cwd()), token)
-        yield Remote(ray, jobs, retries, settings(), str(Path.cwd()), token, say)
-
-
-def _imported(on: str) -> Any:
+def imported(on: str) -> Any:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     return extra("ray", "ray", f"on {on}")
 
 
 @contextmanager
-def _connected(ray: Any, on: str, jobs: int | None, say: Say) -> Iterator[None]:
+def connected(ray: Any, on: str, jobs: int | None, say: Say) -> Iterator[None]:
     """To the cluster, unless this process is already."""
     if ray.is_initialized():
         yield
@@ -106,7 +95,7 @@ def _reached(ray: Any, address: str) -> Any:
 
 
 @contextmanager
-def _token(seen: Path) -> Iterator[str]:
+def token_in(seen: Path) -> Iterator[str]:
     """A file where results go, by which nodes show that they see it: in the folder, or where that will be made."""
     folder = next(path for path in (seen.absolute(), *seen.absolute().parents) if path.is_dir())
     token = folder / f".{secrets.token_hex(8)}.partial"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures import wait as wait_for
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from multiprocessing import active_children, current_process, get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from multiprocessing.synchronize import Event
@@ -27,10 +27,6 @@ class Processes(Executor):
     def __init__(self, jobs: int) -> None:
         self.at_once = jobs
         self.where = f"in {jobs} processes"
-
-    @classmethod
-    def opened(cls, jobs: int) -> AbstractContextManager[Executor]:
-        return nullcontext(cls(jobs))
 
     @contextmanager
     def crew(

@@ -6,11 +6,12 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 from nshot.errors import UserError
 
-from .cluster import living
+from .cluster import check_nodes, connected, imported, living, settings, token_in
 from .executor import ONE_CORE, Do, Executor, Named, Needs, Say, Task, numbered
 from .processes import GRACE
 from .stopping import Stopped, between_steps
@@ -19,6 +20,15 @@ from .worker import DONE, FAILED, Order, work
 T = TypeVar("T")
 LOOK = 0.5  # seconds between two looks at whether a signal came
 LONG = 60.0  # seconds without a result or a free core, after which that is said
+
+
+@contextmanager
+def opened(on: str, jobs: int | None, seen: Path, retries: int, say: Say) -> Iterator[Executor]:
+    """The executor of a cluster, as `nshot.runs.where.On.open` has it."""
+    ray = imported(on)
+    with connected(ray, on, jobs, say), token_in(seen) as token:
+        check_nodes(ray, str(Path.cwd()), token)
+        yield Remote(ray, jobs, retries, settings(), str(Path.cwd()), token, say)
 
 
 @dataclass

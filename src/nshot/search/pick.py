@@ -11,10 +11,10 @@ import pyarrow as pa
 from nshot.data.sources import Dataset, data_root
 from nshot.errors import UserError
 from nshot.files import write_json, write_parquet
-from nshot.runs.executor import On
 from nshot.runs.folder import versions
 from nshot.runs.lock import held
 from nshot.runs.naming import check_name
+from nshot.runs.where import On
 from nshot.spaces import FewShot, Space, Subnet, Supernet
 from nshot.spaces.lists import subnets_from_file
 from nshot.supernets.config import TrainConfig

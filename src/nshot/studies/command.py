@@ -6,7 +6,7 @@ from pathlib import Path
 
 from nshot.errors import UserError
 from nshot.files import check_folder, make_folder
-from nshot.runs.executor import On
+from nshot.runs.where import On
 from nshot.supernets.config import preset
 
 from .base import scale, studies

@@ -14,8 +14,8 @@ from nshot.data.sources import Dataset, data_root, load
 from nshot.errors import DivergedError, UserError, check_whole
 from nshot.files import make_folder, needed, read_json, write_json
 from nshot.runs.execute import FREE
-from nshot.runs.executor import On
 from nshot.runs.progress import Progress
+from nshot.runs.where import On
 from nshot.spaces import space
 from nshot.spaces.lists import subnets_from_file
 from nshot.supernets.config import TrainConfig, to_dict

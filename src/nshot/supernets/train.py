@@ -19,9 +19,9 @@ from nshot.nn.graphs import cuda_capture
 from nshot.nn.synced import synchronise
 from nshot.runs.checkpoint import save_weights
 from nshot.runs.execute import FREE, Job, Run, Say, execute
-from nshot.runs.executor import On
 from nshot.runs.folder import claim
 from nshot.runs.lock import locked
+from nshot.runs.where import On
 from nshot.seeding import generator, seeded
 from nshot.spaces import Space, Subnet, Supernet
 from nshot.strategies import Plan, Strategy, strategies

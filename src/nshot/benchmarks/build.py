@@ -98,7 +98,8 @@ def build(
             say(f"{wanted - len(tasks)} of {wanted} trainings are done, {len(tasks)} to do {there.where}")
             work = [(i, subnets[i], seed) for i, seed in tasks]
             named = partial(_named, space)
-            for result in there.run(_train_one, work, given=(space, config.recipe, data), named=named):
+            given = space, config.recipe, data
+            for result in there.run(_train_one, work, given=given, named=named, watch=progress):
                 log.write(as_line(result))
                 log.flush()
                 done[result["subnet"], result["seed"]] = result

@@ -20,6 +20,7 @@ from nshot.files import check_inside, read_json, typed, write_json
 from nshot.runs.checkpoint import save_weights
 from nshot.runs.execute import Job, Run, Say, execute
 from nshot.runs.naming import search_in
+from nshot.runs.progress import Progress
 from nshot.runs.where import On
 from nshot.spaces import Space, Subnet, space, space_from_dict
 from nshot.training import distributed
@@ -218,8 +219,10 @@ def retrain_best(
         else:
             tasks = [(s, part, begin and begin(s)) for s, part in zip(subnets, parts, strict=True)]
             more: dict[str, Any] = {"named": _named, "needs": there.needs(device)}
-            for line in there.run(_retrain_part, tasks, given=(config, data, how), **more):
-                say(line)
+            with Progress("retrain", len(parts), noun="subnets") as progress:
+                for line in there.run(_retrain_part, tasks, given=(config, data, how), watch=progress, **more):
+                    progress.advance()
+                    say(line)
             results = [read_result(part) for part in parts]
     accuracies = [result["test_accuracy"] for result in results]
     best = max(range(len(results)), key=accuracies.__getitem__)

@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 
 from nshot.errors import UserError, out_of_memory
 
+from .progress import Progress
+
 T = TypeVar("T")
 Task = Sequence[Any]
 Do = Callable[[Iterable[Task]], Iterator[T]]
@@ -53,6 +55,7 @@ class Executor(ABC):
         given: Sequence[Any] = (),
         named: Named = numbered,
         needs: Needs = ONE_CORE,
+        watch: Progress | None = None,
     ) -> AbstractContextManager[Do[T]]:
         """Who does jobs of one kind, as long as the context lasts: ``do(tasks)`` yields ``function(*given, *task)`` of
         every task as they come, and may be called again.
@@ -62,6 +65,7 @@ class Executor(ABC):
             given: what all tasks need, such as images: brought to each process once.
             named: of a task, what its job is called for the user.
             needs: of each job.
+            watch: shows how far jobs are.
 
         A job that raises, the end of the context and the death of the caller end all others where they are; a signal
         to stop lets each end its training step (`nshot.runs.stopping`).

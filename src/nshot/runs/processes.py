@@ -10,11 +10,14 @@ from contextlib import contextmanager
 from multiprocessing import active_children, current_process, get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from multiprocessing.synchronize import Event
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 from nshot.errors import UserError
 
+from .board import EVERY, Board, reporting
 from .executor import ONE_CORE, Do, Executor, Named, Needs, Task, numbered, told
+from .progress import Progress
 from .stopping import Stopped, install, stop_if_asked
 
 T = TypeVar("T")
@@ -36,6 +39,7 @@ class Processes(Executor):
         given: Sequence[Any] = (),
         named: Named = numbered,
         needs: Needs = ONE_CORE,
+        watch: Progress | None = None,
     ) -> Iterator[Do[T]]:
         """As `Executor.crew`; what a job needs is not looked at: who says how many at once knows the machine.
 
@@ -50,12 +54,22 @@ class Processes(Executor):
         began = context.Event()
         begin = (function, given, end, began)
         futures: list[Future[T]] = []
-        with _one_thread(), end, caller, ProcessPoolExecutor(jobs, context, _begin, begin) as pool:
+        with (
+            _one_thread(),
+            end,
+            caller,
+            _board(watch) as board,
+            ProcessPoolExecutor(jobs, context, _begin, begin) as pool,
+        ):
 
             def do(tasks: Iterable[Task]) -> Iterator[T]:
-                new = [pool.submit(_call, named(*task), task) for task in tasks]
+                new: dict[Future[T], str] = {}
+                for task in tasks:
+                    slot = board.slot(job := named(*task))
+                    new[pool.submit(_call, slot, job, task)] = slot
                 futures.extend(new)
-                for future in as_completed(new):
+                for future in _as_they_end(new, board.look, EVERY if watch else None):
+                    board.done(new[future])
                     yield future.result()
 
             try:
@@ -85,6 +99,24 @@ def run_in_processes(
 ) -> Iterator[T]:
     """Yields ``function(*given, *task)`` of every task as they come, in ``jobs`` spawned processes (`Processes`)."""
     return Processes(jobs).run(function, tasks, given=given)
+
+
+@contextmanager
+def _board(watch: Progress | None) -> Iterator[Board]:
+    with TemporaryDirectory(prefix="nshot-", ignore_cleanup_errors=True) as folder:
+        yield Board(f"{folder}/job", watch.beside if watch else None)
+
+
+def _as_they_end(futures: Iterable[Future[T]], look: Callable[[], None], every: float | None) -> Iterator[Future[T]]:
+    """Futures that are done; ``look`` is called every so many seconds."""
+    left = set(futures)
+    while left:
+        try:
+            for future in as_completed(left, timeout=every):
+                left.remove(future)
+                yield future
+        except TimeoutError:  # of the waiting alone: what a job raised is in its future
+            look()
 
 
 @contextmanager
@@ -122,10 +154,11 @@ def _end_with_caller(end: Connection) -> None:
     os._exit(1)
 
 
-def _call(job: str, task: Task) -> Any:
+def _call(slot: str, job: str, task: Task) -> Any:
     stop_if_asked()
     function, given = _worker
     try:
-        return function(*given, *task)
+        with reporting(slot):
+            return function(*given, *task)
     except Exception as error:
         raise told(error, job) from error.__cause__

@@ -11,9 +11,11 @@ from typing import Any, TypeVar
 
 from nshot.errors import UserError
 
+from .board import Board
 from .cluster import check_nodes, connected, imported, living, settings, token_in
 from .executor import ONE_CORE, Do, Executor, Named, Needs, Say, Task, numbered
 from .processes import GRACE
+from .progress import Progress
 from .stopping import Stopped, between_steps
 from .worker import DONE, FAILED, Order, work
 
@@ -36,6 +38,7 @@ class _Job:
     name: str
     task: Task
     deaths: int = 0
+    slot: str = ""
 
 
 class Remote(Executor):
@@ -81,19 +84,22 @@ class Remote(Executor):
         given: Sequence[Any] = (),
         named: Named = numbered,
         needs: Needs = ONE_CORE,
+        watch: Progress | None = None,
     ) -> Iterator[Do[T]]:
         self._check(needs)
         order, key = self._ray.put(Order(function, given)), secrets.token_hex(8)
         asked: dict[str, Any] = {"num_cpus": needs.cores, "num_gpus": needs.gpus, "max_retries": 0}
+        board = Board(self._fixed[2], watch.beside if watch else None)
         submitted = self._ray.remote(**asked, **({"memory": needs.memory} if needs.memory else {}))(work)
         running: dict[Any, _Job] = {}
 
         def submit(job: _Job) -> None:
-            ref = submitted.options(name=job.name).remote([order], key, *self._fixed, job.name, job.task)
+            job.slot = board.slot(job.name)
+            ref = submitted.options(name=job.name).remote([order], key, *self._fixed, job.slot, job.name, job.task)
             running[ref] = job
 
         def do(tasks: Iterable[Task]) -> Iterator[T]:
-            yield from self._results(deque(_Job(named(*task), task) for task in tasks), running, submit)
+            yield from self._results(deque(_Job(named(*task), task) for task in tasks), running, submit, board)
 
         try:
             yield do
@@ -102,6 +108,7 @@ class Remote(Executor):
             raise
         finally:
             self._cancel(running, force=True, seconds=10.0)
+            board.close()
 
     def _check(self, needs: Needs) -> None:
         """Raises UserError where no node has what a job needs: it would wait for ever."""
@@ -110,7 +117,9 @@ class Remote(Executor):
             if wanted > most:
                 raise UserError(f"a job needs {wanted} {name}, and no node of the Ray cluster has more than {most:g}")
 
-    def _results(self, todo: deque[_Job], running: dict[Any, _Job], submit: Callable[[_Job], None]) -> Iterator[Any]:
+    def _results(
+        self, todo: deque[_Job], running: dict[Any, _Job], submit: Callable[[_Job], None], board: Board
+    ) -> Iterator[Any]:
         quiet = time.monotonic()
         with between_steps() as asked:
             while todo or running:
@@ -119,6 +128,7 @@ class Remote(Executor):
                 done, _ = self._ray.wait(list(running), timeout=LOOK)
                 if number := asked():
                     raise Stopped(number)
+                board.look()
                 if done:
                     quiet = time.monotonic()
                 elif time.monotonic() - quiet > LONG and not living(self._ray):
@@ -126,6 +136,7 @@ class Remote(Executor):
                     self._say("the Ray cluster has no node left with cores: waiting for one")
                 for ref in done:
                     job = running.pop(ref)
+                    board.done(job.slot)
                     try:
                         status, result = self._ray.get(ref)
                     except self._ray.exceptions.RayError as error:

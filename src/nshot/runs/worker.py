@@ -13,6 +13,7 @@ from nshot import plugins
 from nshot.errors import UserError
 
 from . import lock
+from .board import reporting
 from .executor import Task, told
 from .stopping import Stopped, install
 
@@ -32,7 +33,14 @@ _kept: dict[str, Order] = {}  # the order that this worker last worked on, by it
 
 
 def work(
-    orders: Sequence[Any], key: str, settings: Mapping[str, str], folder: str, token: str, job: str, task: Task
+    orders: Sequence[Any],
+    key: str,
+    settings: Mapping[str, str],
+    folder: str,
+    token: str,
+    slot: str,
+    job: str,
+    task: Task,
 ) -> tuple[str, Any]:
     """Does a job: what it gave, the signal that stopped it, or why it failed.
 
@@ -42,13 +50,15 @@ def work(
         settings: environment variables of the caller, and of one thread.
         folder: where the caller works: paths are relative to it.
         token: a file that the caller wrote to where results go.
+        slot: the file that says how far the job is (`nshot.runs.board`).
         job: its name.
         task: what it is.
     """
     install()
     try:
         order = _order(orders, key, settings, folder, token)
-        return DONE, order.function(*order.given, *task)
+        with reporting(slot):
+            return DONE, order.function(*order.given, *task)
     except Stopped as stopped:
         if stopped.number != signal.SIGINT:  # no cancelling: the machine is taken back, and others go on
             sys.exit(stopped.status)

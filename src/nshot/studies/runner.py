@@ -172,7 +172,7 @@ def run_jobs(
     ):
         say(f"{done}, {len(todo)} to do {there.where}")
         for group, own in zip(groups.values(), data, strict=True):
-            for lines in there.run(_run_all, _work(group, own, runs, root), given=(own,), named=_named):
+            for lines in there.run(_run_all, _work(group, own, runs, root), given=(own,), named=_named, watch=progress):
                 for line in lines:
                     progress.advance()
                     say(line)

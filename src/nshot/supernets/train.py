@@ -21,6 +21,7 @@ from nshot.runs.checkpoint import save_weights
 from nshot.runs.execute import FREE, Job, Run, Say, execute
 from nshot.runs.folder import claim
 from nshot.runs.lock import locked
+from nshot.runs.progress import Progress
 from nshot.runs.where import On
 from nshot.seeding import generator, seeded
 from nshot.spaces import Space, Subnet, Supernet
@@ -239,8 +240,11 @@ def _train_parts(
             for part, out, *_ in todo:
                 train(part, data, out, device=device, workers=workers, say=say)
         else:
-            for line in there.run(_train_part, todo, given=(data,), named=_named, needs=there.needs(device)):
-                say(line)
+            more: dict[str, Any] = {"named": _named, "needs": there.needs(device)}
+            with Progress("parts", len(todo), noun="parts") as progress:
+                for line in there.run(_train_part, todo, given=(data,), watch=progress, **more):
+                    progress.advance()
+                    say(line)
     return folder
 
 

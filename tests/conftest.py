@@ -3,7 +3,7 @@
 import pytest
 
 SLOW = {
-    "auto", "benchmarks", "cli", "compare", "contract", "cream", "damage", "darts_method", "data", "digests",
+    "auto", "benchmarks", "board", "cli", "compare", "contract", "cream", "damage", "darts_method", "data", "digests",
     "distributed", "documents", "draw", "drop", "equal", "evolution", "export", "fast", "feasible", "few",
     "files", "forms", "gdas", "gradients", "handover", "hostile", "intervals", "journey", "latency", "locks",
     "matrix", "methods", "metrics", "mixed", "mixture", "mobilenet", "names", "naming", "nats", "network_page",

@@ -1,8 +1,6 @@
 """Jobs on a Ray cluster of three nodes on this machine: what comes of them is what comes of them here, bit for bit."""
 
-import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,26 +10,15 @@ import pytest
 
 from commands import left
 from helpers import nshot_
+from nodes import three_nodes
 
-os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # before it is imported: nothing of it listens but at 127.0.0.1
-os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-ray = pytest.importorskip("ray", reason="ray is not installed: pip install 'nshot[ray]'")
-SMALL: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
+pytest.importorskip("ray", reason="ray is not installed: pip install 'nshot[ray]'")
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    """Three nodes of one core; this process is not connected, but RAY_ADDRESS names them."""
-    from ray.cluster_utils import Cluster
-
-    with tempfile.TemporaryDirectory(prefix="r") as short, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_TMPDIR", short)
-        found = Cluster(initialize_head=True, head_node_args={**SMALL, "include_dashboard": False})
-        for _ in range(2):
-            found.add_node(**SMALL)
-        patch.setenv("RAY_ADDRESS", found.address)
+    with three_nodes() as found:
         yield found
-        found.shutdown()
 
 
 def command(*words: str | Path) -> str:

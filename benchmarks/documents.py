@@ -1,4 +1,4 @@
-"""Writes the tables of docs/results.md from docs/results/NAME.json, between `<!-- table: NAME -->` and `<!-- end -->`.
+"""Writes the tables of docs/results.md and docs/clusters.md from docs/results/NAME.json, between `<!-- table: NAME -->` and `<!-- end -->`.
 
 python benchmarks/documents.py            # rewrites what has changed
 python benchmarks/documents.py --check    # says what would change, exit code 1 if anything
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import auto
+import clusters
 import latency
 import shift
 import small
@@ -21,7 +22,7 @@ from nshot.studies.summary import markdown
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 BLOCK = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
-PAGES = ("results.md",)
+PAGES = ("results.md", "clusters.md")
 
 
 def of_study(result: dict[str, Any]) -> str:
@@ -37,6 +38,7 @@ TABLES: dict[str, Callable[[Any], str]] = {
     "small": small.markdown,
     "zero-cost": zero_cost.markdown,
     "shift": shift.markdown,
+    "clusters": clusters.markdown,
 }
 
 

@@ -19,7 +19,7 @@ from nshot.cli import COMMANDS
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
-TUTORIALS = sorted((DOCS / "tutorials").glob("*.md"))
+TUTORIALS = [*sorted((DOCS / "tutorials").glob("*.md")), DOCS / "pretrained.md", DOCS / "clusters.md"]
 BLOCK = re.compile(r"<!-- run -->\n```(python)?\n(.*?)```", re.DOTALL)
 
 
@@ -62,7 +62,7 @@ def test_what_a_tutorial_says_runs(page: Path, tmp_path: Path) -> None:
 
 def test_every_command_in_a_tutorial_is_one() -> None:
     """Also those that do not run here."""
-    for page in [*TUTORIALS, DOCS / "commands.md", DOCS / "pretrained.md", ROOT / "README.md"]:
+    for page in [*TUTORIALS, DOCS / "commands.md", ROOT / "README.md"]:
         for name in re.findall(r"^\s*nshot (\w+)", page.read_text(), re.MULTILINE):
             assert name in COMMANDS, (page.name, name)
 
@@ -84,6 +84,14 @@ def test_files_of_the_project_can_be_read() -> None:
     assert [hook["id"] for hook in hooks] == ["ruff-format", "ruff", "mypy", "codespell"]
     form = yaml.safe_load((ROOT / ".github/ISSUE_TEMPLATE/bug.yml").read_text())
     assert all({"type", "attributes"} <= part.keys() for part in form["body"])
+    job = yaml.safe_load((ROOT / "examples/clusters/kuberay.yaml").read_text())
+    assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
+    groups = [job["spec"]["rayClusterSpec"]["headGroupSpec"], *job["spec"]["rayClusterSpec"]["workerGroupSpecs"]]
+    for group in groups:
+        [container] = group["template"]["spec"]["containers"]
+        mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+        assert mounts == {"shared": "/shared"}  # every pod sees the folder of runs
+    assert job["spec"]["entrypoint"].count("/shared/") == 2
     cite = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert cite["version"] == nshot.__version__
     assert {"cff-version", "message", "title", "authors", "preferred-citation"} <= cite.keys()

@@ -52,8 +52,9 @@ def test_what_a_tutorial_says_runs(page: Path, tmp_path: Path) -> None:
     blocks = BLOCK.findall(page.read_text().replace("for seed in 0 1 2", "for seed in 0"))
     assert blocks
     (tmp_path / "examples").symlink_to(ROOT / "examples")
-    (tmp_path / "nshot").write_text(f'#!/bin/sh\nexec {sys.executable} -m nshot.cli "$@"\n')
-    (tmp_path / "nshot").chmod(0o755)
+    for name, command in (("nshot", f"{sys.executable} -m nshot.cli"), ("python", sys.executable)):
+        (tmp_path / name).write_text(f'#!/bin/sh\nexec {command} "$@"\n')
+        (tmp_path / name).chmod(0o755)
     for language, code in blocks:
         shell = [sys.executable, "-c", code] if language else ["sh", "-euc", f'PATH="{tmp_path}:$PATH"\n{code}']
         done = subprocess.run(shell, cwd=tmp_path, capture_output=True, text=True)

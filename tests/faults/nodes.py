@@ -16,6 +16,7 @@ import pytest
 
 os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # before it is imported: nothing of it listens but at 127.0.0.1
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+OURS = ("ray::IDLE", "ray::look", "ray::DashboardAgent", "ray::RuntimeEnvAgent")  # no jobs: Ray's own, and ours
 SMALL: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
 
 
@@ -49,7 +50,7 @@ def at_work() -> list[psutil.Process]:
             title = process.cmdline()[0]
         except (psutil.Error, IndexError):  # it has ended
             continue
-        if title.startswith("ray::") and not title.startswith(("ray::IDLE", "ray::look")):
+        if title.startswith("ray::") and not title.startswith(OURS):
             found.append(process)
     return found
 

@@ -61,7 +61,7 @@ class Recipe:
         check_whole(0, warmup=self.warmup, lr_batch=self.lr_batch, frozen=self.frozen)
         check_positive(backbone_lr=self.backbone_lr)
         if self.frozen >= self.epochs:
-            raise UserError(f"frozen {self.frozen}: must be below the {self.epochs} epochs")
+            raise UserError(f"frozen {self.frozen}: must be below the {self.epochs} epochs; 0 freezes nothing")
         check_share(momentum=self.momentum, weight_decay=self.weight_decay, label_smoothing=self.label_smoothing)
         check_share(ema=self.ema, drop_path=self.drop_path)
         if not 0 <= self.auxiliary < math.inf:

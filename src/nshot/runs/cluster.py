@@ -23,6 +23,7 @@ from .stopping import SIGNALS
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
 SETTINGS = ("NSHOT_DATA", VARIABLE)  # environment variables that workers need to have as here
 SAME = ("nshot", "torch", "numpy")  # packages on which bits depend
+PATIENCE = 10.0  # seconds in which a cluster's machine has to answer
 ANSWER = 120.0  # seconds in which a node has to say what it sees
 
 
@@ -79,6 +80,7 @@ def _started(ray: Any, jobs: int | None) -> Any:
 
 
 def _reached(ray: Any, address: str) -> Any:
+    _check_answers(address)
     try:
         with warnings.catch_warnings(action="ignore"):
             return ray.init(address, **QUIET)
@@ -91,6 +93,18 @@ def _reached(ray: Any, address: str) -> Any:
                 f"{own}: install the same"
             ) from None
         reason = str(error).strip().partition("\n")[0]
+        raise UserError(f"on {address}: no Ray cluster answers ({reason})") from None
+
+
+def _check_answers(address: str) -> None:
+    """Raises UserError where nobody listens: Ray itself would wait for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdigit():  # one of Ray's own words, as auto
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=PATIENCE).close()
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise UserError(f"on {address}: no Ray cluster answers ({reason})") from None
 
 

@@ -88,7 +88,7 @@ class TrainConfig:
         check_whole(0, warmup=self.warmup, frozen=self.frozen)
         check_positive(backbone_lr=self.backbone_lr)
         if self.frozen >= self.epochs:
-            raise UserError(f"frozen {self.frozen}: must be below the {self.epochs} epochs")
+            raise UserError(f"frozen {self.frozen}: must be below the {self.epochs} epochs; 0 freezes nothing")
         for name, value in (("backbone_lr", self.backbone_lr), ("frozen", self.frozen)):
             if self.init is None and value != getattr(TrainConfig, name):
                 raise UserError(f"{name} {value} has no effect without --init")

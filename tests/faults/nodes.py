@@ -2,6 +2,7 @@
 
 import os
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -81,4 +82,11 @@ def kill_driver(cluster: Any, driver: subprocess.Popen[str], rng: random.Random)
     return True
 
 
-FAULTS = {"worker": kill_worker, "node": remove_node, "driver": kill_driver}
+def ask_driver(cluster: Any, driver: subprocess.Popen[str], rng: random.Random) -> bool:
+    """To stop, as SLURM does before it takes nodes back."""
+    driver.send_signal(signal.SIGUSR1)
+    return True
+
+
+FAULTS = {"worker": kill_worker, "node": remove_node, "driver": kill_driver, "asked": ask_driver}
+STATUS = {"worker": 0, "node": 0, "driver": -signal.SIGKILL, "asked": 75}

@@ -1,5 +1,6 @@
 """Jobs on the workers of a Ray cluster: those whose worker or node dies are taken up again elsewhere."""
 
+import os
 import secrets
 import time
 from collections import deque
@@ -21,6 +22,7 @@ from .worker import DONE, FAILED, Order, work
 
 T = TypeVar("T")
 LOOK = 0.5  # seconds between two looks at whether a signal came
+RENEW = 60.0  # seconds between two signs that the files by which jobs are told are in use
 LONG = 60.0  # seconds without a result or a free core, after which that is said
 
 
@@ -88,26 +90,28 @@ class Remote(Executor):
     ) -> Iterator[Do[T]]:
         self._check(needs)
         order, key = self._ray.put(Order(function, given)), secrets.token_hex(8)
+        go_on = Path(f"{self._fixed[2].removesuffix('.partial')}-{key}.partial")
+        go_on.touch()
         asked: dict[str, Any] = {"num_cpus": needs.cores, "num_gpus": needs.gpus, "max_retries": 0}
-        board = Board(self._fixed[2], watch.beside if watch else None)
+        board = Board(str(go_on), watch.beside if watch else None)
         submitted = self._ray.remote(**asked, **({"memory": needs.memory} if needs.memory else {}))(work)
         running: dict[Any, _Job] = {}
 
         def submit(job: _Job) -> None:
             job.slot = board.slot(job.name)
-            ref = submitted.options(name=job.name).remote([order], key, *self._fixed, job.slot, job.name, job.task)
+            ref = submitted.options(name=job.name).remote(
+                [order], key, *self._fixed, str(go_on), job.slot, job.name, job.task
+            )
             running[ref] = job
 
         def do(tasks: Iterable[Task]) -> Iterator[T]:
-            yield from self._results(deque(_Job(named(*task), task) for task in tasks), running, submit, board)
+            yield from self._results(deque(_Job(named(*task), task) for task in tasks), running, submit, board, go_on)
 
         try:
             yield do
-        except Stopped:
-            self._cancel(running, force=False, seconds=GRACE)  # each ends its step
-            raise
         finally:
-            self._cancel(running, force=True, seconds=10.0)
+            go_on.unlink(missing_ok=True)  # each job that is left ends its step
+            self._end(running)
             board.close()
 
     def _check(self, needs: Needs) -> None:
@@ -118,9 +122,14 @@ class Remote(Executor):
                 raise UserError(f"a job needs {wanted} {name}, and no node of the Ray cluster has more than {most:g}")
 
     def _results(
-        self, todo: deque[_Job], running: dict[Any, _Job], submit: Callable[[_Job], None], board: Board
+        self,
+        todo: deque[_Job],
+        running: dict[Any, _Job],
+        submit: Callable[[_Job], None],
+        board: Board,
+        go_on: Path,
     ) -> Iterator[Any]:
-        quiet = time.monotonic()
+        quiet = renewed = time.monotonic()
         with between_steps() as asked:
             while todo or running:
                 while todo and len(running) < (self._jobs or 2 * self.at_once):
@@ -129,6 +138,11 @@ class Remote(Executor):
                 if number := asked():
                     raise Stopped(number)
                 board.look()
+                if time.monotonic() - renewed > RENEW:
+                    renewed = time.monotonic()
+                    for path in (go_on, Path(self._fixed[2])):
+                        with suppress(FileNotFoundError):
+                            os.utime(path)
                 if done:
                     quiet = time.monotonic()
                 elif time.monotonic() - quiet > LONG and not living(self._ray):
@@ -164,14 +178,15 @@ class Remote(Executor):
             raise UserError(f"{job.name}: {reason}, {job.deaths} times: {remedy}; the same command goes on")
         self._say(f"{job.name}: {reason}; taken up again, {job.deaths} of at most {self._retries} times")
 
-    def _cancel(self, running: dict[Any, _Job], *, force: bool, seconds: float) -> None:
-        for ref in running:
-            with suppress(Exception):  # one that is done cannot be cancelled
-                self._ray.cancel(ref, force=force)
+    def _end(self, running: dict[Any, _Job]) -> None:
+        """Waits for jobs that were told to stop. Ray's own cancelling ends this process where it meets the end of a
+        job (Ray's issue 54846), so it is for those alone that do not stop."""
         if running:
-            _, left = self._ray.wait(list(running), num_returns=len(running), timeout=seconds)
-            for ref in set(running) - set(left):
-                del running[ref]
+            _, left = self._ray.wait(list(running), num_returns=len(running), timeout=GRACE)
+            for ref in left:
+                with suppress(Exception):  # one that is done cannot be cancelled
+                    self._ray.cancel(ref, force=True)
+            running.clear()
 
 
 def _reason(error: Exception) -> str:

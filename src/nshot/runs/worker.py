@@ -1,10 +1,13 @@
 """What a worker of a Ray cluster does: one job after the other. It imports torch only when it is told of one thread."""
 
+import errno
 import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,7 @@ from .executor import Task, told
 from .stopping import Stopped, install
 
 DONE, STOPPED, FAILED = "done", "stopped", "failed"
+LOOK = 1.0  # seconds between two looks at whether to stop
 PATIENCE = 90.0  # seconds in which a worker whose job this was, and whose driver died, has ended
 
 
@@ -38,6 +42,7 @@ def work(
     settings: Mapping[str, str],
     folder: str,
     token: str,
+    go_on: str,
     slot: str,
     job: str,
     task: Task,
@@ -50,6 +55,7 @@ def work(
         settings: environment variables of the caller, and of one thread.
         folder: where the caller works: paths are relative to it.
         token: a file that the caller wrote to where results go.
+        go_on: a file that goes when all jobs shall stop.
         slot: the file that says how far the job is (`nshot.runs.board`).
         job: its name.
         task: what it is.
@@ -57,7 +63,7 @@ def work(
     install()
     try:
         order = _order(orders, key, settings, folder, token)
-        with reporting(slot):
+        with _while_there(go_on), reporting(slot):
             return DONE, order.function(*order.given, *task)
     except Stopped as stopped:
         if stopped.number != signal.SIGINT:  # no cancelling: the machine is taken back, and others go on
@@ -65,6 +71,37 @@ def work(
         return STOPPED, stopped.number
     except Exception as error:
         return FAILED, told(error, job)
+
+
+@contextmanager
+def _while_there(go_on: str) -> Iterator[None]:
+    """While it lasts this process is stopped, as by Ctrl-C, when the file has gone."""
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(LOOK):
+            if _gone(go_on):
+                os.kill(os.getpid(), signal.SIGINT)
+                return
+
+    if _gone(go_on):
+        raise Stopped(signal.SIGINT)
+    watching = threading.Thread(target=watch, daemon=True)
+    watching.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watching.join()
+
+
+def _gone(path: str) -> bool:
+    """Asked by opening it, which no network file system answers from what it remembers."""
+    try:
+        open(path, "rb").close()
+    except OSError as error:
+        return error.errno in (errno.ENOENT, errno.ESTALE)
+    return False
 
 
 def _order(orders: Sequence[Any], key: str, settings: Mapping[str, str], folder: str, token: str) -> Order:

@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
-PAGES = ["README.md", "docs/results.md", "docs/performance.md"]
+PAGES = ["README.md", "docs/results.md", "docs/performance.md", "docs/clusters.md"]
 
 
 def documents(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:

@@ -141,35 +141,42 @@ def _lead(run: Run, make: Callable[[], Job], finish: Callable[[Job], None], say:
         log = Log(run.folder, start)
         if seconds is None:  # a checkpoint of an earlier version
             seconds = trained_seconds(log.kept, job.batch_size)
-        bar = Progress(run.kind, job.total_steps, start, unit=job.batch_size, before=seconds)
-        with bar as progress, between_steps() as asked:
-            for step, loss in job.steps(start):
-                done, slot = step + 1, step % run.log_every
-                losses[slot] = loss
-                progress.advance()
-                if slot == run.log_every - 1 or done == job.total_steps:
-                    mean = _mean(_finite(losses, slot, known, done, job, run))
-                    speed = {"images_per_second": progress.rate, "seconds": progress.seconds}
-                    log.write(done, **mean, **job.logged_rates(step), **job.told(), **speed)
-                    progress.show(**mean)
-                    run.tell_left_out(say)
-                _check_skips(done, job, run)
-                stop = _stopping(asked(), done, job)
-                if _agreed(run, job, done) or stop:
-                    _finite(losses, slot, known, done, job, run)
-                    _check_weights(done, job, run)
-                    _save(run.folder, done, job, losses, progress.seconds)
-                if stop:
-                    log.close()
-                    say(f"stopped at step {done} of {job.total_steps}: the same command goes on from there")
-                    raise Stopped(stop)
+        with Progress(run.kind, job.total_steps, start, unit=job.batch_size, before=seconds) as progress:
+            stop = _steps(run, job, start, known, losses, log, progress, say)
         log.close()
+        if stop:
+            raise Stopped(stop)
         finish(job)
         if job.skipping is not None and job.skipping.steps:
             many = f"{len(job.skipping.steps)} of {job.total_steps} steps"
             say(f"{many} were skipped: their loss or gradient was not finite")
         run.tell_left_out(say, last=True)
         distributed.wait()
+
+
+def _steps(run: Run, job: Job, start: int, known: int, losses: Tensor, log: Log, progress: Progress, say: Say) -> int:
+    """Takes the steps that are left, with a log and checkpoints; the signal that ended them early, or 0."""
+    with between_steps() as asked:
+        for step, loss in job.steps(start):
+            done, slot = step + 1, step % run.log_every
+            losses[slot] = loss
+            progress.advance()
+            if slot == run.log_every - 1 or done == job.total_steps:
+                mean = _mean(_finite(losses, slot, known, done, job, run))
+                speed = {"images_per_second": progress.rate, "seconds": progress.seconds}
+                log.write(done, **mean, **job.logged_rates(step), **job.told(), **speed)
+                progress.show(**mean)
+                run.tell_left_out(say)
+            _check_skips(done, job, run)
+            stop = _stopping(asked(), done, job)
+            if _agreed(run, job, done) or stop:
+                _finite(losses, slot, known, done, job, run)
+                _check_weights(done, job, run)
+                _save(run.folder, done, job, losses, progress.seconds)
+            if stop:
+                say(f"stopped at step {done} of {job.total_steps}: the same command goes on from there")
+                return stop
+    return 0
 
 
 def _follow(run: Run, make: Callable[[], Job]) -> None:

@@ -1,4 +1,4 @@
-"""Writes the tables of docs/results.md and docs/clusters.md from docs/results/NAME.json, between `<!-- table: NAME -->` and `<!-- end -->`.
+"""Writes the tables of PAGES from docs/results/NAME.json, between `<!-- table: NAME -->` and `<!-- end -->`.
 
 python benchmarks/documents.py            # rewrites what has changed
 python benchmarks/documents.py --check    # says what would change, exit code 1 if anything

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# A study on four nodes. SLURM sends SIGUSR1 five minutes before it takes them back: jobs end their step, write a checkpoint,
-# and this script asks for nodes again; the same command goes on.  sbatch examples/clusters/slurm.sh
+# A study, or the command that is given, on four nodes. SLURM sends SIGUSR1 five minutes before it takes them back: jobs end
+# their step, write a checkpoint, and this script asks for nodes again; the same command goes on.
+#   SHARED=/scratch/me sbatch examples/clusters/slurm.sh nshot study table-b --preset proxy --seeds 3 ...
 #SBATCH --job-name=nshot
 #SBATCH --nodes=4
 #SBATCH --ntasks-per-node=1
@@ -29,7 +30,8 @@ if [ "$SLURM_NNODES" -gt 1 ]; then
     ray start --address="$RAY_ADDRESS" --num-cpus="$cores" --block &
 fi
 
-nshot study table-k --preset proxy --seeds 5 --on ray --runs "$SHARED/runs" --out "$SHARED/results" &
+[ $# -gt 0 ] || set -- nshot study table-k --preset proxy --seeds 5 --runs "$SHARED/runs" --out "$SHARED/results"
+"$@" --on ray &
 command=$!
 trap 'kill -USR1 "$command"' USR1
 status=0

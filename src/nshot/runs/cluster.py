@@ -49,7 +49,8 @@ def connected(ray: Any, on: str, jobs: int | None, say: Say) -> Iterator[None]:
     url = getattr(context, "dashboard_url", None)
     where = f"Ray cluster at {address}" if address else "Ray cluster started on this machine"
     nodes = living(ray)
-    size = f"{len(nodes)} nodes, {sum(node['Resources']['CPU'] for node in nodes):.0f} cores"
+    cores = sum(node["Resources"]["CPU"] for node in nodes)
+    size = f"{len(nodes)} node{'s' * (len(nodes) != 1)}, {cores:.0f} core{'s' * (cores != 1)}"
     say(f"{where}: {size}; dashboard: {'http://' + url if url else 'none'}")
     try:
         yield

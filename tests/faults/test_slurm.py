@@ -1,4 +1,4 @@
-"""SLURM's script, with stand-ins for SLURM's own commands: told to stop, it asks for nodes again, and the next time goes on."""
+"""SLURM's script, with stand-ins for SLURM's own commands: told to stop, it asks for nodes again and goes on."""
 
 import os
 import shutil

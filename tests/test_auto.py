@@ -61,7 +61,7 @@ def test_one_command_leads_from_images_to_what_runs_elsewhere(done: tuple[Path, 
     out, printed = done
     assert {path.name for path in out.iterdir()} == {"supernet", "network", "handover", "report.html"}
     assert {"model.py", "weights.pt", "model.onnx"} <= {path.name for path in (out / "handover").iterdir()}
-    assert re.search(r"this will take about \d+ s: training \d+ s, search \d+ s, retraining \d+ s", printed)
+    assert re.search(r"about \d+ s \(training \d+ s, search \d+ s, retraining \d+ s\) and \d+\.\d GiB", printed)
     assert "resolution 8: the largest of 8, 16, 24, 32, 48, 64 that the images have" in printed
     result = json.loads((out / "network" / "result.json").read_text())
     best = json.loads((out / "supernet" / "search.json").read_text())["best"]

@@ -8,8 +8,8 @@ from safetensors.torch import load_file
 
 import nshot
 from nshot.cli import main
+from nshot.networks.choice import read_choice
 from nshot.networks.result import read_network
-from nshot.networks.retrain import read_choice
 from nshot.search.limits import Limits
 from nshot.search.pick import How, search_run
 from nshot.spaces.darts import DARTS

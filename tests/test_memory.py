@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
 
@@ -12,7 +13,7 @@ import nshot
 import nshot.data.decode
 from nshot import UserError
 from nshot.data.decode import check_memory
-from nshot.data.memory import memory_here
+from nshot.data.memory import memory_here, peak_memory
 from nshot.data.sources import load
 
 PHYSICAL = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -89,3 +90,13 @@ def test_nothing_below_the_commands_prints_of_itself() -> None:
             if any(isinstance(one, ast.Name) and one.id == "print" for one in named):
                 printing.add(path.name)
     assert printing == {"progress.py", "lock.py", "heartbeat.py"}
+
+
+def test_the_peak_is_what_was_held_and_stays() -> None:
+    before, resident = peak_memory(), psutil.Process().memory_info().rss
+    held = np.ones(max(0, before - resident) // 8 + 30_000_000)  # 240 MB more than ever
+    now = psutil.Process().memory_info().rss
+    assert now > before
+    del held
+    assert peak_memory() >= now - 2**24
+    assert peak_memory() <= now + 2**26

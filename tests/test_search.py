@@ -17,7 +17,7 @@ from nshot.data.batches import Normalise, heldout_batches
 from nshot.data.mixture import mixture
 from nshot.data.sources import load
 from nshot.files import read_json
-from nshot.networks.retrain import read_choice
+from nshot.networks.choice import read_choice
 from nshot.quantities import quantity
 from nshot.ranking.evaluate import evaluate
 from nshot.search.limits import Limits

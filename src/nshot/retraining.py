@@ -13,8 +13,9 @@ def retrain(args: list[str]) -> None:
     """retrain or fine-tune a subnet and test it: nshot retrain SUBNET|search.json|RUN --out FOLDER [options]"""
     from nshot.data.manifest import check_manifest
     from nshot.data.sources import load
+    from nshot.networks.choice import choice_file, read_choice
     from nshot.networks.recipes import RECIPES, TUNE, fitting, recipe, recipe_name
-    from nshot.networks.retrain import RetrainConfig, choice_file, read_choice, retrain_best
+    from nshot.networks.retrain import RetrainConfig, retrain_best
     from nshot.search.begin import begin_with, begun_with, subnets_of
 
     choice = choice_file(positional(args, "retrain", "SUBNET: its notation, released:N, largest, or a search.json"))

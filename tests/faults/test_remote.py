@@ -154,6 +154,14 @@ def test_where_there_is_nothing(on: str) -> None:
         On(on=on)
 
 
+def test_retries_are_for_ray_alone() -> None:
+    with pytest.raises(UserError, match="^retries 5 has no effect without --on ray$"):
+        On(retries=5)
+    with pytest.raises(UserError, match="^retries 0 has no effect without --on ray$"):
+        On(retries=0, jobs=2)
+    assert On(retries=3).on == "local"
+
+
 def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     from nshot.runs import where
 

@@ -1,4 +1,4 @@
-"""How long a job will take here: a few steps of each kind are run and timed."""
+"""How long a job will take here, and how much memory: a few steps of each kind are run and measured."""
 
 import dataclasses
 import tempfile
@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from nshot.data.batches import Normalise, heldout_batches
 from nshot.data.images import Pictures
+from nshot.data.memory import peak_memory
 from nshot.data.mixture import mixture
 from nshot.data.sources import Dataset
 from nshot.networks.recipes import Recipe
@@ -29,16 +31,21 @@ SUBNETS = 6
 
 @dataclass(frozen=True)
 class Estimate:
-    """Seconds that the parts of a job will take."""
+    """Seconds that the parts of a job will take, and bytes of memory."""
 
     train: float
     search: float
     retrain: float
+    memory: int
+    card: int = 0
+    """Of a graphics card's."""
 
     def __str__(self) -> str:
         named = {"training": self.train, "search": self.search, "retraining": self.retrain}
         total = duration(sum(named.values()))
-        return f"{total}: " + ", ".join(f"{name} {duration(seconds)}" for name, seconds in named.items())
+        times = ", ".join(f"{name} {duration(seconds)}" for name, seconds in named.items())
+        card = f", {self.card / 2**30:.1f} GiB of the card's" if self.card else ""
+        return f"{total} ({times}) and {self.memory / 2**30:.1f} GiB of memory{card}"
 
 
 def estimate(config: TrainConfig, recipe: Recipe, data: Dataset, candidates: int, device: str) -> Estimate:
@@ -62,7 +69,9 @@ def estimate(config: TrainConfig, recipe: Recipe, data: Dataset, candidates: int
     per_epoch = len(data.train) // config.batch_size
     alone_epoch = (len(data.train) + len(data.valid)) // recipe.batch_size
     scoring = _scoring(config, data) * min(candidates, config.space.size)
-    return Estimate(step * config.epochs * per_epoch, scoring, again * recipe.epochs * alone_epoch)
+    card = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
+    again *= recipe.epochs * alone_epoch
+    return Estimate(step * config.epochs * per_epoch, scoring, again, peak_memory(), card)
 
 
 def _few(data: Dataset, batch: int) -> Pictures:

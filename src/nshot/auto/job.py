@@ -12,8 +12,9 @@ from nshot.files import check_inside, make_folder, typed
 from nshot.handover.export import export
 from nshot.handover.figures import accuracy_of
 from nshot.handover.verdict import judge, read_verdict
+from nshot.networks.choice import read_choice
 from nshot.networks.recipes import Recipe
-from nshot.networks.retrain import RetrainConfig, read_choice, retrain, retrain_best
+from nshot.networks.retrain import RetrainConfig, retrain, retrain_best
 from nshot.report.confusion import plot_confusion
 from nshot.report.page import NETWORK, SUPERNET, write_report
 from nshot.report.tables import print_verdict
@@ -83,7 +84,7 @@ def run_job(
         initial_weights(config)  # likewise
     make_folder(out)
     if not (supernet / "config.json").exists():
-        say(f"this will take about {estimate(config, job.recipe, data, job.how.sample, device)} (measured here)")
+        say(f"this will take about {estimate(config, job.recipe, data, job.how.sample, device)}, measured here")
     say(f"[1/4] training a supernet of {config.space.size:,} subnets: {supernet}")
     train(config, data, supernet, device=device, workers=workers, say=say)
     _check_learned(supernet, job, data, device, say)

@@ -1,5 +1,6 @@
-"""How much memory there is for this process: the machine's, or less where a container has a limit."""
+"""How much memory there is for this process, of the machine or where a container has a limit, and how much it took."""
 
+import sys
 from pathlib import Path, PurePosixPath
 
 import psutil
@@ -11,6 +12,16 @@ def memory_here(root: Path = Path("/")) -> int:
     ``root`` is where /proc and /sys are.
     """
     return min([psutil.virtual_memory().total, *_limits(root)])
+
+
+def peak_memory() -> int:
+    """The most bytes that this process has had in memory until now."""
+    if sys.platform == "win32":
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource
+
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else 1024 * most  # macOS counts bytes
 
 
 def _limits(root: Path) -> list[int]:

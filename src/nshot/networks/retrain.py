@@ -1,35 +1,36 @@
 """Retrains one subnet, from scratch or from given weights, on all that the data set learns from, and tests it."""
 
 import dataclasses
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
 from torch import Tensor
 
 from nshot.data.ahead import made
-from nshot.data.batches import heldout_batches, images_in
+from nshot.data.batches import TrainBatches, heldout_batches, images_in
 from nshot.data.images import joined
 from nshot.data.mixture import mixture
 from nshot.data.sources import Dataset
 from nshot.errors import UserError, check_choices, check_whole
-from nshot.files import check_inside, read_json, typed, write_json
+from nshot.files import check_inside, write_json
 from nshot.runs.checkpoint import save_weights
 from nshot.runs.execute import Job, Run, Say, execute
-from nshot.runs.naming import search_in
 from nshot.runs.progress import Progress
 from nshot.runs.where import On
-from nshot.spaces import Space, Subnet, space, space_from_dict
+from nshot.spaces import Space, Subnet, space
 from nshot.training import distributed
 from nshot.training.device import fabric
 
 from .alone import Alone, accuracy, check_batch, fit_steps, make_alone, make_batches
 from .recipes import Recipe, completed
 from .result import NETWORK, RESULT, read_result
-from .teacher import make_teacher
+from .teacher import Teacher, make_teacher
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 Begin = Callable[[Subnet], Mapping[str, Tensor]]
 
@@ -99,78 +100,108 @@ def retrain(
     check_whole(0, workers=workers)
     if (config.init is None) != (begin is None):
         raise ValueError("begin has to give the weights that config.init names")
-    folder = Path(out)
-    space = config.space.with_classes(data.classes)
-    subnet = space.check(subnet)
-    given = None if begin is None else begin(subnet)
-    learn = joined(data.train, data.valid)
-    batches = make_batches(learn, data, config.recipe, config.seed, space.normalised)
-    lightning = fabric(device, config.precision)
-    teacher = None
-    if config.teacher is not None:
-        teacher = make_teacher(config.teacher, config.distill, data, batches.normalise).to(lightning.device)
-    decay = config.recipe.decay(space, subnet)
-    total = config.recipe.epochs * batches.steps_per_epoch
-    with torch.device("meta"):  # refuses what cannot be before any folder
-        check_batch(make_alone(space, subnet, config.recipe, config.seed), config.recipe, learn.side)
-    recipe = config.recipe.resolved(space)
-    described = {
-        **dataclasses.asdict(dataclasses.replace(config, recipe=recipe)),
-        "space": {"name": space.name, **space.sizes()},
-        "init": None if config.init is None else str(config.init),
-    }
-    result: dict[str, Any] = {
-        "arch": space.format(subnet),
-        "subnet": list(subnet),
-        "space": described["space"],
-        "dataset": config.dataset,
-        "params": space.network_params(subnet),
-        "flops": space.flops(subnet),
-        "crop": data.test.crop,
-        "normalise": {"mean": batches.normalise.mean, "std": batches.normalise.std},
-        **({"classes": list(data.names)} if data.names else {}),
-    }
+    one = _Retraining.checked(config, subnet, data, device, workers, begin)
+    folder, every = Path(out), (config.log_every, config.checkpoint_every)
+    run = Run(folder, "retrain", one.described(), RESULT, *every, _completed, data=data)
+    execute(run, one.job, lambda job: one.finish(job, folder), say)
+    return read_result(folder)
 
-    def make() -> Job:
-        alone = make_alone(space, subnet, config.recipe, config.seed, given).to(lightning.device)
-        images = made(batches, workers, total, lightning.device)
-        optimizer = config.recipe.make_optimizer(alone.network)
+
+@dataclass(frozen=True)
+class _Retraining:
+    """What the training of one network begins with, where nothing is left that could be refused."""
+
+    config: RetrainConfig
+    space: Space
+    subnet: Subnet
+    data: Dataset
+    batches: TrainBatches
+    lightning: "Fabric"
+    given: Mapping[str, Tensor] | None
+    """Weights that are not new."""
+    teacher: Teacher | None
+    workers: int
+
+    @classmethod
+    def checked(
+        cls, config: RetrainConfig, subnet: Subnet, data: Dataset, device: str, workers: int, begin: Begin | None
+    ) -> Self:
+        """Raises UserError for values that do not fit together."""
+        space = config.space.with_classes(data.classes)
+        subnet = space.check(subnet)
+        given = None if begin is None else begin(subnet)
+        learn = joined(data.train, data.valid)
+        batches = make_batches(learn, data, config.recipe, config.seed, space.normalised)
+        lightning, teacher = fabric(device, config.precision), None
+        if config.teacher is not None:
+            teacher = make_teacher(config.teacher, config.distill, data, batches.normalise).to(lightning.device)
+        config.recipe.decay(space, subnet)
+        with torch.device("meta"):
+            check_batch(make_alone(space, subnet, config.recipe, config.seed), config.recipe, learn.side)
+        return cls(config, space, subnet, data, batches, lightning, given, teacher, workers)
+
+    def described(self) -> dict[str, Any]:
+        """For ``config.json``: all that determines the run."""
+        recipe = self.config.recipe.resolved(self.space)
+        return {
+            **dataclasses.asdict(dataclasses.replace(self.config, recipe=recipe)),
+            "space": self._sized(),
+            "init": None if self.config.init is None else str(self.config.init),
+            "subnet": self.space.format(self.subnet),
+        }
+
+    def _sized(self) -> dict[str, Any]:
+        return {"name": self.space.name, **self.space.sizes()}
+
+    def job(self) -> Job:
+        """The network, its optimizer and the steps."""
+        recipe, device, teacher = self.config.recipe, self.lightning.device, self.teacher
+        alone = make_alone(self.space, self.subnet, recipe, self.config.seed, self.given).to(device)
+        total = recipe.epochs * self.batches.steps_per_epoch
+        images = made(self.batches, self.workers, total, device)
+        optimizer = recipe.make_optimizer(alone.network)
+        how: dict[str, Any] = {"backward": self.lightning.backward, "taught": teacher is not None}
         return Job(
             alone,
             optimizer,
             lambda start: fit_steps(
                 alone,
                 optimizer,
-                images if teacher is None else teacher.taught(images, config.recipe.label_smoothing),
-                config.recipe,
-                decay,
-                batches.steps_per_epoch,
+                images if teacher is None else teacher.taught(images, recipe.label_smoothing),
+                recipe,
+                recipe.decay(self.space, self.subnet),
+                self.batches.steps_per_epoch,
                 start=start,
-                model=lightning.setup(alone),
-                backward=lightning.backward,
-                taught=teacher is not None,
-                seed=config.seed,
+                model=self.lightning.setup(alone),
+                seed=self.config.seed,
+                **how,
             ),
             total,
-            config.recipe.batch_size,
-            lightning.device,
+            recipe.batch_size,
+            device,
         )
 
-    def finish(job: Job) -> None:
-        test = heldout_batches(
-            mixture(data.test), min(256, len(data.test)), batches.normalise.to(job.device), job.device
-        )
+    def finish(self, job: Job, folder: Path) -> None:
+        """Writes the weights, and ``result.json`` with what the test comes to."""
+        data, space, normalise = self.data, self.space, self.batches.normalise
+        test = heldout_batches(mixture(data.test), min(256, len(data.test)), normalise.to(job.device), job.device)
         assert isinstance(job.module, Alone)
         network = job.module.kept
         save_weights(folder / NETWORK, network)
-        tested = {"test_accuracy": accuracy(network, test), "test_images": images_in(test)}
-        write_json(folder / RESULT, {**result, **tested})
-
-    config_dict = {**described, "subnet": result["arch"]}
-    every = config.log_every, config.checkpoint_every
-    run = Run(folder, "retrain", config_dict, RESULT, *every, _completed, data=data)
-    execute(run, make, finish, say)
-    return read_result(folder)
+        result = {
+            "arch": space.format(self.subnet),
+            "subnet": list(self.subnet),
+            "space": self._sized(),
+            "dataset": self.config.dataset,
+            "params": space.network_params(self.subnet),
+            "flops": space.flops(self.subnet),
+            "crop": data.test.crop,
+            "normalise": {"mean": normalise.mean, "std": normalise.std},
+            **({"classes": list(data.names)} if data.names else {}),
+            "test_accuracy": accuracy(network, test),
+            "test_images": images_in(test),
+        }
+        write_json(folder / RESULT, result)
 
 
 def _completed(stored: dict[str, Any]) -> dict[str, Any]:
@@ -207,8 +238,7 @@ def retrain_best(
     how: dict[str, Any] = {"device": device, "workers": workers}
     if len(subnets) == 1:
         if not on.here:
-            chosen = f"jobs {on.jobs}" if on.on == "local" else f"on {on.on}"
-            raise UserError(f"{chosen} has no effect: one subnet is retrained here")
+            raise UserError(f"{on.said} has no effect: one subnet is retrained here")
         return retrain(config, subnets[0], data, folder, begin=begin, say=say, **how)
     parts = [check_inside(folder, f"part-{i}") for i in range(len(subnets))]
     results = []
@@ -247,38 +277,3 @@ def _retrain_part(
     lines: list[str] = []
     retrain(config, subnet, data, part, begin=begin, say=lines.append, **how)
     return "; ".join([*lines, f"{part} is retrained"])
-
-
-def choice_file(choice: str) -> str:
-    """Of a run folder the JSON file of its search; any other text itself.
-
-    Raises:
-        UserError: for a folder without a search, or with several none of which has the default name.
-    """
-    if not os.path.isdir(choice):
-        return choice
-    found = search_in(Path(choice))
-    if found is None:
-        raise UserError(f"{choice} has no search.json: make one with nshot search {typed(choice)}")
-    return str(found)
-
-
-def read_choice(choice: str) -> tuple[RetrainConfig, list[str]]:
-    """The configuration and the subnets that a search.json names; any other text is itself the subnet.
-
-    A search of several supernets names the best subnet of each.
-
-    Raises:
-        UserError: for a JSON file that holds no search result.
-    """
-    if not choice.endswith(".json"):
-        return RetrainConfig(), [choice]
-    try:
-        found = read_json(Path(choice))
-        space = space_from_dict(found["space"])
-        archs = [row["arch"] for row in found.get("parts") or [found["best"]]]
-        if not all(isinstance(text, str) for text in (*archs, found["dataset"])):
-            raise TypeError("a name is no text")
-        return RetrainConfig(space=space, dataset=found["dataset"]), archs
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{choice} is no search result ({error}): make one with nshot search RUN") from None

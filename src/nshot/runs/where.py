@@ -32,6 +32,8 @@ class On:
             check_whole(1, jobs=self.jobs)
         check_whole(0, retries=self.retries)
         if self.on == "local":
+            if self.retries != type(self).retries:
+                raise UserError(f"retries {self.retries} has no effect without --on ray")
             return
         if self.on != "ray" and not ADDRESS.fullmatch(self.on):
             raise UserError(f"unknown on {self.on!r}: choose local, ray or ray://HOST:PORT")
@@ -42,6 +44,11 @@ class On:
     def here(self) -> bool:
         """Whether one job after the other is done, on this machine."""
         return self.on == "local" and self.jobs in (None, 1)
+
+    @property
+    def said(self) -> str:
+        """The flag that was chosen and its value: ``jobs 2``, ``on ray``."""
+        return f"jobs {self.jobs}" if self.on == "local" else f"on {self.on}"
 
     def beside(self, seen: Path, say: Say = print) -> AbstractContextManager[Executor | None]:
         """As `open`; None where the work stays in this process, with its threads."""

@@ -17,6 +17,7 @@ from nshot.runs.naming import check_name
 from nshot.runs.where import On
 from nshot.spaces import FewShot, Space, Subnet, Supernet
 from nshot.spaces.lists import subnets_from_file
+from nshot.strategies.memory import Judge
 from nshot.supernets.config import TrainConfig
 from nshot.supernets.load import load_run
 from nshot.supernets.score import evaluator
@@ -89,42 +90,39 @@ def search_run(
     space = config.space.retrained
     check_name(run, name, "search")
     with (on or On()).beside(run, say) as there, held(run, "a search", name):
-        named = [] if subnets is None else subnets_from_file(subnets, config.space, data_root(root))
+        named, proposed = None, how.record()
+        if subnets is not None:
+            named = subnets_from_file(subnets, config.space, data_root(root))
+            proposed = list_record(subnets, named)
         evaluate, score, identity = evaluator(
             run, config, supernet, images=images, calibration=calibration, root=root, device=device, data=data, say=say
         )
-        made = {"search": how.record() if subnets is None else list_record(subnets, named), "score": score}
+        made = {"search": proposed, "score": score}
         check_same(run / f"{name}.json", {**made, "by": by, "limits": limits.record()})
-        objectives = how.objectives if how.method == "nsga2" and subnets is None else None
+        objectives = how.objectives if how.method == "nsga2" and named is None else None
         timed = limits.max_latency is not None or "latency" in (objectives or ())
         latency = latency_of(run, space, say=say) if timed else None
         limits = limits.by(latency)
-        listed = None
-        if subnets is not None:
-            listed = within(space, list(dict.fromkeys(map(supernet.canonical, named))), limits, f" of {subnets}")
-        if subnets is None and how.method == "own":
-            own = own_subnet(run, config, evaluate)
-            if own is None:
-                others = "random, exhaustive, evolution or nsga2"
-                raise UserError(f"method own: {config.strategy} has no answer of its own, choose {others}")
-            listed = within(space, [supernet.canonical(own)], limits, f" (the one answer of {config.strategy})")
+        where = f" of {subnets}"
+        if named is None and how.method == "own":
+            named, where = [_answer(run, config, evaluate)], f" (the one answer of {config.strategy})"
+        leanest = None if named is None else list(dict.fromkeys(map(supernet.canonical, named)))
+        listed = None if leanest is None else within(space, leanest, limits, where)
         with evaluate.spread(there) as spread:
             archive = Archive(evaluate, supernet.canonical, run / f".search-{identity}.jsonl", spread)
             candidates = listed or _proposed(space, archive, limits, how, by, say)
             figures = archive(candidates)
-        return pick(
-            run,
-            config,
-            supernet,
-            candidates,
-            figures,
-            made,
-            limits,
-            by,
-            objectives=objectives,
-            latency=latency,
-            name=name,
-        )
+        more: dict[str, Any] = {"objectives": objectives, "latency": latency, "name": name}
+        return pick(run, config, supernet, candidates, figures, made, limits, by, **more)
+
+
+def _answer(run: Path, config: TrainConfig, judge: Judge) -> Subnet:
+    """The subnet that the run's method ends with. Raises UserError where it has none."""
+    own = own_subnet(run, config, judge)
+    if own is None:
+        others = "random, exhaustive, evolution or nsga2"
+        raise UserError(f"method own: {config.strategy} has no answer of its own, choose {others}")
+    return own
 
 
 def _proposed(

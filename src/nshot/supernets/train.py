@@ -1,12 +1,14 @@
 """Trains the supernet of a configuration in a run folder."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
+from torch import Tensor, nn
 
 from nshot.data.ahead import made
 from nshot.data.batches import SecondBatches, TrainBatches
@@ -39,6 +41,11 @@ from .checks import check_batch, check_supernet, goes_by_shares
 from .config import TrainConfig, completed, to_dict
 from .facts import decay_facts, told
 from .load import ANSWER, PARTS, WEIGHTS, bare_supernet, initial_weights
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+Used = Callable[[tuple[Subnet, ...]], None]
 
 
 def train(
@@ -81,80 +88,109 @@ def train(
     if len(parts) > 1:
         return _train_parts(config, parts, data, Path(out), device, on, workers, say)
     if not on.here:
-        chosen = f"jobs {on.jobs}" if on.on == "local" else f"on {on.on}"
-        raise UserError(f"{chosen} has no effect: {config.strategy} trains one supernet here")
+        raise UserError(f"{on.said} has no effect: {config.strategy} trains one supernet here")
+    one = _Training.checked(config, data, device, workers)
+    decay = decay_facts(one.strategy)
+    every = config.log_every, config.checkpoint_every
+    opening = told(decay) if decay else ""
+    processes = distributed.size() if goes_by_shares(config) else None
     folder = Path(out)
-    batches = make_batches(config, data)
-    total_steps = config.epochs * batches.steps_per_epoch
-    strategy = make_strategy(config, batches.steps_per_epoch)
-    second = make_second(config, data, batches) if strategy.validates else None
-    lightning = fabric(device, config.precision)
-    given = initial_weights(config)
-    facts = Facts(len(data.train), data.classes, config.batch_size, config.lr)
-    strategy.check_facts(facts)
-    if config.diverging == "skip":
-        strategy.check_skips()
-    check_supernet(config, lightning.device)
-    check_batch(config)
+    run = Run(folder, "supernet", to_dict(config), WEIGHTS, *every, completed, decay, opening, data, processes)
+    execute(run, one.job, lambda job: one.finish(job, folder), say)
+    return folder
 
-    def make() -> Job:
-        supernet = new_supernet(config)
-        if given is not None:
-            supernet.load_state_dict(given, strict=False)  # where it is of other classes, the classifier is new
+
+@dataclass(frozen=True)
+class _Training:
+    """What the training of one supernet begins with, where nothing is left that could be refused."""
+
+    config: TrainConfig
+    batches: TrainBatches
+    second: SecondBatches | None
+    strategy: Strategy
+    facts: Facts
+    lightning: "Fabric"
+    given: Mapping[str, Tensor] | None
+    """Weights that are not new."""
+    workers: int
+
+    @classmethod
+    def checked(cls, config: TrainConfig, data: Dataset, device: str, workers: int) -> Self:
+        """Raises UserError for values that do not fit together."""
+        batches = make_batches(config, data)
+        strategy = make_strategy(config, batches.steps_per_epoch)
+        second = make_second(config, data, batches) if strategy.validates else None
+        facts = Facts(len(data.train), data.classes, config.batch_size, config.lr)
+        lightning, given = fabric(device, config.precision), initial_weights(config)
+        strategy.check_facts(facts)
+        if config.diverging == "skip":
+            strategy.check_skips()
+        check_supernet(config, lightning.device)
+        check_batch(config)
+        return cls(config, batches, second, strategy, facts, lightning, given, workers)
+
+    def job(self) -> Job:
+        """The supernet, its optimizer and the steps."""
+        config, strategy, lightning = self.config, self.strategy, self.lightning
+        supernet = self._supernet()
         model = lightning.setup(supernet)
         model.mark_forward_method("features")
-        if config.graphs == "on":
-            supernet.use_graphs(cuda_capture)
         optimizer, used = make_optimizer(config, supernet, strategy.clusters)
-        images = made(batches, workers, total_steps, lightning.device)
-        memory = strategy.memory(supernet, facts)
-        validation = None if second is None else second.to(lightning.device)
-        tools = RunTools(facts, supernet, optimizer, model, smoothed(config.label_smoothing), validation, used)
-        kept = Frozen(optimizer, backbone(supernet), config.frozen * batches.steps_per_epoch)
-        hooks = StrategyHooks(strategy, memory, tools, config.warmup * batches.steps_per_epoch, kept.at)
+        memory = strategy.memory(supernet, self.facts)
+        hooks = self._hooks(supernet, model, optimizer, memory, used)
         skipping = Skipping(config.skips, supernet, optimizer, memory) if config.diverging == "skip" else None
+        total_steps = config.epochs * self.batches.steps_per_epoch
+        images = made(self.batches, self.workers, total_steps, lightning.device)
+        backward = distributed.averaged(lightning.backward, [*supernet.parameters(), *memory.parameters()])
+        how: dict[str, Any] = {
+            "total_steps": total_steps,
+            "lr": config.lr,
+            "backward": backward,
+            "used": used,
+            "seed": distributed.own_seed(config.seed),
+            "hooks": hooks,
+            "skipping": skipping,
+        }
         return Job(
             supernet,
             optimizer,
-            lambda start: train_steps(
-                model,
-                optimizer,
-                hooks.plan,
-                images,
-                start=start,
-                total_steps=total_steps,
-                lr=config.lr,
-                backward=distributed.averaged(lightning.backward, [*supernet.parameters(), *memory.parameters()]),
-                used=used,
-                seed=distributed.own_seed(config.seed),
-                hooks=hooks,
-                skipping=skipping,
-            ),
+            lambda start: train_steps(model, optimizer, hooks.plan, images, start=start, **how),
             total_steps,
             config.batch_size,
             lightning.device,
             rates=lambda step: [config.lr * rate for rate in hooks.planned(step).rates],
-            paths=lambda step: [] if list(memory.state_dict()) else named(strategy.plan(step, memory)),
+            paths=lambda step: [] if list(memory.state_dict()) else self._named(strategy.plan(step, memory)),
             memory=memory,
             figures=lambda: strategy.figures(memory),
             skipping=skipping,
         )
 
-    def named(plan: Plan) -> list[str]:
-        return [config.space.format(path) for path in plan.paths if isinstance(path, tuple)]
+    def _supernet(self) -> Supernet:
+        supernet = new_supernet(self.config)
+        if self.given is not None:
+            supernet.load_state_dict(self.given, strict=False)  # where it is of other classes, the classifier is new
+        if self.config.graphs == "on":
+            supernet.use_graphs(cuda_capture)
+        return supernet
 
-    def finish(job: Job) -> None:
-        if (answer := strategy.answer(job.memory)) is not None:
-            write_json(folder / ANSWER, {"arch": config.space.format(answer), "subnet": list(answer)})
+    def _hooks(
+        self, supernet: Supernet, model: nn.Module, optimizer: SeparatedMomentum, memory: nn.Module, used: Used
+    ) -> StrategyHooks:
+        """What happens between steps: the method's own, and which weights are held."""
+        config, an_epoch = self.config, self.batches.steps_per_epoch
+        validation = None if self.second is None else self.second.to(self.lightning.device)
+        tools = RunTools(self.facts, supernet, optimizer, model, smoothed(config.label_smoothing), validation, used)
+        kept = Frozen(optimizer, backbone(supernet), config.frozen * an_epoch)
+        return StrategyHooks(self.strategy, memory, tools, config.warmup * an_epoch, kept.at)
+
+    def _named(self, plan: Plan) -> list[str]:
+        return [self.config.space.format(path) for path in plan.paths if isinstance(path, tuple)]
+
+    def finish(self, job: Job, folder: Path) -> None:
+        """Writes the weights, and the subnet that the method ends with, if it has one."""
+        if (answer := self.strategy.answer(job.memory)) is not None:
+            write_json(folder / ANSWER, {"arch": self.config.space.format(answer), "subnet": list(answer)})
         save_weights(folder / WEIGHTS, job.module)
-
-    decay = decay_facts(strategy)
-    every = config.log_every, config.checkpoint_every
-    opening = told(decay) if decay else ""
-    processes = distributed.size() if goes_by_shares(config) else None
-    run = Run(folder, "supernet", to_dict(config), WEIGHTS, *every, completed, decay, opening, data, processes)
-    execute(run, make, finish, say)
-    return folder
 
 
 def make_batches(config: TrainConfig, data: Dataset) -> TrainBatches:
@@ -194,9 +230,7 @@ def new_supernet(config: TrainConfig) -> Supernet:
     return supernet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def make_optimizer(
-    config: TrainConfig, supernet: Supernet, clusters: int
-) -> tuple[SeparatedMomentum, Callable[[tuple[Subnet, ...]], None]]:
+def make_optimizer(config: TrainConfig, supernet: Supernet, clusters: int) -> tuple[SeparatedMomentum, Used]:
     """The configuration's optimizer with so many momenta, and what is told each step's paths (`train_steps`)."""
     base = sgd_or_adamw(
         config.optimizer,
@@ -221,8 +255,8 @@ def _train_parts(
 ) -> Path:
     """Each part is a run of its own: what is finished is left alone, what was killed continues."""
     if not on.here and distributed.size() > 1:
-        chosen, flag = (f"jobs {on.jobs}", "--jobs") if on.on == "local" else (f"on {on.on}", "--on")
-        raise UserError(f"{chosen}: {distributed.size()} processes train each supernet together, leave out {flag}")
+        flag = on.said.split()[0]
+        raise UserError(f"{on.said}: {distributed.size()} processes train each supernet together, leave out --{flag}")
     configs = [dataclasses.replace(config, space=part) for part in parts]
     where = fabric(device, config.precision).device
     for part in configs:  # refuses what cannot be before any folder

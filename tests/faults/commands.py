@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import torch
 from PIL import Image
 
-from nshot.runs.checkpoint import checkpoints
+from nshot.runs.checkpoint import checkpoints, step_of
 from nshot.training.distributed import digest
 
 SIZES = ("--channels", "4", "--cells", "1", "--resolution", "8")
@@ -154,7 +154,10 @@ def tasks(root: Path) -> dict[str, Task]:
 
 
 def left(folder: Path) -> dict[str, str]:
-    """A digest of each result: weights, the last checkpoint, tables, logs and JSON, without how long it took."""
+    """A digest of each result (weights, the checkpoint of the last step, tables, logs, JSON) without how long it took.
+
+    An earlier checkpoint stays where a signal came, and only there.
+    """
     found = {}
     for path in sorted(path for path in folder.rglob("*") if not path.name.startswith(".")):
         if path.suffix in (".safetensors", ".csv", ".onnx", ".md", ".py"):
@@ -167,7 +170,8 @@ def left(folder: Path) -> dict[str, str]:
             lines = [untimed(json.loads(line)) for line in path.read_text().splitlines()]
             found[str(path.relative_to(folder))] = json.dumps(lines)
     for config in folder.rglob("config.json"):
-        if newest := checkpoints(config.parent):
+        newest, log = checkpoints(config.parent), config.parent / "log.jsonl"
+        if newest and step_of(newest[0]) == json.loads(log.read_text().splitlines()[-1])["step"]:
             state = torch.load(io.BytesIO(newest[0].read_bytes()), weights_only=True)
             state.pop("seconds")
             found[str(config.parent.relative_to(folder) / "checkpoint")] = digest(state).hex()

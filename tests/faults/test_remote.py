@@ -155,9 +155,9 @@ def test_where_there_is_nothing(on: str) -> None:
 
 
 def test_retries_are_for_ray_alone() -> None:
-    with pytest.raises(UserError, match="^retries 5 has no effect without --on ray$"):
+    with pytest.raises(UserError, match=r"^retries 5 has no effect without --on ray$"):
         On(retries=5)
-    with pytest.raises(UserError, match="^retries 0 has no effect without --on ray$"):
+    with pytest.raises(UserError, match=r"^retries 0 has no effect without --on ray$"):
         On(retries=0, jobs=2)
     assert On(retries=3).on == "local"
 

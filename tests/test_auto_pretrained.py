@@ -9,9 +9,11 @@ import pytest
 import timm
 import torch
 
+import nshot
 import nshot.auto.pretrained as chosen
 from helpers import SMALL, nshot_, refuse
 from nshot.auto.pretrained import MODEL, Weights, at_hand, fits, halved
+from nshot.auto.trial import resized
 from nshot.search.limits import Limits
 from nshot.spaces import space
 from test_auto import folder_of
@@ -39,23 +41,44 @@ def auto(photos: Path, out: Path, *args: Any) -> tuple[int, str, str]:
 
 def test_one_command_shrinks_a_pretrained_network(photos: Path, weights: Path, tmp_path: Path) -> None:
     out = tmp_path / "job"
-    given = ["--init", weights, "--model", MODEL_SMALL, "--resolution", "32", *QUICK]
+    sized = nshot.space("timm", model=MODEL_SMALL, resolution=32, num_classes=2)
+    middle = sized.flops(
+        sized.parse(sized.format(tuple(d.allowed[-1] for d in sized.decisions)).replace("32px", "24px"))
+    )
+    given = ["--init", weights, "--model", MODEL_SMALL, "--resolution", "32", "--max-flops", middle, *QUICK]
     status, printed, err = auto(photos, out, *given)
     assert status == 0, err
-    assert {path.name for path in out.iterdir()} == {"supernet", "whole", "network", "handover", "report.html"}
+    assert {path.name for path in out.iterdir()} == {
+        "supernet",
+        "whole",
+        "trials",
+        "network",
+        "handover",
+        "report.html",
+    }
     assert "space timm: a pretrained network is shrunk" in printed
     assert "from scratch instead: --space nasbench201" in printed
     assert re.search(r"the whole network: [\d.]+ % .* test images", printed)
     whole, best = (json.loads((out / name / "result.json").read_text()) for name in ("whole", "network"))
     assert whole["arch"].startswith("32px|1|1,1|")
-    assert best["flops"] <= whole["flops"] // 2
+    assert best["flops"] <= middle < whole["flops"]
+    tried = {name: json.loads((out / "trials" / name / "result.json").read_text()) for name in ("found", "resized")}
+    assert tried["resized"]["arch"] == whole["arch"].replace("32px", "24px")
+    right = {name: result["test_accuracy"] for name, result in tried.items()}
+    taken = "resized" if right["resized"] > right["found"] else "found"
+    assert best["arch"] == tried[taken]["arch"]
+    counts = f"{right['found']:.1f} % (found) and {right['resized']:.1f} % (resized) of"
+    assert counts in printed
+    assert f"others: {taken} is taken" in printed
+    share = best["flops"] / whole["flops"]
+    assert f"the network is right on {best['test_accuracy']:.1f} % with {share:.0%} of the FLOPs" in printed
     stored = {name: json.loads((out / name / "config.json").read_text())["config"] for name in ("supernet", "network")}
     assert stored["supernet"]["strategy"] == "sandwich"
     assert stored["supernet"]["init"] == str(weights)
     assert (stored["network"]["init"], stored["network"]["teacher"]) == (str(out / "supernet"), str(out / "whole"))
     status, printed, _ = auto(photos, out, *given)
     assert status == 0
-    assert printed.count("is finished already: nothing to do") == 3
+    assert printed.count("is finished already: nothing to do") == 5
 
 
 def test_chosen_for_photos_where_weights_are_at_hand(
@@ -130,3 +153,16 @@ def test_what_is_refused(photos: Path, weights: Path, tmp_path: Path) -> None:
     assert "has no effect without --init" in refuse(*at, "--model", MODEL_SMALL)
     assert "name weights of the same model" in refuse(*at, "--init", weights)
     assert not (tmp_path / "never").exists()
+
+
+def test_the_whole_network_on_smaller_images() -> None:
+    space = nshot.space("timm", model=MODEL_SMALL, resolution=64, sides=(32, 40, 64), num_classes=4)
+    whole = tuple(d.allowed[-1] for d in space.decisions)
+    flops = [space.flops((*whole[:-1], side)) for side in range(3)]
+    for most, side in ((flops[2], 2), (flops[2] - 1, 1), (flops[1] - 1, 0), (flops[0], 0)):
+        assert resized(space, Limits(max_flops=most)) == (*whole[:-1], side)
+    assert resized(space, Limits(max_flops=flops[0] - 1)) is None
+    assert resized(space, Limits(max_params=space.params(whole) - 1)) is None
+    one = nshot.space("timm", model=MODEL_SMALL, resolution=64, sides=(64,), num_classes=4)
+    assert resized(one, Limits()) == tuple(d.allowed[-1] for d in one.decisions)
+    assert resized(one, Limits(max_flops=flops[2] - 1)) is None

@@ -85,7 +85,8 @@ class Started:
 
     @property
     def output(self) -> str:
-        return self.said.read_text()
+        """Empty where it was killed before it could say anything."""
+        return self.said.read_text() if self.said.exists() else ""
 
 
 def start(words: Sequence[str | Path], said: Path, writes: int | None = None) -> Started:

@@ -27,7 +27,7 @@ def struck(started: Started, name: str, delay: float) -> str:
     if started.process.exitcode is None:
         os.kill(started.process.pid, getattr(signal, name))
     status = started.wait(120)
-    if status == -getattr(signal, name) and name != "SIGKILL" and delay < LOADED and not started.output:
+    if status == -getattr(signal, name) and delay < LOADED and not started.output:
         return "before nshot was loaded"
     assert status in (0, STATUS[name]), (status, started.output)
     assert "Traceback" not in started.output

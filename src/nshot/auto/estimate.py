@@ -65,12 +65,14 @@ def estimate(config: TrainConfig, recipe: Recipe, data: Dataset, candidates: int
             subnets["whole"] = extreme_subnets(config.space, [config.space.params, config.space.flops])[1]
         for name_, subnet in subnets.items():
             retrain(alone, subnet, one, folder / name_, device=device, say=_nothing)
-        again = sum(_step(folder / name_) for name_ in subnets)
+        steps = {name_: _step(folder / name_) for name_ in subnets}
     per_epoch = len(data.train) // config.batch_size
     alone_epoch = (len(data.train) + len(data.valid)) // recipe.batch_size
     scoring = _scoring(config, data) * min(candidates, config.space.size)
     card = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
-    again *= recipe.epochs * alone_epoch
+    again = sum(steps.values()) * recipe.epochs * alone_epoch
+    if config.init is not None:  # two networks are tried on the images that train the supernet
+        again += 2 * steps["network"] * recipe.epochs * (len(data.train) // recipe.batch_size)
     return Estimate(step * config.epochs * per_epoch, scoring, again, peak_memory(), card)
 
 

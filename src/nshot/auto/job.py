@@ -14,6 +14,7 @@ from nshot.handover.figures import accuracy_of
 from nshot.handover.verdict import judge, read_verdict
 from nshot.networks.choice import read_choice
 from nshot.networks.recipes import Recipe
+from nshot.networks.result import read_result
 from nshot.networks.retrain import RetrainConfig, retrain, retrain_best
 from nshot.report.confusion import plot_confusion
 from nshot.report.page import NETWORK, SUPERNET, write_report
@@ -29,9 +30,11 @@ from nshot.supernets.train import train
 
 from .estimate import estimate
 from .look import Look
+from .trial import better
 
 Say = Callable[[str], None]
 WHOLE = "whole"  # folder of the whole network, where a pretrained one is shrunk
+TRIALS = "trials"  # likewise, of the search's best and of the whole network on smaller images
 HANDOVER = "handover"
 CHECKED = 20  # random subnets whose scores say whether a supernet has learned anything
 
@@ -63,7 +66,7 @@ def run_job(
         job: what is done.
         data: the data set, loaded at the resolution of ``job.train.space``.
         out: gets ``supernet``, ``network`` and ``handover``, each a folder as the single commands write it; where a
-            pretrained network is shrunk also ``whole``, that network tuned.
+            pretrained network is shrunk also ``whole``, that network tuned, and ``trials``.
         root: data root.
         device: Fabric's accelerator.
         workers: processes that make batches.
@@ -75,8 +78,8 @@ def run_job(
     Raises:
         UserError: as the single commands, and before anything is trained for limits that no subnet keeps to.
     """
-    names = SUPERNET, NETWORK, HANDOVER, WHOLE
-    supernet, network, handed, whole = (check_inside(out, name) for name in names)
+    names = SUPERNET, NETWORK, HANDOVER, WHOLE, TRIALS
+    supernet, network, handed, whole, trials = (check_inside(out, name) for name in names)
     config = replace(job.train, space=job.train.space.with_classes(data.classes))
     if job.limits.max_latency is None:
         random_subnets(config.space.retrained, 1, job.limits, 0, config.space.canonical)  # refused now, not in an hour
@@ -100,17 +103,29 @@ def run_job(
     if tuned:
         how = "from the supernet's weights, taught by the whole network,"
         again = replace(again, teacher=str(_whole(again, data, whole, given)))
-        given["begin"] = begin_with(supernet, again.space)
+        chosen = better(again, again.space.parse(best["arch"]), job.limits, supernet, data, trials, given)
+        archs, given["begin"] = [again.space.format(chosen)], begin_with(supernet, again.space)
     say(f"[3/4] training it {how} on all {len(data.train) + len(data.valid):,} images: {network}")
     subnets = [again.space.parse(arch) for arch in archs]
     retrain_best(again, subnets, data, network, **given)
     verdict = read_verdict(network) or judge(network, data, device=device, say=say)
     print_verdict(verdict)
+    if tuned:
+        _compare(read_result(whole), read_result(network), whole, say)
     plot_confusion(network / "confusion.png", verdict)
     say(f"[4/4] handing it over: {handed}")
     say(f"written: {', '.join(map(str, export(network, handed, say=say)))}")
     say(f"written: {write_report(out)}; classify images with: nshot predict {typed(handed)} IMAGES")
     return verdict
+
+
+def _compare(whole: dict[str, Any], network: dict[str, Any], folder: Path, say: Say) -> None:
+    """Says what the smaller network costs in accuracy, and how to have the other."""
+    share = network["flops"] / whole["flops"]
+    say(
+        f"the network is right on {network['test_accuracy']:.1f} % with {share:.0%} of the FLOPs, the whole one on "
+        f"{whole['test_accuracy']:.1f} % of the same; that is handed over by: nshot export {typed(folder)} --out FOLDER"
+    )
 
 
 def _whole(again: RetrainConfig, data: Dataset, out: Path, given: dict[str, Any]) -> Path:

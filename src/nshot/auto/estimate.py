@@ -25,8 +25,11 @@ from nshot.supernets.config import TrainConfig
 from nshot.supernets.heldout import CALIBRATION
 from nshot.supernets.train import new_supernet, train
 
+from .pretrained import by_labels
+
 STEPS, FIRST = 12, 4  # timed steps, of which the first are warm-up: kernels are compiled, memory is fetched
 SUBNETS = 6
+FORWARD = 1 / 3  # of a step: forward, and backward twice that
 
 
 @dataclass(frozen=True)
@@ -70,9 +73,12 @@ def estimate(config: TrainConfig, recipe: Recipe, data: Dataset, candidates: int
     alone_epoch = (len(data.train) + len(data.valid)) // recipe.batch_size
     scoring = _scoring(config, data) * min(candidates, config.space.size)
     card = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
-    again = sum(steps.values()) * recipe.epochs * alone_epoch
-    if config.init is not None:  # two networks are tried on the images that train the supernet
-        again += 2 * steps["network"] * recipe.epochs * (len(data.train) // recipe.batch_size)
+    again = steps["network"] * recipe.epochs * alone_epoch
+    if config.init is not None:
+        few = by_labels(recipe).epochs
+        teaching = steps["whole"] * FORWARD * recipe.epochs * alone_epoch
+        trials = 2 * steps["network"] * few * (len(data.train) // recipe.batch_size)
+        again += steps["whole"] * few * alone_epoch + teaching + trials
     return Estimate(step * config.epochs * per_epoch, scoring, again, peak_memory(), card)
 
 

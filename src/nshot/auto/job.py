@@ -30,6 +30,7 @@ from nshot.supernets.train import train
 
 from .estimate import estimate
 from .look import Look
+from .pretrained import by_labels
 from .trial import better
 
 Say = Callable[[str], None]
@@ -102,8 +103,9 @@ def run_job(
     given: dict[str, Any] = {"device": device, "workers": workers, "say": say}
     if tuned:
         how = "from the supernet's weights, taught by the whole network,"
-        again = replace(again, teacher=str(_whole(again, data, whole, given)))
-        chosen = better(again, again.space.parse(best["arch"]), job.limits, supernet, data, trials, given)
+        untaught = replace(again, recipe=by_labels(job.recipe))
+        again = replace(again, teacher=str(_whole(untaught, data, whole, given)), distill=1.0)
+        chosen = better(untaught, again.space.parse(best["arch"]), job.limits, supernet, data, trials, given)
         archs, given["begin"] = [again.space.format(chosen)], begin_with(supernet, again.space)
     say(f"[3/4] training it {how} on all {len(data.train) + len(data.valid):,} images: {network}")
     subnets = [again.space.parse(arch) for arch in archs]

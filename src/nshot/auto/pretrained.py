@@ -24,7 +24,9 @@ SIDES = (96, 128)  # resolutions that are chosen
 LEAST = 32  # pixels of the shorter side below which images are no photos
 SHARES = 1 / 2, 2 / 3, 3 / 4, 1.0  # of the resolution: the sides that are searched
 STEPS, EPOCHS = (300, 2_000), 12  # of a supernet
-TUNE_STEPS, TUNE_EPOCHS = (400, 4_000), 20
+TUNE_STEPS, TUNE_EPOCHS = (1_200, 12_000), 60  # of the network, which a patient teacher pays for
+MIXUP = 0.5
+PATIENCE = 3  # so many times fewer epochs have those that learn from labels
 BATCH, CANDIDATES = 32, 100
 
 
@@ -95,12 +97,17 @@ def training(look: Look, init: Path, model: str, side: int) -> TrainConfig:
 
 
 def tuning(look: Look, augment: Augment) -> Recipe:
-    """How the whole network and the one that is found are tuned."""
+    """How the network that is found is tuned: taught on mixed images, for long (Beyer et al., CVPR 2022)."""
     count = look.train + look.valid
-    batch = min(BATCH, count)
-    return replace(
-        recipe(TUNE), epochs=_epochs(count, batch, TUNE_STEPS, TUNE_EPOCHS), batch_size=batch, augment=augment
-    )
+    batch = min(BATCH, count // 2 * 2)  # images are mixed in pairs
+    epochs = _epochs(count, batch, TUNE_STEPS, TUNE_EPOCHS)
+    return replace(recipe(TUNE), epochs=epochs, batch_size=batch, augment=replace(augment, mixup=MIXUP))
+
+
+def by_labels(taught: Recipe) -> Recipe:
+    """How networks without a teacher are tuned, beside how one with a teacher is."""
+    epochs = max(taught.frozen + 1, taught.warmup, -(-taught.epochs // PATIENCE))
+    return replace(taught, epochs=epochs, augment=replace(taught.augment, mixup=0.0))
 
 
 def halved(limits: Limits, sized: Space) -> tuple[Limits, str]:

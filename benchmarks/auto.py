@@ -27,11 +27,11 @@ from nshot.networks.retrain import RetrainConfig, retrain
 from nshot.spaces import space_from_dict
 
 
-def cut(images: int, folder: Path) -> None:
-    """So many CIFAR-10 images of each class, drawn by a fixed seed, as PNG files."""
+def cut(images: int, folder: Path, seed: int = 0) -> None:
+    """So many CIFAR-10 images of each class, drawn by a seed, as PNG files."""
     data = load("cifar10")
     learn = joined(data.train, data.valid).loaded()
-    labels, rng = learn.labels.numpy(), np.random.default_rng(0)
+    labels, rng = learn.labels.numpy(), np.random.default_rng(seed)
     for label in range(10):
         place = folder / "train" / str(label)
         place.mkdir(parents=True, exist_ok=True)

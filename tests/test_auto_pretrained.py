@@ -78,6 +78,7 @@ def test_one_command_shrinks_a_pretrained_network(photos: Path, weights: Path, t
     network = stored["network"]
     assert (network["init"], network["teacher"], network["distill"]) == (str(out / "supernet"), str(out / "whole"), 1.0)
     assert (network["recipe"]["epochs"], network["recipe"]["augment"]["mixup"]) == (6, 0.5)
+    assert json.loads((out / "whole" / "config.json").read_text())["config"]["init"] == str(weights)
     recipes = [json.loads((out / name / "config.json").read_text())["config"] for name in ("whole", "trials/found")]
     assert all(
         (r["recipe"]["epochs"], r["recipe"]["augment"]["mixup"], r["teacher"]) == (2, 0.0, None) for r in recipes

@@ -103,10 +103,8 @@ def run_job(
     given: dict[str, Any] = {"device": device, "workers": workers, "say": say}
     if tuned:
         how = "from the supernet's weights, taught by the whole network,"
-        untaught = replace(again, recipe=by_labels(job.recipe))
-        again = replace(again, teacher=str(_whole(untaught, data, whole, given)), distill=1.0)
-        chosen = better(untaught, again.space.parse(best["arch"]), job.limits, supernet, data, trials, given)
-        archs, given["begin"] = [again.space.format(chosen)], begin_with(supernet, again.space)
+        again, chosen = _taught(again, best["arch"], job, data, (supernet, whole, trials), given)
+        archs, given["begin"] = [chosen], begin_with(supernet, again.space)
     say(f"[3/4] training it {how} on all {len(data.train) + len(data.valid):,} images: {network}")
     subnets = [again.space.parse(arch) for arch in archs]
     retrain_best(again, subnets, data, network, **given)
@@ -119,6 +117,23 @@ def run_job(
     say(f"written: {', '.join(map(str, export(network, handed, say=say)))}")
     say(f"written: {write_report(out)}; classify images with: nshot predict {typed(handed)} IMAGES")
     return verdict
+
+
+def _taught(
+    again: RetrainConfig,
+    best: str,
+    job: Job,
+    data: Dataset,
+    folders: tuple[Path, Path, Path],
+    given: dict[str, Any],
+) -> tuple[RetrainConfig, str]:
+    """Tunes the whole network; how it teaches another, and which: the search's best, where that stands its trial."""
+    supernet, whole, trials = folders
+    untaught = replace(again, recipe=by_labels(job.recipe))
+    itself = replace(untaught, init=job.train.init)  # not the supernet's weights, which saw half of the images
+    again = replace(again, teacher=str(_whole(itself, data, whole, given)), distill=1.0)
+    chosen = better(untaught, again.space.parse(best), job.limits, supernet, data, trials, given)
+    return again, again.space.format(chosen)
 
 
 def _compare(whole: dict[str, Any], network: dict[str, Any], folder: Path, say: Say) -> None:

@@ -20,6 +20,9 @@ from test_auto import folder_of
 
 MODEL_SMALL = SMALL["timm"]["model"]
 QUICK = ["--train", "--epochs", "3", "--search", "--sample", "4", "--retrain", "--epochs", "6", "--lr", "0.01"]
+SIZED = nshot.space("timm", model=MODEL_SMALL, resolution=32, num_classes=2)
+WHOLE = SIZED.format(tuple(d.allowed[-1] for d in SIZED.decisions))
+MIDDLE = SIZED.flops(SIZED.parse(WHOLE.replace("32px", "24px")))
 
 
 @pytest.fixture(scope="module")
@@ -41,11 +44,7 @@ def auto(photos: Path, out: Path, *args: Any) -> tuple[int, str, str]:
 
 def test_one_command_shrinks_a_pretrained_network(photos: Path, weights: Path, tmp_path: Path) -> None:
     out = tmp_path / "job"
-    sized = nshot.space("timm", model=MODEL_SMALL, resolution=32, num_classes=2)
-    middle = sized.flops(
-        sized.parse(sized.format(tuple(d.allowed[-1] for d in sized.decisions)).replace("32px", "24px"))
-    )
-    given = ["--init", weights, "--model", MODEL_SMALL, "--resolution", "32", "--max-flops", middle, *QUICK]
+    given = ["--init", weights, "--model", MODEL_SMALL, "--resolution", "32", "--max-flops", MIDDLE, *QUICK]
     status, printed, err = auto(photos, out, *given)
     assert status == 0, err
     assert {path.name for path in out.iterdir()} == {
@@ -61,7 +60,7 @@ def test_one_command_shrinks_a_pretrained_network(photos: Path, weights: Path, t
     assert re.search(r"the whole network: [\d.]+ % .* test images", printed)
     whole, best = (json.loads((out / name / "result.json").read_text()) for name in ("whole", "network"))
     assert whole["arch"].startswith("32px|1|1,1|")
-    assert best["flops"] <= middle < whole["flops"]
+    assert best["flops"] <= MIDDLE < whole["flops"]
     tried = {name: json.loads((out / "trials" / name / "result.json").read_text()) for name in ("found", "resized")}
     assert tried["resized"]["arch"] == whole["arch"].replace("32px", "24px")
     right = {name: result["test_accuracy"] for name, result in tried.items()}
@@ -160,6 +159,19 @@ def test_what_is_refused(photos: Path, weights: Path, tmp_path: Path) -> None:
     assert "has no effect without --init" in refuse(*at, "--model", MODEL_SMALL)
     assert "name weights of the same model" in refuse(*at, "--init", weights)
     assert not (tmp_path / "never").exists()
+
+
+def test_few_photos(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer to train on than the network's batches have images."""
+    monkeypatch.setattr("nshot.auto.job.export", lambda *args, **known: [])  # takes long, and is the same here
+    folder = folder_of(tmp_path / "photos", {"cat": 14, "dog": 13}, sides=(40,))
+    given = ["--init", weights, "--model", MODEL_SMALL, "--resolution", "32", "--max-flops", MIDDLE, *QUICK]
+    status, printed, err = auto(folder, tmp_path / "job", *given)
+    assert status == 0, err
+    sizes = {n: json.loads((tmp_path / f"job/{n}/config.json").read_text()) for n in ("trials/found", "network")}
+    trial, network = (stored["config"]["recipe"]["batch_size"] for stored in sizes.values())
+    assert trial < network <= 32
+    assert f"tuned on {trial} images" in printed
 
 
 def test_the_whole_network_on_smaller_images() -> None:

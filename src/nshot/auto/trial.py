@@ -61,6 +61,8 @@ def better(
     if other in (None, found):
         return found
     half = replace(data, valid=data.valid.subset(np.arange(0)), test=data.valid)
+    batch = min(config.recipe.batch_size, len(data.train))  # of fewer images than the recipe was made for
+    config = replace(config, recipe=replace(config.recipe, batch_size=batch))
     names = {"found": found, "resized": cast(Subnet, other)}
     say(f"a trial of the best, beside the whole network at {cast(Timm, space).side(names['resized'])} pixels")
     right = {}

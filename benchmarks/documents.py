@@ -14,6 +14,7 @@ from typing import Any
 import auto
 import clusters
 import latency
+import photos
 import shift
 import small
 import spaces
@@ -22,7 +23,7 @@ from nshot.studies.summary import markdown
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 BLOCK = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
-PAGES = ("results.md", "clusters.md")
+PAGES = ("results.md", "clusters.md", "pretrained.md")
 
 
 def of_study(result: dict[str, Any]) -> str:
@@ -39,6 +40,7 @@ TABLES: dict[str, Callable[[Any], str]] = {
     "zero-cost": zero_cost.markdown,
     "shift": shift.markdown,
     "clusters": clusters.markdown,
+    "photos": photos.markdown,
 }
 
 

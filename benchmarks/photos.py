@@ -65,6 +65,26 @@ def row(seed: int, runs: Path, test: Any) -> dict[str, Any]:
     }
 
 
+def markdown(rows: list[dict[str, Any]]) -> str:
+    head = [
+        "seed", "minutes", "nshot's network", "its FLOPs, of the whole", "ms an image", "whole network, tuned",
+        "linear on features", "linear, all 450",
+    ]  # fmt: skip
+    lines = [f"| {' | '.join(head)} |", "| --- " * len(head) + "|"]
+    for row in rows:
+        share = row["network"]["flops"] / row["whole"]["flops"]
+        cells = [
+            str(row["seed"]),
+            f"{row['minutes']:.1f}",
+            said(row["network"]),
+            f"{share:.0%}",
+            f"{row['latency_ms']:.1f}",
+            *(said(row[name]) for name in ("whole", "linear", "linear, all")),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])

@@ -59,10 +59,15 @@ def test_scoring_is_flat(tmp_path: Path) -> None:
     scored = min(count(400, SCORED), SCORED)
     run_, outcomes = tmp_path / "run", Outcomes("memory-scoring")
     run(["train", "spos", "--preset", "smoke", *SIZES, "--epochs", "1", "--out", run_], tmp_path / "said")
-    words = ["rank", run_, "--benchmark", "digits", "--sample", scored, "--device", "cpu"]
-    kept = lambda: len(list(run_.glob(".scores-*/*"))) > 1  # noqa: E731  # no longer when pictures are drawn
-    seen = watched(start(words, tmp_path / "said"), kept)
-    assert json.loads((run_ / "ranking.json").read_text())["subnets"] == scored
+    words = ["search", run_, "--sample", scored, "--device", "cpu"]
+
+    def scoring() -> bool:
+        """From the first hundredth on, and no longer when pictures are drawn."""
+        known = [sum(1 for _ in file.open()) for file in run_.glob(".search-*.jsonl")]
+        return bool(known) and scored // 100 < known[0] < scored
+
+    seen = watched(start(words, tmp_path / "said"), scoring)
+    assert json.loads((run_ / "search.json").read_text())["candidates"] == scored
     figures = {"MiB at the end": round(seen[-1]), "samples": len(seen)}
     outcomes.add("scored", subnets=scored, growth=growth(seen), **figures)
     assert growth(seen) < 0.05

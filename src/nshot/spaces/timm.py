@@ -24,12 +24,10 @@ SKIP, SIDE = "skip", "side"
 TUNED = {"idle": "rest", "optimizer": "adamw", "weight_decay": 0.01}
 
 
-def rounded(resolution: int, shares: Iterable[float | Fraction]) -> tuple[int, ...]:
+def rounded(resolution: int, shares: Iterable[Fraction]) -> tuple[int, ...]:
     """These shares of a resolution as sides: rising, in multiples of 8 but none below its half, and itself."""
     least = -(-resolution // 2)
-    return tuple(
-        sorted({*(min(resolution, max(least, 8 * round(share * resolution / 8))) for share in shares), resolution})
-    )
+    return tuple(sorted({*(max(least, 8 * round(share * resolution / 8)) for share in shares), resolution}))
 
 
 @spaces.register("timm")

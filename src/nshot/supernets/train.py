@@ -135,6 +135,8 @@ class _Training:
         supernet = self._supernet()
         model = lightning.setup(supernet)
         model.mark_forward_method("features")
+        if config.graphs == "on":
+            supernet.use_graphs(cuda_capture)  # on the device that it is on by now
         optimizer, used = make_optimizer(config, supernet, strategy.clusters)
         memory = strategy.memory(supernet, self.facts)
         hooks = self._hooks(supernet, model, optimizer, memory, used)
@@ -169,8 +171,6 @@ class _Training:
         supernet = new_supernet(self.config)
         if self.given is not None:
             supernet.load_state_dict(self.given, strict=False)  # where it is of other classes, the classifier is new
-        if self.config.graphs == "on":
-            supernet.use_graphs(cuda_capture)
         return supernet
 
     def _hooks(

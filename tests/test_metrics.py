@@ -277,7 +277,7 @@ def test_a_ranking_takes_a_list_a_column_and_fewer_images(run: Path, tmp_path: P
 
 
 def test_sample_zero_ranks_the_whole_benchmark(run: Path) -> None:
-    ranking = rank(run, sample=0, images=2)
+    ranking = rank(run, sample=0, images=2, name="whole")
     assert [SPACE.format(subnet) for subnet in ranking.subnets] == [row["arch"] for row in benchmark()]
 
 

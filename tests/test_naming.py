@@ -106,7 +106,34 @@ def test_a_search_of_an_earlier_version_is_not_overwritten(run: Path) -> None:
     assert nshot_("search", run, "--sample", "5", *AT)[0] == 0
     said = found(run / "search.json")
     (run / "search.json").write_text(json.dumps({k: v for k, v in said.items() if k not in ("search", "score")}))
-    assert "did not say by which method" in refuse("search", run, "--sample", "5", *AT)
+    assert "did not say its search and score" in refuse("search", run, "--sample", "5", *AT)
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (["--sample", "6"], "of other subnets"),
+        (["--subnets", "LIST"], "of other subnets"),
+        (["--sample", "5", "--images", "50"], "score.images: 40, not 50"),
+        (["--sample", "5", "--column", "digits_valid"], "column: digits_test, not digits_valid"),
+    ],
+)
+def test_the_same_ranking_is_made_again_and_another_refused(run: Path, other: list[str], message: str) -> None:
+    rank = ["rank", run, "--benchmark", "digits", *AT]
+    assert nshot_(*rank, "--sample", "5")[0] == 0
+    before, rows = files(run), pq.read_table(run / "ranking.parquet").to_pylist()
+    archs = [row["arch"] for row in rows]
+    for name, listed in (("same", archs), ("turned", archs[::-1])):
+        (run.parent / f"{name}.json").write_text(json.dumps(listed))
+    refusal = refuse(*rank, *[str(run.parent / "turned.json") if word == "LIST" else word for word in other])
+    assert message in refusal
+    assert "--name" in refusal
+    assert files(run) == before
+    assert nshot_(*rank, "--sample", "5")[0] == nshot_(*rank, "--subnets", run.parent / "same.json")[0] == 0
+    assert pq.read_table(run / "ranking.parquet").to_pylist() == rows
+    (run / "ranking.parquet").write_bytes(b"")
+    assert nshot_(*rank, "--sample", "5")[0] == 0  # a damaged table is made again
+    assert pq.read_table(run / "ranking.parquet").to_pylist() == rows
 
 
 @pytest.mark.parametrize(

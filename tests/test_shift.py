@@ -200,8 +200,11 @@ def test_runs_side_by_side(runs) -> None:
     assert nshot_("analyse", "shift", runs[0], *given, "--name", "again")[0] == 0
     again = json.loads((runs[0] / "again.json").read_text())
     assert again == found[0]
-    nshot_("analyse", "shift", runs[0], *given, "--name", "again", "--seed", "1")
-    assert json.loads((runs[0] / "again.json").read_text())["mean"] != found[0]["mean"]
+    other = ["analyse", "shift", runs[0], *given, "--seed", "1"]
+    assert "another shift (seed: 0, not 1)" in refuse(*other, "--name", "again")
+    assert json.loads((runs[0] / "again.json").read_text()) == found[0]
+    assert nshot_(*other, "--name", "other")[0] == 0
+    assert json.loads((runs[0] / "other.json").read_text())["mean"] != found[0]["mean"]
 
 
 def test_thirds(supernet) -> None:

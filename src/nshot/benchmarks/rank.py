@@ -9,12 +9,12 @@ import numpy as np
 
 from nshot.data.sources import Dataset, data_root
 from nshot.errors import UserError
-from nshot.files import write_json, write_parquet
+from nshot.files import read_parquet, write_json, write_parquet
 from nshot.ranking.evaluate import Scores
 from nshot.ranking.intervals import at_infinity
 from nshot.ranking.metrics import kendall_tau, quality, spearman, top_tau
 from nshot.runs.lock import held
-from nshot.runs.naming import check_name
+from nshot.runs.naming import check_name, check_same
 from nshot.runs.where import On
 from nshot.scores import COSTS
 from nshot.seeding import generator
@@ -161,7 +161,8 @@ def rank_run(
         The ranking, and the column of true accuracies.
 
     Raises:
-        UserError: for a run, benchmark, list or number that cannot be used.
+        UserError: for a run, benchmark, list or number that cannot be used, and a name by which the run keeps another
+            ranking.
     """
     alone("a ranking")
     config, supernet = load_run(run)
@@ -173,9 +174,23 @@ def rank_run(
     where: dict[str, Any] = {"root": root, "device": device, "data": data}
     listed = str(subnets) if subnets else f"sample of {SAMPLE if sample is None else sample}"
     with (on or On()).beside(Path(run)) as there, held(Path(run), "a ranking", name):
-        where |= {"images": images, "calibration": calibration, "there": there}
+
+        def new(scored: dict[str, int]) -> None:
+            archs = [config.space.format(subnet) for subnet in chosen]
+            _check_same(Path(run), name, archs, {"benchmark": benchmark, "column": column, "score": scored})
+
+        where |= {"images": images, "calibration": calibration, "there": there, "before": new}
         scores, scored = score_run(Path(run), config, supernet, chosen, **where)
         ranking = compare(config.space, chosen, scores, truth, ceiling=ceiling(config.space, table, column, chosen))
         described = {"benchmark": benchmark, "column": column, "list": listed, "score": scored}
         write_ranking(Path(run), name, config.space, ranking, described)
     return ranking, column
+
+
+def _check_same(run: Path, name: str, archs: list[str], made: dict[str, Any]) -> None:
+    """Raises UserError where the run keeps a ranking by this name that was made otherwise, or is of other subnets."""
+    try:
+        ranked = read_parquet(run / f"{name}.parquet", ["arch"])["arch"].to_pylist()
+    except (OSError, ValueError):
+        ranked = archs  # whose table is gone or damaged is made again
+    check_same(run / f"{name}.json", "ranking", made, *([] if ranked == archs else ["of other subnets"]))

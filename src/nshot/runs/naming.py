@@ -2,10 +2,12 @@
 
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from nshot.errors import UserError
-from nshot.files import check_length, read_stored, shown
+from nshot.files import check_length, read_json, read_stored, shown
+
+from .folder import differences
 
 Kind = Literal["ranking", "search", "shift"]
 # An entry that the JSON of that kind alone has.
@@ -31,6 +33,32 @@ def check_name(folder: Path, name: str, kind: Kind) -> None:
     if name.lower() in TAKEN or there not in (None, kind):
         what = f"a {there}" if there else "another file of a run"
         raise UserError(f"name {name!r}: {folder} keeps {what} by this name, choose another --name")
+
+
+def check_same(path: Path, kind: Kind, made: dict[str, Any], *others: str) -> None:
+    """Raises UserError where a file that took hours holds another of its kind, with what differs.
+
+    Args:
+        path: the JSON file, or where there will be one.
+        kind: of what it holds.
+        made: how this one is made: entries of the JSON.
+        others: what differs besides, in words.
+    """
+    if kind_of(path) != kind:
+        return
+    try:
+        there = read_json(path)
+    except ValueError as error:
+        remedy = "delete it, or choose another --name"
+        raise UserError(f"{path} holds a {kind} that cannot be read ({error}): {remedy}") from None
+    now = json.loads(json.dumps(made))
+    unsaid = [key for key in now if key not in there]
+    changed = [*differences({key: there.get(key) for key in now}, now), *others]
+    if unsaid:
+        changed = [f"of an earlier version, which did not say its {' and '.join(unsaid)}"]
+    if changed:
+        remedy = f"give this one a --name of its own{' (nshot auto: a new --out)' if kind == 'search' else ''}"
+        raise UserError(f"{path} holds another {kind} ({'; '.join(changed)}): {remedy}")
 
 
 def searches(folder: Path) -> list[Path]:

@@ -10,9 +10,6 @@ from typing import Annotated, Any, Literal, cast
 from tyro.constructors import PrimitiveConstructorSpec
 
 from nshot.errors import UserError, check_choices, check_whole
-from nshot.files import read_json
-from nshot.runs.folder import differences
-from nshot.runs.naming import kind_of
 from nshot.spaces import Subnet
 
 from .pareto import OBJECTIVES, Objective, check_objectives
@@ -82,21 +79,3 @@ def list_record(path: Path, subnets: Sequence[Subnet]) -> dict[str, Any]:
     """Where a list takes the place of a method; the digest is of the subnets."""
     digest = hashlib.sha256(json.dumps(subnets).encode()).hexdigest()[:16]
     return {"method": "list", "list": str(path), "digest": digest}
-
-
-def check_same(path: Path, made: dict[str, Any]) -> None:
-    """Raises UserError where a file holds another search than this one, with what differs."""
-    if kind_of(path) != "search":
-        return
-    try:
-        there = read_json(path)
-    except ValueError as error:
-        remedy = "delete it, or choose another --name"
-        raise UserError(f"{path} holds a search that cannot be read ({error}): {remedy}") from None
-    now = json.loads(json.dumps(made))
-    changed = differences({key: there.get(key) for key in now}, now)
-    if "search" not in there:
-        changed = ["of an earlier version, which did not say by which method and seed"]
-    if changed:
-        remedy = "give this one a --name of its own (nshot auto: a new --out)"
-        raise UserError(f"{path} holds another search ({'; '.join(changed)}): {remedy}")

@@ -13,7 +13,7 @@ from nshot.errors import UserError
 from nshot.files import write_json, write_parquet
 from nshot.runs.folder import versions
 from nshot.runs.lock import held
-from nshot.runs.naming import check_name
+from nshot.runs.naming import check_name, check_same
 from nshot.runs.where import On
 from nshot.spaces import FewShot, Space, Subnet, Supernet
 from nshot.spaces.lists import subnets_from_file
@@ -25,7 +25,7 @@ from nshot.training.distributed import alone
 
 from .archive import Archive
 from .evolution import Evolution, evolve
-from .how import How, check_same, list_record
+from .how import How, list_record
 from .latency import Latency, latency_of
 from .limits import Limits
 from .own import own_subnet
@@ -98,7 +98,7 @@ def search_run(
             run, config, supernet, images=images, calibration=calibration, root=root, device=device, data=data, say=say
         )
         made = {"search": proposed, "score": score}
-        check_same(run / f"{name}.json", {**made, "by": by, "limits": limits.record()})
+        check_same(run / f"{name}.json", "search", {**made, "by": by, "limits": limits.record()})
         objectives = how.objectives if how.method == "nsga2" and named is None else None
         timed = limits.max_latency is not None or "latency" in (objectives or ())
         latency = latency_of(run, space, say=say) if timed else None

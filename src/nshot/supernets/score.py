@@ -47,6 +47,7 @@ def score_run(
     mixture: int = 0,
     there: Executor | None = None,
     say: Say = print,
+    before: Callable[[dict[str, int]], None] | None = None,
 ) -> tuple[Scores, dict[str, int]]:
     """Scores of subnets with a run's supernet on its validation images, in class-balanced batches.
 
@@ -67,6 +68,7 @@ def score_run(
         mixture: seed of the sample and of the order in batches.
         there: who scores, in chunks; None: this process.
         say: takes lines for the user.
+        before: takes what is returned beside the scores before there are any, and may raise.
 
     Returns:
         The scores, and what else than supernet and subnets determines them, JSON-able: scores of two runs compare
@@ -79,6 +81,8 @@ def score_run(
     data = data or loaded(config, root, say)
     scorer = Scorer(folder, images, calibration, device, data, mixture)
     given = scorer.make(config, supernet, say)
+    if before is not None:
+        before(given.described)
     canonical = supernet.canonical
     forms = sorted({canonical(subnet) for subnet in subnets})
     kept = scoring_name(_weights(folder), list(given.described.values()), forms)

@@ -14,7 +14,7 @@ from nshot.errors import UserError, check_whole
 from nshot.files import write_json
 from nshot.ranking.shift import LayerShift, feature_shift
 from nshot.runs.lock import held
-from nshot.runs.naming import check_name
+from nshot.runs.naming import check_name, check_same
 from nshot.seeding import generator
 from nshot.spaces import Space, Subnet
 from nshot.training.device import fabric
@@ -60,7 +60,7 @@ def shift_runs(
 
     Raises:
         UserError: for runs of several spaces or data sets, one twice, a number that cannot be used, a name that is
-            taken, or so few paths that no layer is run by two.
+            taken, also by an analysis of other paths or images, or so few paths that no layer is run by two.
     """
     check_whole(2, paths=paths, images=images)
     check_whole(0, seed=seed)
@@ -69,6 +69,9 @@ def shift_runs(
     data = data or load(config.dataset, root=root, split=config.split, resolution=config.space.resolution)
     if images > len(data.valid):
         raise UserError(f"images {images}: must be from 2 to the {len(data.valid)} validation images")
+    made = {"paths": paths, "images": images, "seed": seed}
+    for run in runs:
+        check_same(run / f"{name}.json", "shift", made)
     where = fabric(device).device
     pixels, _ = heldout_batches(
         mixture(data.valid, images), images, Normalise(data.train, config.space.normalised).to(where), where
@@ -83,8 +86,7 @@ def shift_runs(
     for run, layers in found.items():
         shifts = {layer: asdict(each) for layer, each in layers.items()}
         with held(run, "an analysis", name):
-            described = {"paths": paths, "images": images, "seed": seed, "mean": mean_shift(layers)}
-            write_json(run / f"{name}.json", {**described, "shift": shifts})
+            write_json(run / f"{name}.json", {**made, "mean": mean_shift(layers), "shift": shifts})
     return found
 
 

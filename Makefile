@@ -11,14 +11,14 @@ quickstart: $(DONE)
 	$(VENV)/bin/nshot quickstart --out runs/quickstart
 
 test: $(DONE) lint
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2 --dist worksteal
 
 # Which lines of nshot no test runs; apart from `test`, which it makes a third slower.
 coverage: $(DONE)
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2 --cov --cov-report=term
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2 --dist worksteal --cov --cov-report=term
 
 test-fast: $(DONE)
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2 -m "not slow"
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2 --dist worksteal -m "not slow"
 
 lint: $(DONE)
 	$(VENV)/bin/ruff format --check src tests benchmarks examples

@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 import nshot
 import nshot.benchmarks.build
 import nshot.cli
+from forked import command
 from helpers import nshot_, refuse
 from nshot.benchmarks.build import BuildConfig
 from nshot.benchmarks.table import write_benchmark
@@ -361,9 +362,18 @@ def test_numbers_of_a_list_are_read_in_the_order_that_is_said(named: str, run: P
     write_benchmark(tmp_path / "table.parquet", space, official, accuracies, {}, order="nats")
     (tmp_path / "list.json").write_text("[1, 0]")
     order = named.format(list=tmp_path / "list.json")
-    args = ["--benchmark", tmp_path / "table.parquet", "--subnets", order, "--name", "listed", "--device", "cpu"]
+    args = [
+        "--benchmark",
+        tmp_path / "table.parquet",
+        "--subnets",
+        order,
+        "--name",
+        f"listed-{named[:4]}",
+        "--device",
+        "cpu",
+    ]
     assert nshot_("rank", run, *args)[0] == 0
-    ranked = pq.read_table(run / "listed.parquet").to_pydict()
+    ranked = pq.read_table(run / f"listed-{named[:4]}.parquet").to_pydict()
     expected = [official[1], official[0]] if named.startswith("nats") else [(0, 0, 0, 0, 0, 1), (0, 0, 0, 0, 0, 0)]
     assert ranked["arch"] == [space.format(subnet) for subnet in expected]
     args[3] = tmp_path / "list.json"
@@ -483,9 +493,8 @@ def test_a_reader_that_has_enough_ends_a_command_quietly(args: list[str]) -> Non
 
 
 def test_without_a_compiler_it_says_so_in_one_line_and_goes_on(tmp_path: Path) -> None:
-    words = [sys.executable, "-m", "nshot.cli", "train", "spos", "--preset", "smoke", "--epochs", "1", "--out", "run"]
-    without = {**os.environ, "CXX": "no-such-compiler", "XDG_CACHE_HOME": str(tmp_path / "empty")}
-    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, env=without)
+    without = {"CXX": "no-such-compiler", "XDG_CACHE_HOME": str(tmp_path / "empty")}
+    done = command("train", "spos", "--preset", "smoke", "--epochs", "1", "--out", "run", cwd=tmp_path, **without)
     assert done.returncode == 0
     (line,) = done.stderr.splitlines()
     assert re.match(r"nshot: fast path is off, its kernels cannot be built: .*no-such-compiler", line)

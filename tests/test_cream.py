@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 import nshot
 from by_hand import distance
+from forked import together
 from helpers import SMALL, nshot_, refuse
 from nshot import UserError
 from nshot.runs.checkpoint import load_newest
@@ -22,7 +23,6 @@ from nshot.strategies.board import Board
 from nshot.strategies.memory import Batch, Facts
 from nshot.training.distributed import digest
 from one_run import BATCH, EPOCH, IMAGES, LR, SPACE, OneRun, batches, new_supernet
-from test_distributed import together
 
 STEPS = 3 * EPOCH
 QUICK: dict[str, Any] = {"meta_every": 2, "meta_lr": 0.2, "board": 3}
@@ -286,7 +286,7 @@ def test_from_training_to_the_answer(tmp_path: Path) -> None:
 def test_two_processes_have_equal_boards(tmp_path: Path) -> None:
     """Compared every five steps, with meta updates, which is an error otherwise; its entries are of both shares."""
     quick = ("--preset", "smoke", "--epochs", "2", "--batch-size", "58", "--checkpoint-every", "5", "--meta-every", "3")
-    done = together("cream", *quick, "--out", tmp_path / "run")
+    done = together("train", "cream", *quick, "--out", tmp_path / "run")
     assert done.returncode == 0, done.stderr
     state = load_newest(tmp_path / "run")[1]
     assert state is not None

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from forked import together
 from nshot.runs import checkpoint
 
 UNEQUAL = """
@@ -47,7 +48,7 @@ def torchrun(*words: str) -> subprocess.CompletedProcess[str]:
 def test_two_processes_have_equal_memories(name: str, tmp_path: Path) -> None:
     """20 steps, compared every five, an epoch's end in the midst."""
     flags = ("--preset", "smoke", "--epochs", "2", "--batch-size", "58", "--checkpoint-every", "5")
-    done = torchrun("-m", "nshot.cli", "train", name, *flags, "--out", str(tmp_path / "run"))
+    done = together("train", name, *flags, "--out", tmp_path / "run")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("trained:") == 1
     state = checkpoint.load_newest(tmp_path / "run")[1]

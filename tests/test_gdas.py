@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 import nshot
 from by_hand import BATCH, EPOCH, IMAGES, LR, SPACE, batches, distance, new_supernet, trained, validation, whole_rate
+from forked import together
 from nshot.data.sources import load
 from nshot.runs.checkpoint import load_newest
 from nshot.seeding import torch_generator
@@ -23,7 +24,6 @@ from nshot.supernets.config import preset
 from nshot.supernets.train import train
 from nshot.training.distributed import digest
 from test_darts_method import CLIP, RECIPE, SHORT, first_alpha
-from test_distributed import together
 from test_mixed import by_hand
 
 
@@ -157,6 +157,6 @@ def test_two_processes_have_equal_memory(name: str, flags: list[str], tmp_path: 
     """A digest of the memory is compared at each checkpoint, or the run stops."""
     run = tmp_path / "run"
     more = ["--epochs", "1", "--checkpoint-every", "4", "--batch-size", "64", "--out", str(run)]
-    done = together(name, "--preset", "smoke", *flags, *more)
+    done = together("train", name, "--preset", "smoke", *flags, *more)
     assert done.returncode == 0, done.stderr
     assert json.loads((run / "answer.json").read_text())["arch"]

@@ -75,8 +75,15 @@ def files(run: Path) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in run.iterdir() if not path.name.endswith(".lease")}
 
 
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Latencies that are of one call each."""
+    monkeypatch.setattr("nshot.search.latency.CALLS", 1)
+    monkeypatch.setattr("nshot.search.latency.SECONDS", 0.0)
+
+
 @pytest.mark.parametrize("holder", HOLDERS)
-def test_all_pairs(holder: str, run: Path, tmp_path: Path) -> None:
+def test_all_pairs(holder: str, run: Path, tmp_path: Path, quick: None) -> None:
     """Both end as alone, or the second refuses in one line and writes nothing."""
     with holding(holder, run) as child:
         for name, words in COMMANDS.items():

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import nshot
 from by_hand import distance
+from forked import together
 from helpers import nshot_, refuse
 from nshot import UserError
 from nshot.data.augment import Augment
@@ -25,7 +26,6 @@ from nshot.strategies.memory import Facts
 from nshot.strategies.pinas import Contrast
 from nshot.training.distributed import digest
 from one_run import BATCH, EPOCH, IMAGES, LR, SPACE, OneRun, new_supernet
-from test_distributed import together
 
 STEPS = 3 * EPOCH
 QUICK: dict[str, Any] = {"follow": 0.8, "head_lr": 0.5, "queue": 17}
@@ -197,7 +197,7 @@ def test_from_training_to_a_ranking(tmp_path: Path) -> None:
 
 def test_two_processes_have_equal_memories(tmp_path: Path) -> None:
     quick = ("--preset", "smoke", "--epochs", "2", "--batch-size", "58", "--checkpoint-every", "5")
-    done = together("pinas", *quick, "--out", tmp_path / "run")
+    done = together("train", "pinas", *quick, "--out", tmp_path / "run")
     assert done.returncode == 0, done.stderr
     state = load_newest(tmp_path / "run")[1]
     assert state is not None

@@ -3,24 +3,19 @@
 import json
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
+from forked import command
 from helpers import nshot_
 from nshot import UserError, plugins
 from nshot.registry import Registry
 from nshot.strategies import strategies
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "plugin.py"
-
-
-def command(*args: str | Path, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    words = [sys.executable, "-m", "nshot.cli", *map(str, args)]
-    return subprocess.run(words, cwd=cwd, capture_output=True, text=True, env={**os.environ, **variables})
 
 
 def refused(*args: str | Path, cwd: Path, **variables: str) -> str:

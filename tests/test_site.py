@@ -14,6 +14,7 @@ import yaml
 from PIL import Image
 
 import nshot
+from forked import on_path
 from helpers import nshot_
 from nshot.cli import COMMANDS
 
@@ -52,13 +53,13 @@ def test_what_a_tutorial_says_runs(page: Path, tmp_path: Path) -> None:
     blocks = BLOCK.findall(page.read_text().replace("for seed in 0 1 2", "for seed in 0"))
     assert blocks
     (tmp_path / "examples").symlink_to(ROOT / "examples")
-    for name, command in (("nshot", f"{sys.executable} -m nshot.cli"), ("python", sys.executable)):
-        (tmp_path / name).write_text(f'#!/bin/sh\nexec {command} "$@"\n')
-        (tmp_path / name).chmod(0o755)
-    for language, code in blocks:
-        shell = [sys.executable, "-c", code] if language else ["sh", "-euc", f'PATH="{tmp_path}:$PATH"\n{code}']
-        done = subprocess.run(shell, cwd=tmp_path, capture_output=True, text=True)
-        assert done.returncode == 0, f"{code}\n{done.stderr[-2000:]}"
+    (tmp_path / "python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    (tmp_path / "python").chmod(0o755)
+    with on_path(tmp_path):
+        for language, code in blocks:
+            shell = [sys.executable, "-c", code] if language else ["sh", "-euc", f'PATH="{tmp_path}:$PATH"\n{code}']
+            done = subprocess.run(shell, cwd=tmp_path, capture_output=True, text=True)
+            assert done.returncode == 0, f"{code}\n{done.stderr[-2000:]}"
 
 
 def test_every_command_in_a_tutorial_is_one() -> None:

@@ -4,8 +4,6 @@ import errno
 import os
 import resource
 import shutil
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +15,7 @@ from safetensors.torch import load_file
 
 import nshot.files
 import nshot.supernets.train as train_module
+from forked import command
 from helpers import nshot_
 from nshot import UserError
 from nshot.cli import COMMANDS
@@ -76,20 +75,19 @@ def small_files() -> None:
 
 def test_a_run_whose_checkpoint_does_not_fit_goes_on_where_it_does(tmp_path: Path) -> None:
     """Of a smoke supernet a log takes little, a checkpoint more than the limit on the size of files."""
-    command = [sys.executable, "-m", "nshot.cli", "train", "spos", *FLAGS, "--out"]
-    settings: dict = {"capture_output": True, "text": True, "env": {**os.environ, "OMP_NUM_THREADS": "1"}}
+    train = ("train", "spos", *FLAGS, "--out")
     whole, run = tmp_path / "whole", tmp_path / "run"
-    assert subprocess.run([*command, str(whole)], **settings).returncode == 0
+    assert command(*train, whole, cwd=tmp_path).returncode == 0
     assert checkpoints(whole)[0].stat().st_size > 100_000
     for _ in range(2):  # also one that is resumed there
-        done = subprocess.run([*command, str(run)], **settings, preexec_fn=small_files)
+        done = command(*train, run, cwd=tmp_path, before=small_files)
         assert done.returncode == 2, done.stderr
         (line,) = [line for line in done.stderr.splitlines() if line.startswith("nshot: error: ")]
         assert "cannot be written (File too large): mend that" in line
         assert "Traceback" not in done.stderr
         assert not list(run.glob("*.pt"))
         assert not list(run.glob(".*"))
-    assert subprocess.run([*command, str(run)], **settings).returncode == 0
+    assert command(*train, run, cwd=tmp_path).returncode == 0
     ours, theirs = load_file(run / "supernet.safetensors"), load_file(whole / "supernet.safetensors")
     assert all(ours[name].equal(theirs[name]) for name in theirs)
 

@@ -5,7 +5,6 @@ import errno
 import hashlib
 import io
 import json
-import multiprocessing
 import os
 import shutil
 import sys
@@ -19,6 +18,7 @@ import pyarrow.parquet as pq
 import torch
 from PIL import Image
 
+from forked import say_to, server
 from nshot.runs.checkpoint import checkpoints, step_of
 from nshot.training.distributed import digest
 
@@ -29,25 +29,10 @@ ARCH = "|nor_conv_3x3~0|+|skip_connect~0|nor_conv_1x1~1|+|nor_conv_3x3~0|avg_poo
 TIMES = {"seconds", "images_per_second", "latency_ms", "versions", "crc", "sha256"}  # differ each time
 HISTORY = {"before"}  # what an export says of those that it replaced
 
-server = multiprocessing.get_context("forkserver") if sys.platform != "win32" else None
-if server is not None:
-    ours = ["nshot.cli", "nshot.auto.command", "nshot.studies.command", "nshot.report.page", "nshot.search.pareto"]
-    theirs = [
-        "lightning_fabric",
-        "matplotlib.pyplot",
-        "tensorboard",
-        "torch.utils.tensorboard",
-        "tyro",
-        "sklearn.datasets",
-    ]
-    server.set_forkserver_preload([*ours, *theirs])
-
 
 def _run(words: Sequence[str], said: Path, writes: int | None) -> None:
-    out = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(out, 1)
-    os.dup2(out, 2)
-    sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
+    say_to(said, 1)
+    say_to(said, 2)
     torch.set_num_threads(1)
     if writes is not None:
         _refuse_after(writes)

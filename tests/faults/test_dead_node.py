@@ -18,7 +18,7 @@ from nodes import FAULTS, STATUS, begin, three_nodes, wait_for_work
 pytest.importorskip("ray", reason="ray is not installed: pip install 'nshot[ray]'")
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Ray has no clusters there")
 
-FEW = ("node", "driver", "asked")  # without NSHOT_FAULTS: workers that die test_remote.py has
+FEW = ("driver", "asked")  # without NSHOT_FAULTS: jobs whose workers die test_remote.py has
 TINY = ("--preset", "smoke", *SIZES, "--epochs", "2", "--checkpoint-every", "9", "--device", "cpu")
 JOBS: dict[str, tuple[Any, int, int]] = {  # the words for a folder; how many faults of each kind, few and in full
     "parts": (lambda f: ["train", "fsnas", *TINY, "--out", f], 1, 1),

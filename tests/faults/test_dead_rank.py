@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import forked
 from commands import EVERY, SIZES, left
 from counts import Outcomes, count
 from nshot.runs.log import read_log
@@ -46,8 +47,8 @@ def ranks_of(launcher: int) -> dict[int, int]:
 def test_one_of_two_is_killed(tmp_path: Path) -> None:
     wanted, rng, outcomes = count(1, 20), random.Random(1), Outcomes("dead-rank")
     whole = tmp_path / "whole"
-    undisturbed = together(whole)
-    assert undisturbed.wait(600) == 0, undisturbed.communicate()
+    undisturbed = forked.together(*TRAIN, whole)
+    assert undisturbed.returncode == 0, undisturbed.stderr
     expected, made = left(whole), 0
     while made < wanted:
         run, rank = tmp_path / f"run-{made}", rng.randrange(2)
@@ -71,9 +72,8 @@ def test_one_of_two_is_killed(tmp_path: Path) -> None:
         said = [line for line in out.splitlines() if line.startswith("nshot: error: ")]
         assert len(said) == 1, out
         assert said[0].startswith(f"nshot: error: process {rank} of 2 (pid {ranks[rank]} on "), said
-        again = together(run)
-        out, _ = again.communicate(timeout=600)
-        assert again.returncode == 0, out
+        again = forked.together(*TRAIN, run)
+        assert again.returncode == 0, again.stderr
         assert left(run) == expected
         made += 1
         longest = max(took, outcomes.facts.get("longest until the job ended, s", 0.0))

@@ -82,12 +82,10 @@ def run_job(
     names = SUPERNET, NETWORK, HANDOVER, WHOLE, TRIALS
     supernet, network, handed, whole, trials = (check_inside(out, name) for name in names)
     config = replace(job.train, space=job.train.space.with_classes(data.classes))
-    if job.limits.max_latency is None:
-        random_subnets(config.space.retrained, 1, job.limits, 0, config.space.canonical)  # refused now, not in an hour
-    if not (supernet / "config.json").exists():
-        initial_weights(config)  # likewise
+    begun = (supernet / "config.json").exists()
+    _check(config, job.limits, begun)
     make_folder(out)
-    if not (supernet / "config.json").exists():
+    if not begun:
         say(f"this will take about {estimate(config, job.recipe, data, job.how.sample, device)}, measured here")
     say(f"[1/4] training a supernet of {config.space.size:,} subnets: {supernet}")
     train(config, data, supernet, device=device, workers=workers, say=say)
@@ -117,6 +115,14 @@ def run_job(
     say(f"written: {', '.join(map(str, export(network, handed, say=say)))}")
     say(f"written: {write_report(out)}; classify images with: nshot predict {typed(handed)} IMAGES")
     return verdict
+
+
+def _check(config: TrainConfig, limits: Limits, begun: bool) -> None:
+    """Refuses now, not in an hour, what cannot be found and weights that cannot be read."""
+    if limits.max_latency is None:
+        random_subnets(config.space.retrained, 1, limits, 0, config.space.canonical)
+    if not begun:
+        initial_weights(config)
 
 
 def _taught(

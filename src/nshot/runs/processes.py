@@ -80,18 +80,23 @@ class Processes(Executor):
                 wait_for(futures, timeout=GRACE)
                 raise
             except BrokenProcessPool:
-                if not began.is_set():
-                    raise UserError(
-                        "processes cannot begin, for each runs the script that starts them: put what it does under "
-                        "if __name__ == '__main__':"
-                    ) from None
-                raise UserError(
-                    f"one of {jobs} processes was killed, perhaps for want of memory: start again, with fewer --jobs"
-                ) from None
+                raise _broken(jobs, began.is_set()) from None
             finally:
                 if not all(future.done() for future in futures):
                     caller.close()
                 pool.shutdown(cancel_futures=True)
+
+
+def _broken(jobs: int, began: bool) -> UserError:
+    """Why processes ended that nobody ended: one was killed, or none could begin."""
+    if began:
+        return UserError(
+            f"one of {jobs} processes was killed, perhaps for want of memory: start again, with fewer --jobs"
+        )
+    return UserError(
+        "processes cannot begin, for each runs the script that starts them: put what it does under "
+        "if __name__ == '__main__':"
+    )
 
 
 def run_in_processes(

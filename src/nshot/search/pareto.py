@@ -82,11 +82,6 @@ def nsga2(
     Raises:
         UserError: for objectives that are none, and limits that no subnet keeps to.
     """
-    from pymoo.algorithms.moo.nsga2 import NSGA2
-    from pymoo.core.problem import Problem
-    from pymoo.operators.crossover.ux import UX
-    from pymoo.termination import get_termination
-
     check_objectives(objectives)
     check_whole(2, population=population)
     check_whole(1, generations=generations)
@@ -98,16 +93,7 @@ def nsga2(
         after(1, first)
         return first
     within = feasible(space, limits, archive.canonical, seed)
-    algorithm = NSGA2(
-        pop_size=len(first),
-        sampling=np.array(first),
-        crossover=UX(),
-        mutation=_mutation(space, rng),
-        eliminate_duplicates=True,
-    )
-    most = max(len(decision.options) for decision in space.decisions)
-    problem = Problem(n_var=len(space.decisions), n_obj=len(objectives), xl=0, xu=most)
-    algorithm.setup(problem, termination=get_termination("n_gen", generations), seed=seed, verbose=False)
+    algorithm = _algorithm(space, first, len(objectives), generations, seed, _mutation(space, rng))
     seen: dict[Subnet, None] = {}
     while algorithm.has_next():
         if (infills := algorithm.ask()) is None or not len(infills):
@@ -122,6 +108,26 @@ def nsga2(
         seen |= dict.fromkeys(subnets)
         after(algorithm.n_iter, list(seen))
     return list(seen)
+
+
+def _algorithm(space: Space, first: list[Subnet], objectives: int, generations: int, seed: int, mutation: Any) -> Any:
+    """pymoo's NSGA-II, which begins with these subnets."""
+    from pymoo.algorithms.moo.nsga2 import NSGA2
+    from pymoo.core.problem import Problem
+    from pymoo.operators.crossover.ux import UX
+    from pymoo.termination import get_termination
+
+    algorithm = NSGA2(
+        pop_size=len(first),
+        sampling=np.array(first),
+        crossover=UX(),
+        mutation=mutation,
+        eliminate_duplicates=True,
+    )
+    most = max(len(decision.options) for decision in space.decisions)
+    problem = Problem(n_var=len(space.decisions), n_obj=objectives, xl=0, xu=most)
+    algorithm.setup(problem, termination=get_termination("n_gen", generations), seed=seed, verbose=False)
+    return algorithm
 
 
 def _mutation(space: Space, rng: np.random.Generator) -> Any:

@@ -90,10 +90,8 @@ def search_run(
     space = config.space.retrained
     check_name(run, name, "search")
     with (on or On()).beside(run, say) as there, held(run, "a search", name):
-        named, proposed = None, how.record()
-        if subnets is not None:
-            named = subnets_from_file(subnets, config.space, data_root(root))
-            proposed = list_record(subnets, named)
+        named = None if subnets is None else subnets_from_file(subnets, config.space, data_root(root))
+        proposed = how.record() if subnets is None or named is None else list_record(subnets, named)
         evaluate, score, identity = evaluator(
             run, config, supernet, images=images, calibration=calibration, root=root, device=device, data=data, say=say
         )
@@ -221,10 +219,7 @@ def pick(
         "top": top,
     }
     if isinstance(supernet, FewShot):
-        firsts: dict[Any, int] = {}
-        for i in order:
-            firsts.setdefault(supernet.owner(subnets[i]), i)
-        result["parts"] = [row(i) for i in firsts.values()]
+        result["parts"] = [row(i) for i in _firsts(supernet, subnets, order)]
     front_rows: list[dict[str, Any]] = []
     if objectives is not None:
         values = objective_values(space, subnets, figures, objectives, limits)
@@ -238,6 +233,14 @@ def pick(
     write_parquet(run / f"{name}.parquet", pa.table(scored))
     write_json(run / f"{name}.json", result)
     return result
+
+
+def _firsts(supernet: FewShot, subnets: Sequence[Subnet], order: np.ndarray) -> list[int]:
+    """Of each part the first in order that is its own."""
+    firsts: dict[Any, int] = {}
+    for i in order:
+        firsts.setdefault(supernet.owner(subnets[i]), i)
+    return list(firsts.values())
 
 
 def _columns(

@@ -52,10 +52,11 @@ def test_random_tries_a_hundred_on_the_next_batches() -> None:
     assert len(judge.asked) == 100
     values = [Judged(1).accuracy(subnet) for subnet, _ in judge.asked]
     assert best == judge.asked[values.index(max(values))][0]  # of equals the first
-    assert [len(images) for _, images in judge.asked[:4]] == [512, 512, 176, 512]
-    for first in range(0, 99, 3):  # each round through the images takes each once
-        assert sorted(i for _, images in judge.asked[first : first + 3] for i in images) == list(range(1200))
-    assert judge.asked[0][1] != judge.asked[3][1]
+    assert all(len(set(images)) == len(images) == 512 for _, images in judge.asked)  # 176 would judge otherwise
+    for first in range(0, 100, 2):  # a round through the images takes none twice
+        one, other = (set(images) for _, images in judge.asked[first : first + 2])
+        assert not one & other
+    assert judge.asked[0][1] != judge.asked[2][1]
 
 
 # NSAS

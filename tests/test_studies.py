@@ -161,7 +161,8 @@ def test_what_a_method_itself_answers_has_its_true_accuracy(folder: Path) -> Non
 def test_few_shot_search_retrains_the_best_of_each_part(folder: Path) -> None:
     job = Job.of(studies["table-h"].rows[-2].setting, SMOKE, 0)
     run, supernet = (folder / "runs" / "smoke" / name for name in (job.folder, job.supernet))
-    found = read_json(supernet / "search.json")["parts"]
+    found = read_json(supernet / "study.json")["parts"]
+    assert not (supernet / "search.json").exists()  # a name that is its user's
     summary = read_json(run / "retrained" / "result.json")
     retrained = [read_json(run / "retrained" / f"part-{i}" / "result.json") for i in range(len(found))]
     assert [result["arch"] for result in retrained] == [part["arch"] for part in found]

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from nshot.data.sources import load
 from nshot.networks import alone
 from nshot.networks.recipes import Recipe, recipe
 from nshot.networks.retrain import RetrainConfig, retrain
+from nshot.runs import checkpoint
 from nshot.search.begin import begin_with, subnets_of
 from nshot.supernets.load import load_run
 
@@ -104,23 +106,43 @@ def test_from_search_to_hand_over(run: Path, tmp_path: Path) -> None:
     assert f"{255 * cfg['mean'][0]:.3f}"[:5] in (out / "model.py").read_text()
 
 
-def test_tuning_goes_on_where_it_was_stopped(run: Path, tmp_path: Path) -> None:
-    """Weights of a training of 2 epochs at once and of one that is run twice: the second finds it finished."""
+@pytest.mark.parametrize("stopped", [1, 4, 5])
+def test_tuning_goes_on_where_it_was_stopped(
+    stopped: int, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the frozen epoch of 4 steps, at its end and after it: the same bits, and a backbone that has moved."""
     data = load("digits", resolution=16)
     data = dataclasses.replace(data, train=data.train.subset(np.arange(96)), valid=data.valid.subset(np.arange(32)))
     space = load_run(run)[0].space
     tune = dataclasses.replace(recipe("tune"), epochs=2, batch_size=32)
-    config = RetrainConfig(space=space, recipe=tune, dataset="digits", init=run)
+    config = RetrainConfig(space=space, recipe=tune, dataset="digits", init=run, checkpoint_every=1)
     begin = begin_with(run, space)
     (largest,) = subnets_of(space, ["largest"])
     quiet = {"device": "cpu", "begin": begin, "say": lambda line: None}
     one = retrain(config, largest, data, tmp_path / "one", **quiet)
     assert retrain(config, largest, data, tmp_path / "one", **quiet) == one
+    save = checkpoint.save
+
+    def stopping(folder: Path, step: int, *args: Any, **given: Any) -> None:
+        save(folder, step, *args, **given)
+        if step == stopped:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            retrain(config, largest, data, tmp_path / "two", **quiet)
+    retrain(config, largest, data, tmp_path / "two", **quiet)
+    ours, theirs = (load_file(tmp_path / name / "network.safetensors") for name in ("one", "two"))
+    assert all(ours[name].equal(theirs[name]) for name in ours)
+    first = begin(largest)
+    moved = [name for name in first if name in ours and first[name].is_floating_point() and "classifier" not in name]
+    assert any(not ours[name].equal(first[name]) for name in moved if name.endswith("conv_pw.weight"))
     other = dataclasses.replace(config, init=None, recipe=dataclasses.replace(tune, backbone_lr=1.0, frozen=0))
     with pytest.raises(UserError, match="init"):
         retrain(other, largest, data, tmp_path / "one", device="cpu", say=lambda line: None)
     with pytest.raises(ValueError, match="begin"):
-        retrain(config, largest, data, tmp_path / "two", device="cpu")
+        retrain(config, largest, data, tmp_path / "three", device="cpu")
 
 
 def test_what_needs_init_says_so() -> None:

@@ -49,7 +49,7 @@ def retrain(args: list[str]) -> None:
     data = load(config.dataset, root=command.data_root, download=command.download, resolution=size)
     run = Path(choice).parent  # of a search.json: the images must be those that it was searched with
     if choice.endswith(".json") and config.dataset == default.dataset and (run / "config.json").exists():
-        check_manifest(run, data)
+        check_manifest(run, data, halves=False)
     config = replace(config, space=config.space.with_classes(data.classes))
     begin = begin_with(config.init, config.space)
     how: dict[str, Any] = {"device": command.device, "workers": command.workers, "on": command.at}

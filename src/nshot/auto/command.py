@@ -75,17 +75,27 @@ def auto(args: list[str]) -> None:
         raise UserError(f"dataset {train.dataset} after --train: the data are {name}, which nshot auto is told first")
     if train.space.resolution != side:
         raise UserError(f"resolution {train.space.resolution} after --train: say --resolution before it")
+    if train.split != chosen.train.split:
+        raise UserError(f"split {train.split} after --train: nshot auto holds out images by itself; leave it out")
+    if train.init is not None and weights is None:
+        raise UserError(f"init {train.init} after --train: say --init before it, for weights of a pretrained network")
     limits, why = pretrained.halved(limits, train.space) if weights else (limits, "")
     job = Job(
         seen,
         train,
-        overridden(How(sample=pretrained.CANDIDATES) if weights else How(), groups, "--search"),
+        overridden(_how(groups["--search"], weights is not None), groups, "--search"),
         limits,
         overridden(chosen.recipe, groups, "--retrain"),
     )
     for line in (*seen.lines(), *chosen.reasons, *([why] if why else []), steps_line(seen, job.train, job.recipe)):
         print(line)
     run_job(job, data, given.out, root=given.data_root, device=given.device, workers=given.workers)
+
+
+def _how(words: list[str], shrunk: bool) -> How:
+    """Random subnets, of a pretrained network fewer, unless another method is named."""
+    named = any(word.partition("=")[0] == "--method" for word in words)
+    return How(sample=pretrained.CANDIDATES) if shrunk and not named else How()
 
 
 def _weights(name: str, given: Auto, limits: Limits) -> tuple[pretrained.Weights | None, tuple[str, ...]]:

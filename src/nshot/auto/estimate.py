@@ -51,13 +51,13 @@ class Estimate:
         return f"{total} ({times}) and {self.memory / 2**30:.1f} GiB of memory{card}"
 
 
-def estimate(config: TrainConfig, recipe: Recipe, data: Dataset, candidates: int, device: str) -> Estimate:
+def estimate(config: TrainConfig, recipe: Recipe, data: Dataset, candidates: float, device: str) -> Estimate:
     """Times steps of the supernet and of a middling network, and scores, in a folder that is thrown away."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         some = dataclasses.replace(data, train=_few(data, config.batch_size))
         fresh = dataclasses.replace(config, init=None, backbone_lr=1.0, frozen=0)  # steps of new weights take as long
-        short = dataclasses.replace(fresh, epochs=1, log_every=FIRST, checkpoint_every=STEPS)
+        short = dataclasses.replace(fresh, epochs=1, warmup=0, log_every=FIRST, checkpoint_every=STEPS)
         train(short, some, folder / "supernet", device=device, say=_nothing)
         step = _step(folder / "supernet")
         one = dataclasses.replace(data, train=_few(data, recipe.batch_size), valid=data.valid.subset(np.arange(0)))

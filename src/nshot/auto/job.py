@@ -86,7 +86,7 @@ def run_job(
     _check(config, job.limits, begun)
     make_folder(out)
     if not begun:
-        say(f"this will take about {estimate(config, job.recipe, data, job.how.sample, device)}, measured here")
+        say(f"this will take about {estimate(config, job.recipe, data, job.how.most, device)}, measured here")
     say(f"[1/4] training a supernet of {config.space.size:,} subnets: {supernet}")
     train(config, data, supernet, device=device, workers=workers, say=say)
     _check_learned(supernet, job, data, device, say)

@@ -1,6 +1,7 @@
 """What `nshot auto` chooses for a data set, and why."""
 
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 
 from nshot.data.augment import Augment
 from nshot.networks.recipes import OWN, RECIPES, Recipe
@@ -35,7 +36,8 @@ def resolution_for(side: int) -> int:
 
 
 def plan(look: Look, limits: Limits, space_name: str, side: int) -> Plan:
-    """Choices for a data set, from sizes and counts alone: the same data give the same plan on every machine.
+    """Choices for a data set, from sizes and counts alone: the same data give the same plan on every machine, but for
+    the augmentation of few images, which needs timm.
 
     Args:
         look: what the data are.
@@ -51,8 +53,14 @@ def plan(look: Look, limits: Limits, space_name: str, side: int) -> Plan:
     reasons.append(why)
     batch = batch_size(look.train)
     epochs = epochs_for(look.train, batch, STEPS, EPOCHS)
-    small = look.train + look.valid < SMALL
-    policy = Augment(policy="randaugment") if small else Augment()
+    policy = Augment()
+    if look.train + look.valid < SMALL:
+        if find_spec("timm") is None:
+            reasons.append(
+                "so few images want RandAugment, which needs timm (pip install 'nshot[timm]'): cropped alone"
+            )
+        else:
+            policy = Augment(policy="randaugment")
     train = replace(
         base,
         space=sized,

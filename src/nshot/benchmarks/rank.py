@@ -21,7 +21,7 @@ from nshot.seeding import generator
 from nshot.spaces import Space, Subnet
 from nshot.spaces.lists import subnets_from_file
 from nshot.supernets.load import load_run
-from nshot.supernets.score import score_run
+from nshot.supernets.score import scored
 from nshot.training.distributed import alone
 
 from .ceiling import Ceiling, ceiling
@@ -175,15 +175,16 @@ def rank_run(
     listed = str(subnets) if subnets else f"sample of {SAMPLE if sample is None else sample}"
     with (on or On()).beside(Path(run)) as there, held(Path(run), "a ranking", name):
 
-        def new(scored: dict[str, int]) -> None:
+        def new(by: dict[str, int]) -> None:
             archs = [config.space.format(subnet) for subnet in chosen]
-            _check_same(Path(run), name, archs, {"benchmark": benchmark, "column": column, "score": scored})
+            _check_same(Path(run), name, archs, {"benchmark": benchmark, "column": column, "score": by})
 
         where |= {"images": images, "calibration": calibration, "there": there, "before": new}
-        scores, scored = score_run(Path(run), config, supernet, chosen, **where)
-        ranking = compare(config.space, chosen, scores, truth, ceiling=ceiling(config.space, table, column, chosen))
-        described = {"benchmark": benchmark, "column": column, "list": listed, "score": scored}
-        write_ranking(Path(run), name, config.space, ranking, described)
+        with scored(Path(run), config, supernet, chosen, **where) as (scores, by):
+            most = ceiling(config.space, table, column, chosen)
+            ranking = compare(config.space, chosen, scores, truth, ceiling=most)
+            described = {"benchmark": benchmark, "column": column, "list": listed, "score": by}
+            write_ranking(Path(run), name, config.space, ranking, described)
     return ranking, column
 
 

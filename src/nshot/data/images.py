@@ -64,7 +64,7 @@ class Images:
             chunks.append(image.round_().clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1))
         return replace(self, pixels=torch.cat(chunks).contiguous())
 
-    def loaded(self) -> "Images":
+    def loaded(self, *, none: bool = False) -> "Images":
         return self
 
     def sample(self) -> "Images":
@@ -101,15 +101,17 @@ class Files:
     def resized(self, resolution: int) -> "Files":
         return replace(self, side=resolution)
 
-    def loaded(self) -> Images:
-        """All that can be read. Raises UserError where the memory cannot hold them, or there is none."""
+    def loaded(self, *, none: bool = False) -> Images:
+        """All that can be read. Raises UserError where memory cannot hold them, or ``none`` can be read and may not."""
         check_memory(len(self), self.side, f"{self.paths[0].parent.parent}", copies=1)
         found = _each(lambda i: self._square(self._read(i, small=True)), torch.arange(len(self)))
         kept = np.array([i for i, square in enumerate(found) if square is not None], np.int64)
-        if not len(kept):
+        if not len(kept) and not none:
             raise UserError(self._none_of(range(len(self))))
         readable = self.subset(kept)
-        pixels = np.stack([square for square in found if square is not None])
+        pixels = np.zeros((len(kept), self.side, self.side, 3), np.uint8)
+        for i, square in enumerate(found[j] for j in kept):
+            pixels[i] = square
         return Images(torch.from_numpy(pixels), readable.labels, readable.stored)
 
     def sample(self) -> Images:

@@ -35,8 +35,9 @@ def write_manifest(folder: Path, data: Dataset) -> None:
         write_atomically(folder / MANIFEST, text.getvalue().encode(errors="surrogateescape"))
 
 
-def check_manifest(folder: Path, data: Dataset) -> None:
-    """Raises UserError, naming what changed, where the data set is not what a run was made of.
+def check_manifest(folder: Path, data: Dataset, *, halves: bool = True) -> None:
+    """Raises UserError, naming what changed, where the data set is not what a run was made of; ``halves``: whether it
+    matters which of the images that are learnt from ranked subnets.
 
     So it does for a run of an earlier version on images of one's own, which kept no manifest: other images were held
     out then.
@@ -52,7 +53,12 @@ def check_manifest(folder: Path, data: Dataset) -> None:
                 f"{data.name}; train again in a new --out"
             )
         return
-    changed = _differences(_read(path), now, _nameless(data))
+    before = _read(path)
+    if not halves:
+        before, now = (
+            [row._replace(part="train") if row.part == "valid" else row for row in rows] for rows in (before, now)
+        )
+    changed = _differences(before, now, _nameless(data))
     if changed:
         raise UserError(
             f"{data.name} is not what {folder} was made of ({'; '.join(changed)}): bring that back, or train in a new "
@@ -61,6 +67,8 @@ def check_manifest(folder: Path, data: Dataset) -> None:
 
 
 def _rows(data: Dataset) -> Iterator[Row]:
+    if data.split is not None and not is_own(data.name):  # of a set of ours the lists of a split file are all
+        yield Row("split", "", *data.split)
     for part, images in (("train", data.train), ("valid", data.valid), ("test", data.test)):
         for stored, label in zip(images.stored, images.labels[: len(images.stored)].tolist(), strict=True):
             name = data.names[label] if data.names else str(label)

@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from hashlib import blake2b
 from inspect import signature
 from pathlib import Path
 
@@ -37,6 +38,8 @@ class Dataset:
     """Of the classes, in the order of their labels, where the set says them."""
     left_out: LeftOut = field(default_factory=LeftOut)
     """What of one's own images is not used."""
+    split: tuple[str, int, str] | None = None
+    """Of a split by a file: its name, how many images it lists, and a digest of the lists."""
 
     def tell_left_out(self, folder: Path, say: Say, *, last: bool = False) -> None:
         """Brings the run folder's list of what is left out up to date, and says what was found while files were read:
@@ -119,9 +122,13 @@ def load(
     source = _source(name, data_root(root), download, resolution, say)
     train: Pictures
     valid: Pictures
+    listed: tuple[str, int, str] | None = None
     if source.valid is None:
         first, second = _split(split, source.learn, is_own(name), data_root(root))
         train, valid = source.learn.subset(first), source.learn.subset(second)
+        if split != "half":
+            lists = blake2b(json.dumps([first.tolist(), second.tolist()]).encode(), digest_size=8)
+            listed = str(split), len(first) + len(second), lists.hexdigest()
     elif split == "half":
         train, valid = source.learn, source.valid
     else:
@@ -129,7 +136,7 @@ def load(
     test = source.test
     if resolution is not None:
         train, valid, test = train.resized(resolution), valid.resized(resolution), test.resized(resolution)
-    return Dataset(name, source.classes, source.mirrors, train, valid, test, source.names, source.left_out)
+    return Dataset(name, source.classes, source.mirrors, train, valid, test, source.names, source.left_out, listed)
 
 
 def is_own(name: str) -> bool:

@@ -15,7 +15,7 @@ from nshot.data.manifest import check_manifest
 from nshot.data.sources import Dataset
 from nshot.errors import UserError
 from nshot.files import read_json, shown, typed, write_json
-from nshot.networks.result import read_network
+from nshot.networks.result import RESULT, read_network
 from nshot.runs.folder import versions
 from nshot.search.latency import Setting, machine, measure
 from nshot.spaces import space_from_dict
@@ -56,7 +56,7 @@ def judge(
     network, result = read_network(folder)
     classifier = Classifier(network.requires_grad_(False), completed(result))
     names = classifier.classes
-    check_manifest(folder / result.get("folder", ""), data)
+    check_manifest(folder / result.get("folder", ""), data, halves=False)
     _check(classifier, data)
     say(f"judging {folder} on the {len(data.test):,} test images, beside a linear classifier on pixels")
     labels, said, mistakes = _tested(classifier.to(fabric(device).device), data.test)
@@ -82,14 +82,16 @@ def judge(
 
 
 def read_verdict(folder: str | Path) -> dict[str, Any] | None:
-    """What `judge` wrote; None where there is nothing. Raises UserError for a broken file."""
+    """What `judge` wrote of the network that is there; None where it is nothing. Raises UserError for a broken file."""
     path = Path(folder) / VERDICT
     try:
         verdict = read_json(path)
         missing = {"test", "baselines", "classes", "confusion", "mistakes", "pictures"} - verdict.keys()
         if missing:
             raise ValueError(f"it lacks {', '.join(sorted(missing))}")
-        return verdict
+        of = {key: verdict.get(key) for key in ("arch", "dataset")}
+        known = read_json(path.parent / RESULT) if (path.parent / RESULT).exists() else of
+        return verdict if of == {key: known.get(key) for key in of} else None
     except FileNotFoundError:
         return None
     except (OSError, ValueError, AttributeError) as error:
@@ -162,7 +164,9 @@ def _tested(classifier: Classifier, images: Pictures) -> tuple[np.ndarray, np.nd
     labels, said = [], []
     mistakes: list[_Mistake] = []
     for start in range(0, len(images), BATCH):
-        some = images.subset(np.arange(start, min(start + BATCH, len(images)))).loaded()
+        some = images.subset(np.arange(start, min(start + BATCH, len(images)))).loaded(none=True)
+        if not len(some):
+            continue
         sure, best = (each.cpu() for each in classifier(some.pixels.to(classifier.scale.device))[1].max(1))
         labels.append(some.labels)
         said.append(best)

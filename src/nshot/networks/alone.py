@@ -84,6 +84,7 @@ def fit_steps(
     steps_per_epoch: int,
     *,
     start: int = 0,
+    frozen: Frozen | None = None,
     model: nn.Module | None = None,
     backward: Callable[[Tensor], None] = Tensor.backward,
     taught: bool = False,
@@ -99,6 +100,8 @@ def fit_steps(
         decay: the subnet's γ(α), for the schedule ``calr``.
         steps_per_epoch: how many batches are an epoch.
         start: first step.
+        frozen: what `kept_of` made before a checkpoint was restored, whose rates may be of frozen weights; default:
+            made here.
         model: ``alone`` as a wrapper like Fabric runs it; default: itself.
         backward: that wrapper's.
         taught: whether labels are smoothed already, as those that a teacher had a say in.
@@ -115,7 +118,7 @@ def fit_steps(
 
     set_drop(start)
     criterion = _criterion(0.0 if taught else recipe.label_smoothing, recipe.auxiliary)
-    kept = Frozen(optimizer, backbone(alone.network), recipe.frozen * steps_per_epoch)
+    kept = frozen or kept_of(alone, optimizer, recipe, steps_per_epoch)
     steps = train_steps(
         model or alone,
         optimizer,
@@ -135,6 +138,11 @@ def fit_steps(
         yield step, loss
         if step + 1 < total:
             set_drop(step + 1)
+
+
+def kept_of(alone: Alone, optimizer: SeparatedMomentum, recipe: Recipe, steps_per_epoch: int) -> Frozen:
+    """What keeps the backbone as it is for the recipe's first epochs."""
+    return Frozen(optimizer, backbone(alone.network), recipe.frozen * steps_per_epoch)
 
 
 class _Freezing(Hooks):

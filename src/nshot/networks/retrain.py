@@ -15,16 +15,17 @@ from nshot.data.images import joined
 from nshot.data.mixture import mixture
 from nshot.data.sources import Dataset
 from nshot.errors import UserError, check_choices, check_whole
-from nshot.files import check_inside, write_json
+from nshot.files import check_inside, make_folder, read_json, write_json
 from nshot.runs.checkpoint import save_weights
 from nshot.runs.execute import Job, Run, Say, execute
+from nshot.runs.lock import held
 from nshot.runs.progress import Progress
 from nshot.runs.where import On
 from nshot.spaces import Space, Subnet, space
 from nshot.training import distributed
 from nshot.training.device import fabric
 
-from .alone import Alone, accuracy, check_batch, fit_steps, make_alone, make_batches
+from .alone import Alone, accuracy, check_batch, fit_steps, kept_of, make_alone, make_batches
 from .recipes import Recipe, completed
 from .result import NETWORK, RESULT, read_result
 from .teacher import Teacher, make_teacher
@@ -161,6 +162,7 @@ class _Retraining:
         images = made(self.batches, self.workers, total, device)
         optimizer = recipe.make_optimizer(alone.network)
         how: dict[str, Any] = {"backward": self.lightning.backward, "taught": teacher is not None}
+        how["frozen"] = kept_of(alone, optimizer, recipe, self.batches.steps_per_epoch)
         return Job(
             alone,
             optimizer,
@@ -242,7 +244,9 @@ def retrain_best(
         return retrain(config, subnets[0], data, folder, begin=begin, say=say, **how)
     parts = [check_inside(folder, f"part-{i}") for i in range(len(subnets))]
     results = []
-    with on.beside(folder, say) as there:
+    make_folder(folder)
+    with on.beside(folder, say) as there, held(folder, "a retraining of several", "retraining"):
+        _check_of_several(folder)
         if there is None:
             each = zip(subnets, parts, strict=True)
             results = [retrain(config, subnet, data, part, begin=begin, say=say, **how) for subnet, part in each]
@@ -254,6 +258,18 @@ def retrain_best(
                     progress.advance()
                     say(line)
             results = [read_result(part) for part in parts]
+        return _best(folder, results)
+
+
+def _check_of_several(folder: Path) -> None:
+    """Raises UserError for a folder that holds something else than the retraining of several subnets."""
+    known = read_json(folder / RESULT) if (folder / RESULT).exists() else {"folder": ""}
+    if (folder / "config.json").exists() or "folder" not in known:
+        raise UserError(f"{folder} holds another run: choose a new --out for the retraining of several subnets")
+
+
+def _best(folder: Path, results: list[dict[str, Any]]) -> dict[str, Any]:
+    """Writes which network is the best of those in the parts."""
     accuracies = [result["test_accuracy"] for result in results]
     best = max(range(len(results)), key=accuracies.__getitem__)
     summary = {**results[best], "folder": f"part-{best}", "test_accuracies": accuracies}

@@ -78,6 +78,7 @@ def make_teacher(named: str, share: float, data: Dataset, normalise: Normalise) 
     if Path(named).is_dir():
         network, result = read_network(named)
         mean, std = result["normalise"]["mean"], result["normalise"]["std"]
+        _check_taught(named, result, data)
     else:
         network = _from_timm(named, data)
         mean, std = ([255 * value for value in network.pretrained_cfg[key]] for key in ("mean", "std"))
@@ -91,6 +92,16 @@ def make_teacher(named: str, share: float, data: Dataset, normalise: Normalise) 
     if shape != (2, data.classes):
         raise UserError(f"teacher {named}: it knows {shape[1]} classes, and {data.name} has {data.classes}")
     return teacher
+
+
+def _check_taught(named: str, result: dict[str, Any], data: Dataset) -> None:
+    """Raises UserError where a network of ours has learned other classes, or images of another size."""
+    names = result.get("classes")
+    if names is not None and data.names and tuple(names) != data.names:
+        lacking = sorted(set(data.names) - set(names)) or ["all, in another order"]
+        raise UserError(f"teacher {named}: its classes are not those of {data.name}, which has {lacking[0]!r}")
+    if (side := result["space"]["resolution"]) != data.train.side:
+        raise UserError(f"teacher {named}: it has learned images of {side} pixels, and these are of {data.train.side}")
 
 
 def _from_timm(named: str, data: Dataset) -> Any:

@@ -104,7 +104,7 @@ def _what(config: TrainConfig, versions: dict[str, str]) -> str:
 
 def _curves(run: Path, config: TrainConfig, data: dict[str, Any]) -> str:
     curves = run_data.curves(run)
-    todo = run_data.unfinished(run)
+    todo = run_data.unfinished(run, config)
     again = f"nshot train {config.strategy} --out {typed(run)} [the same options]"
     open_ = absent("The training is not finished; the command that began it continues it:", again)
     if not curves:
@@ -144,8 +144,8 @@ def _rankings(run: Path, config: TrainConfig, data: dict[str, Any]) -> str:
             [
                 [
                     escape(score),
-                    f"{m['tau']:.3f}",
-                    f"{m['low']:.3f} to {m['high']:.3f}",
+                    _number(m["tau"]),
+                    f"{_number(m['low'])} to {_number(m['high'])}",
                     _number(m["spearman"]),
                     _number(m["top_tau"]),
                 ]

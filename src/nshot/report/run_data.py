@@ -17,7 +17,7 @@ from nshot.runs.naming import kind_of, searches
 from nshot.search.pareto import front
 from nshot.spaces import Space
 from nshot.supernets.config import TrainConfig
-from nshot.supernets.load import WEIGHTS
+from nshot.supernets.load import WEIGHTS, how_many
 
 from .draw import svg
 
@@ -55,9 +55,10 @@ def damage(run: Path) -> str:
     return f"{lines} damaged and left out." if count else ""
 
 
-def unfinished(run: Path) -> list[str]:
-    """The supernets of the run that are not trained to the end."""
-    folders = sorted(run.glob("part-*")) or [run]
+def unfinished(run: Path, config: TrainConfig) -> list[str]:
+    """The supernets of the run that are not trained to the end, or not begun."""
+    count = how_many(config)
+    folders = [run / f"part-{i}" for i in range(count)] if count > 1 else sorted(run.glob("part-*")) or [run]
     return [folder.name for folder in folders if not (folder / WEIGHTS).exists()]
 
 

@@ -146,6 +146,7 @@ def _lead(run: Run, make: Callable[[], Job], finish: Callable[[Job], None], say:
         log.close()
         if stop:
             raise Stopped(stop)
+        _check_weights(job.total_steps, job, run)
         finish(job)
         if job.skipping is not None and job.skipping.steps:
             many = f"{len(job.skipping.steps)} of {job.total_steps} steps"

@@ -13,6 +13,7 @@ from multiprocessing.synchronize import Event
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
+from nshot import plugins
 from nshot.errors import UserError
 
 from .board import EVERY, Board, reporting
@@ -52,7 +53,7 @@ class Processes(Executor):
         jobs, context = self.at_once, get_context("spawn")
         end, caller = context.Pipe(duplex=False)
         began = context.Event()
-        begin = (function, given, end, began)
+        begin = (_PlugIns(), function, given, end, began)
         futures: list[Future[T]] = []
         with (
             _one_thread(),
@@ -141,7 +142,14 @@ def _one_thread() -> Iterator[None]:
 _worker: list[Any] = []  # what a worker process keeps between tasks: the function, and what all tasks need
 
 
-def _begin(function: Callable[..., Any], given: Sequence[Any], end: Connection, began: Event) -> None:
+class _PlugIns:
+    """Read before what comes after it, whose classes may be a plug-in's: that is imported as one first."""
+
+    def __reduce__(self) -> tuple[Callable[[], None], tuple[()]]:
+        return plugins.load, ()
+
+
+def _begin(_: object, function: Callable[..., Any], given: Sequence[Any], end: Connection, began: Event) -> None:
     import torch
 
     began.set()

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import pickle
 import signal
 import socket
 import sys
@@ -17,7 +18,7 @@ from nshot.errors import UserError
 
 from . import lock
 from .board import reporting
-from .executor import Task, told
+from .executor import told
 from .stopping import Stopped, install
 
 DONE, STOPPED, FAILED = "done", "stopped", "failed"
@@ -45,7 +46,7 @@ def work(
     go_on: str,
     slot: str,
     job: str,
-    task: Task,
+    task: bytes,
 ) -> tuple[str, Any]:
     """Does a job: what it gave, the signal that stopped it, or why it failed.
 
@@ -58,13 +59,13 @@ def work(
         go_on: a file that goes when all jobs shall stop.
         slot: the file that says how far the job is (`nshot.runs.board`).
         job: its name.
-        task: what it is.
+        task: what it is, pickled: its classes may be a plug-in's, which is imported before.
     """
     install()
     try:
         order = _order(orders, key, settings, folder, token)
         with _while_there(go_on), reporting(slot):
-            return DONE, order.function(*order.given, *task)
+            return DONE, order.function(*order.given, *pickle.loads(task))
     except Stopped as stopped:
         if stopped.number != signal.SIGINT:  # no cancelling: the machine is taken back, and others go on
             sys.exit(stopped.status)

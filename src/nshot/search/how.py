@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
@@ -57,6 +58,15 @@ class How:
     objectives: Objectives = ("accuracy", "params")
     """Of nsga2: two or more of accuracy, loss, params, flops, latency; separated by commas or spaces."""
     seed: int = 0
+
+    @property
+    def most(self) -> float:
+        """Subnets that are scored at most."""
+        if self.method == "own":
+            return 1
+        if self.method in ("evolution", "nsga2"):
+            return self.population * self.generations
+        return self.sample if self.method == "random" else math.inf
 
     def record(self) -> dict[str, Any]:
         """What of it counts for its method, JSON-able."""

@@ -82,11 +82,13 @@ class Alpha(Trained):
 @contextmanager
 def frozen(supernet: Supernet) -> Iterator[None]:
     """Inside, no gradients of the weights are prepared for: a pass for α alone is quicker without."""
+    trained = [weight for weight in supernet.parameters() if weight.requires_grad]
     supernet.requires_grad_(False)
     try:
         yield
     finally:
-        supernet.requires_grad_(True)
+        for weight in trained:
+            weight.requires_grad_(True)
 
 
 class Differentiable(Strategy):

@@ -125,6 +125,11 @@ class Strategy(ABC):
     def check(cls, supernet: Supernet) -> None:
         """Raises UserError where the space's supernet, here without values, has not what the method needs of it."""
 
+    @classmethod
+    def even(cls, options: Options) -> bool:
+        """Whether all weights must be trained at one rate, as where a step is looked ahead to."""
+        return False
+
     def check_facts(self, facts: Facts) -> None:  # noqa: B027
         """Raises UserError where the run's data, batches or epochs do not do for the method."""
 

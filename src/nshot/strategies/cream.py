@@ -74,6 +74,10 @@ class Cream(SPOS):
     def _epochs(self) -> int:
         return math.ceil(self.total_steps / self.steps_per_epoch)
 
+    @classmethod
+    def even(cls, options: Options) -> bool:
+        return True
+
     def check_facts(self, facts: Facts) -> None:
         if self._teach_after > self._epochs - 2:
             raise UserError(f"teach_after {self._teach_after}: of {self._epochs} epochs none would be taught")

@@ -13,6 +13,7 @@ from nshot.spaces import Mixture
 from .alpha import Alpha, AlphaOptions, Differentiable
 from .base import strategies
 from .memory import Batch, Tools
+from .options import Options
 
 RADIUS = 0.01  # of the finite difference, in the weights
 
@@ -41,6 +42,10 @@ class DARTS(Differentiable):
     @property
     def leads(self) -> bool:
         return self.options.variant == "published" or self.options.order == 2
+
+    @classmethod
+    def even(cls, options: Options) -> bool:
+        return isinstance(options, DARTSOptions) and options.order == 2
 
     def mixture(self, step: int, purpose: str, memory: Alpha) -> Mixture:
         return Mixture(memory.logs().exp())

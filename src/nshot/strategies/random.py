@@ -26,7 +26,7 @@ class RandomOptions(Options):
 @strategies.register("random")
 class RandomSearch(SPOS):
     """Each step trains one path, drawn uniformly. The answer is the best of 100 random subnets, which may repeat, each
-    by its accuracy on the next 512 validation images of a shuffled order, begun anew where it ends."""
+    by its accuracy on the next 512 validation images of a shuffled order, begun anew where fewer are left."""
 
     name = "random"
     options_type = RandomOptions
@@ -38,7 +38,7 @@ class RandomSearch(SPOS):
         best, record, order = self.draw(rng), -1.0, rng.permutation(0)
         for _ in range(self.options.tried):
             path = self.draw(rng)
-            if not len(order):
+            if len(order) < size:  # a few images would judge with a larger error than the others
                 order = rng.permutation(judge.images)
             batch, order = order[:size], order[size:]
             accuracy = judge.accuracy(path, batch.tolist())

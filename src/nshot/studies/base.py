@@ -83,7 +83,10 @@ class Setting:
         """The run's configuration."""
         base = preset(scale.preset, self.strategy, self.space)
         options = strategies[self.strategy].options_type.of(**self.options)
-        return replace(base, **{**scale.overrides, **self.config, "options": options, "seed": seed})
+        given = {**scale.overrides, **self.config}
+        if given.get("dataset", base.dataset) != "cifar10":  # whose split the scale says
+            given = {name: value for name, value in given.items() if value is not SPLIT}
+        return replace(base, **{**given, "options": options, "seed": seed})
 
 
 @dataclass(frozen=True)

@@ -22,14 +22,15 @@ Measure = Callable[[Path, Job, str | Path | None], dict[str, float]]
 
 def tau(folder: Path, job: Job, root: str | Path | None) -> dict[str, float]:
     """Kendall's taus of the rankings; and those at infinitely many images, with half the width of their intervals."""
-    found: dict[str, float] = {}
+    found: dict[str, Any] = {}
     for name, where in ((job.result, ""), (job.second, "random: ")):
         if (folder / f"{name}.json").exists():
             metrics = needed(read_json, folder / f"{name}.json", AGAIN)["metrics"]
             for score in ("accuracy", "loss"):
                 row = metrics[score]
                 found |= {f"{where}tau by {score}": row["tau"], f"{where}∞ images, {score}": row["tau_inf"]}
-                found |= {f"{where}±, {score}": (row["high"] - row["low"]) / 2}
+                known = row["low"] is not None and row["high"] is not None  # not where all scores are equal
+                found |= {f"{where}±, {score}": (row["high"] - row["low"]) / 2 if known else None}
     return found
 
 

@@ -7,9 +7,10 @@ from pathlib import Path
 from nshot.errors import UserError
 from nshot.files import check_folder, make_folder
 from nshot.runs.where import On
+from nshot.spaces import spaces
 from nshot.supernets.config import preset
 
-from .base import scale, studies
+from .base import Scale, Study, scale, studies
 from .collect import Known, collect, write
 from .figure_c import figure_c
 from .runner import jobs_of, run_jobs
@@ -55,7 +56,8 @@ def run_study(
         make_folder(out)
         say(f"written: {figure_c(out / 'figure-c.png', preset('paper').space)}")
         return
-    chosen = [studies[each] for each in (studies.names() if name == "all" else [name])]
+    every = [_possible(studies[each], at, say) for each in studies.names()] if name == "all" else [studies[name]]
+    chosen = [each for each in every if each.rows]
     before = {each.name: Known.of(each, at, out) for each in chosen}
     if run:
         wanted = [replace(each, rows=tuple(row for row in each.rows if row.label.startswith(only))) for each in chosen]
@@ -75,3 +77,11 @@ def run_study(
             say(f"{each.name}: {len(other)} runs in {out} are of other settings or an earlier version, and left out")
         say(f"\n{markdown(result)}")
         say(f"written: {', '.join(map(str, write(result, out)))}")
+
+
+def _possible(study: Study, at: Scale, say: Callable[[str], None]) -> Study:
+    """The study without rows of spaces that have no such scale, which is said."""
+    rows = tuple(row for row in study.rows if at.preset in ("paper", *spaces[row.setting.space].presets))
+    if len(rows) < len(study.rows):
+        say(f"{study.name}: {len(study.rows) - len(rows)} rows are of spaces that have no preset {at.preset}, left out")
+    return replace(study, rows=rows)

@@ -64,7 +64,7 @@ def searched(
     supernet = load_run(run)[1]
     figures = np.stack([scores.accuracy, scores.mean_loss], axis=1)
     made = {"search": How(sample=scale.candidates, seed=config.seed).record(), "score": score}
-    found = pick(run, config, supernet, subnets, figures, made, Limits(), "accuracy")
+    found = pick(run, config, supernet, subnets, figures, made, Limits(), "accuracy", name="study")
     best = [tuple(row["subnet"]) for row in found.get("parts") or [found["best"]]]
     how = recipe("cifar") if scale.preset == "paper" else Recipe(epochs=scale.retrain_epochs, batch_size=64, lr=0.05)
     how = replace(how, schedule=schedule, complexity_of=complexity_of)

@@ -23,7 +23,7 @@ from nshot.seeding import generator
 from nshot.spaces import FewShot, Space, Subnet, Supernet
 from nshot.supernets.config import TrainConfig
 from nshot.supernets.load import load_run
-from nshot.supernets.score import evaluator, score_run
+from nshot.supernets.score import evaluator, scored
 from nshot.supernets.train import train
 
 from .base import AGAIN, Scale
@@ -81,18 +81,17 @@ def _score_all(
     forms = [supernet.canonical(subnet) for subnet in subnets]
     distinct = sorted(set(forms))
     images = min(scale.whole, len(data.valid))
-    scores, _ = score_run(run, config, supernet, distinct, images=images, device="cpu", data=data)
     row = {form: i for i, form in enumerate(distinct)}
     rows = [row[form] for form in forms]
     parts = list(supernet.parts) if isinstance(supernet, FewShot) else []
-    columns = {
+    columns: dict[str, Any] = {
         "arch": [config.space.format(subnet) for subnet in subnets],
         "form": rows,
         "part": [parts.index(supernet.owner(s)) if isinstance(supernet, FewShot) else 0 for s in subnets],
-        "accuracy": scores.accuracy[rows],
-        "loss": scores.mean_loss[rows],
     }
-    write_parquet(folder / SCORES, pa.table(columns))
+    with scored(run, config, supernet, distinct, images=images, device="cpu", data=data) as (scores, _):
+        columns |= {"accuracy": scores.accuracy[rows], "loss": scores.mean_loss[rows]}
+        write_parquet(folder / SCORES, pa.table(columns))
     return scores.seconds / 60
 
 

@@ -22,6 +22,15 @@ def check_supernet(config: TrainConfig, device: torch.device) -> None:
     if config.sync_bn == "on" and not synchronise(supernet):
         raise UserError(f"sync_bn on: the supernet of space {config.space.name} has no batch norms, leave it out")
     strategies[config.strategy].check(supernet)
+    if (config.frozen, config.backbone_lr) != (0, 1.0) and strategies[config.strategy].even(config.options):
+        raise UserError(
+            f"frozen {config.frozen}, backbone_lr {config.backbone_lr}: {config.strategy} with these options "
+            "trains all weights at one rate, leave both out"
+        )
+    if config.options.ms is not None and config.optimizer == "sgd" and config.momentum == 0:
+        raise UserError(
+            f"ms {config.options.ms!r} has no effect with momentum 0, which has nothing to separate: add --momentum 0.9"
+        )
     if config.graphs == "on":
         if not strategies[config.strategy].replays:
             raise UserError(

@@ -26,7 +26,9 @@ def decay_facts(strategy: Strategy) -> dict[str, Any]:
     paper = preset("paper", strategy.name, space.name).space
     if space.paper_sizes or space.sizes() == paper.sizes():
         return facts
-    whole = type(strategy)(paper, total_steps=1, options=dataclasses.replace(options, ms=None))
+    whole = type(strategy)(
+        paper, total_steps=1, options=dataclasses.replace(options, ms=None, min_flops=None, max_flops=None)
+    )
     return {**facts, "paper_mean_decay": whole.mean_decay}
 
 

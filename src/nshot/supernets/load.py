@@ -10,6 +10,7 @@ from nshot.runs.checkpoint import load_weights
 from nshot.runs.folder import read_config
 from nshot.spaces import FewShot, Supernet
 from nshot.spaces.pretrained import WORD
+from nshot.strategies import strategies
 
 from .config import TrainConfig, from_dict
 
@@ -29,10 +30,15 @@ def bare_supernet(config: TrainConfig) -> Supernet:
     return supernet
 
 
+def how_many(config: TrainConfig) -> int:
+    """Supernets that a run of this configuration has."""
+    return len(strategies[config.strategy].parts(config.space, config.options, config.seed))
+
+
 def part_folders(folder: Path) -> list[Path]:
-    """The runs that a run of several supernets is made of; raises UserError where there are none yet."""
+    """The runs that a run of several supernets is made of; raises UserError where there are not all of them yet."""
     found = sorted(folder.glob("part-*"))
-    if not found:
+    if len(found) < how_many(from_dict(read_config(folder)["config"])):
         raise UserError(f"run {folder} is not finished: continue it with the same nshot train command")
     return found
 

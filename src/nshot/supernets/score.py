@@ -47,12 +47,11 @@ def score_run(
     mixture: int = 0,
     there: Executor | None = None,
     say: Say = print,
-    before: Callable[[dict[str, int]], None] | None = None,
 ) -> tuple[Scores, dict[str, int]]:
     """Scores of subnets with a run's supernet on its validation images, in class-balanced batches.
 
     What is scored is kept in the run folder until all are, so that a killed scoring continues; its seconds are those of
-    all its processes.
+    all its processes. Who writes what follows from them to disk takes `scored`, which keeps them until that is there.
 
     Args:
         folder: the run folder.
@@ -68,7 +67,6 @@ def score_run(
         mixture: seed of the sample and of the order in batches.
         there: who scores, in chunks; None: this process.
         say: takes lines for the user.
-        before: takes what is returned beside the scores before there are any, and may raise.
 
     Returns:
         The scores, and what else than supernet and subnets determines them, JSON-able: scores of two runs compare
@@ -77,6 +75,32 @@ def score_run(
     Raises:
         UserError: for ``images`` outside 2 to what there are, a ``calibration`` without effect or beyond them, and a
             data set that is no longer what the run was made of.
+    """
+    how: dict[str, Any] = {"root": root, "images": images, "calibration": calibration, "device": device, "data": data}
+    with scored(folder, config, supernet, subnets, mixture=mixture, there=there, say=say, **how) as found:
+        return found
+
+
+@contextmanager
+def scored(
+    folder: Path,
+    config: TrainConfig,
+    supernet: Supernet,
+    subnets: Sequence[Subnet],
+    *,
+    root: str | Path | None = None,
+    images: int | None = None,
+    calibration: int | None = None,
+    device: str = "auto",
+    data: Dataset | None = None,
+    mixture: int = 0,
+    there: Executor | None = None,
+    say: Say = print,
+    before: Callable[[dict[str, int]], None] | None = None,
+) -> Iterator[tuple[Scores, dict[str, int]]]:
+    """As `score_run`; what was scored is kept until the block, in which it is used, has ended well.
+
+    ``before`` takes what is given beside the scores before there are any, and may raise.
     """
     data = data or loaded(config, root, say)
     scorer = Scorer(folder, images, calibration, device, data, mixture)
@@ -95,10 +119,11 @@ def score_run(
                 store.keep(i, found)
                 progress.advance(len(chunks[i]))
                 progress.show()
-        scores = store.finish()
-    rows = {form: row for row, form in enumerate(forms)}
-    order = [rows[canonical(subnet)] for subnet in subnets]
-    return Scores(scores.correct[order], scores.loss[order], scores.seconds), given.described
+        scores = store.all()
+        rows = {form: row for row, form in enumerate(forms)}
+        order = [rows[canonical(subnet)] for subnet in subnets]
+        yield Scores(scores.correct[order], scores.loss[order], scores.seconds), given.described
+        store.forget()
 
 
 def _found(
@@ -203,7 +228,7 @@ def _read_chunk(path: Path) -> Scores | None:
 
 
 class PartialScores:
-    """Scores of a list of subnets in chunks, kept in a hidden folder of the run until they are complete."""
+    """Scores of a list of subnets in chunks, kept in a hidden folder of the run until they are of use elsewhere."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -223,12 +248,14 @@ class PartialScores:
         write_atomically(self._folder / f"{index:05d}.npz", buffer.getvalue())
         self._chunks[index] = chunk
 
-    def finish(self) -> Scores:
-        """All scores; the hidden folder goes."""
-        shutil.rmtree(self._folder)
+    def all(self) -> Scores:
         chunks = [chunk for _, chunk in sorted(self._chunks.items())]
         return Scores(
             np.concatenate([chunk.correct for chunk in chunks]),
             np.concatenate([chunk.loss for chunk in chunks]),
             sum(chunk.seconds for chunk in chunks),
         )
+
+    def forget(self) -> None:
+        """The hidden folder goes."""
+        shutil.rmtree(self._folder)

@@ -30,7 +30,8 @@ class Frozen:
     """Keeps weights as they are for a training's first steps: they get no gradient, no decay and no rate.
 
     Args:
-        optimizer: whose groups have either only such weights or none, as `apart` leaves them.
+        optimizer: whose groups have either only such weights or none, as `apart` leaves them; before a checkpoint is
+            restored, for one of a frozen step holds no rate and no decay.
         weights: which.
         steps: how many.
     """

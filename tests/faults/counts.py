@@ -1,6 +1,7 @@
 """How many faults a test makes, and where it writes what came of them.
 
 ``NSHOT_FAULTS`` is ``full``, or a number of faults for each test; without it a test makes the few that take seconds.
+``NSHOT_FAULTS_FROM`` is the first seed of tests that count seeds, so that several machines or cores share them.
 ``NSHOT_FAULTS_OUT`` is a folder that gets a JSON file of counts and outcomes for each test.
 """
 
@@ -15,6 +16,11 @@ def count(few: int, full: int) -> int:
     """How many faults to make."""
     asked = os.environ.get("NSHOT_FAULTS", "")
     return full if asked == "full" else int(asked or few)
+
+
+def first() -> int:
+    """The first seed."""
+    return int(os.environ.get("NSHOT_FAULTS_FROM", "0"))
 
 
 class Outcomes:

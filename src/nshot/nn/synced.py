@@ -7,18 +7,35 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 
-class _Sum(torch.autograd.Function):
-    """Over the processes. The gradient of a sum that all see is the sum of theirs; and that has gradients too."""
+def _gathered(value: Tensor) -> Tensor:
+    """The processes' values, one a row. Of so few numbers gloo gathers in a third of the time in which it sums."""
+    rows = [torch.empty_like(value, memory_format=torch.contiguous_format) for _ in range(dist.get_world_size())]
+    dist.all_gather(rows, value.contiguous())
+    return torch.stack(rows)
+
+
+class _All(torch.autograd.Function):
+    """The values (C,) of all processes, (P, C), to each. A gradient by them is of what all processes see."""
 
     @staticmethod
     def forward(ctx: Any, value: Tensor) -> Tensor:
-        total = value.clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(total)
-        return total
+        return _gathered(value)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        return _Sum.apply(grads[0])
+        return _Own.apply(grads[0])
+
+
+class _Own(torch.autograd.Function):
+    """Of all processes' rows (P, C) the sums of those that belong to each, (C,): the transpose of `_All`."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        return _gathered(rows)[:, dist.get_rank()].sum(0)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        return _All.apply(grads[0])
 
 
 class SyncedBatchNorm2d(nn.BatchNorm2d):
@@ -31,8 +48,7 @@ class SyncedBatchNorm2d(nn.BatchNorm2d):
             return super().forward(x)
         count = processes * x.numel() / x.shape[1]
         own = torch.cat(torch.var_mean(x, (0, 2, 3), correction=0))
-        rows = [own if i == dist.get_rank() else torch.zeros_like(own) for i in range(processes)]
-        variances, means = _Sum.apply(torch.stack(rows)).chunk(2, dim=1)  # the processes', one exchange a norm
+        variances, means = _All.apply(own).chunk(2, dim=1)  # one exchange a norm
         mean = means.mean(0)
         variance = variances.mean(0) + means.var(0, correction=0)
         if self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None:

@@ -226,9 +226,14 @@ def main(argv: list[str] | None = None) -> int:
         print(f"nshot: error: {told}", file=sys.stderr)
         return 2
     except OSError as error:
-        if error.errno != errno.ENAMETOOLONG:
+        if error.errno == errno.ENAMETOOLONG:
+            line = str(too_long(error))
+        elif error.errno in (errno.EACCES, errno.EPERM) and error.filename is not None:
+            where = shown(os.fsdecode(error.filename))
+            line = f"{where}: {error.strerror}; choose a place that you may read and write, or have it opened to you"
+        else:
             raise
-        print(f"nshot: error: {too_long(error)}", file=sys.stderr)
+        print(f"nshot: error: {line}", file=sys.stderr)
         return 2
 
 

@@ -7,10 +7,11 @@ import shutil
 import sys
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from nshot import plugins
-from nshot.flags import Where, parse
+from nshot.flags import parse
 
 # Nothing that imports torch may be imported here: `nshot --help` must answer at once.
 
@@ -34,7 +35,13 @@ def version_line() -> str:
 
 def doctor(args: list[str]) -> None:
     """what works on this machine: compiler, GPU, data, extras: nshot doctor [--data-root FOLDER]"""
-    command = parse(Where, args, "doctor", "What works on this machine, and how to get the rest.")
+
+    @dataclass(frozen=True)
+    class Doctor:
+        data_root: Path | None = None
+        """Where data sets and benchmarks lie; default: NSHOT_DATA, else ./data."""
+
+    command = parse(Doctor, args, "doctor", "What works on this machine, and how to get the rest.")
     for name, told in _findings(command.data_root):
         print(f"{name:12} {told}")
 

@@ -1,5 +1,6 @@
 """Files that are written whole or not at all."""
 
+import csv
 import errno
 import hashlib
 import io
@@ -8,7 +9,7 @@ import math
 import os
 import secrets
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar
@@ -181,6 +182,16 @@ def read_json(path: Path) -> Any:
 
 
 T = TypeVar("T")
+
+
+def csv_text(rows: Iterable[Sequence[Any]]) -> str:
+    """Rows as CSV, lines ended by a line feed; all is quoted where a text holds a carriage return, which csv takes for
+    the end of a line."""
+    kept = [list(row) for row in rows]
+    bare = any("\r" in value for row in kept for value in row if isinstance(value, str))
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL if bare else csv.QUOTE_MINIMAL).writerows(kept)
+    return text.getvalue()
 
 
 def needed(read: Callable[..., T], path: Path, remedy: str, *args: Any) -> T:

@@ -50,6 +50,8 @@ def score(args: list[str]) -> None:
     )
     command = parse(Score, args, "score NAMES...", what)
     check_names(names)
+    if run is None and command.ranking != Score.ranking:
+        raise UserError(f"ranking {command.ranking!r} has no effect without --run")
     config = replace(command.config, dataset=command.named(command.config.dataset))
     found = score_subnets(
         names,

@@ -14,7 +14,7 @@ from nshot.handover.figures import accuracy_of
 from nshot.handover.verdict import judge, read_verdict
 from nshot.networks.choice import read_choice
 from nshot.networks.recipes import Recipe
-from nshot.networks.result import read_result
+from nshot.networks.result import known_result
 from nshot.networks.retrain import RetrainConfig, retrain, retrain_best
 from nshot.report.confusion import plot_confusion
 from nshot.report.page import NETWORK, SUPERNET, write_report
@@ -109,7 +109,7 @@ def run_job(
     verdict = read_verdict(network) or judge(network, data, device=device, say=say)
     print_verdict(verdict)
     if tuned:
-        _compare(read_result(whole), read_result(network), whole, say)
+        _compare(known_result(whole), known_result(network), whole, say)
     plot_confusion(network / "confusion.png", verdict)
     say(f"[4/4] handing it over: {handed}")
     say(f"written: {', '.join(map(str, export(network, handed, say=say)))}")

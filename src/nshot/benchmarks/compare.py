@@ -74,7 +74,11 @@ def _read(run: Path, ranking: str, score: str) -> tuple[int, float, dict[str, An
     try:
         found = read_json(run / f"{ranking}.json")
         archs = read_parquet(run / f"{ranking}.parquet", ["arch"]).column("arch").to_pylist()
-        tau = float(found["metrics"][score]["tau"])
+        if (tau := found["metrics"][score]["tau"]) is None:
+            raise UserError(
+                f"{run}: its subnets have all the same {score}, which orders none: it has no tau to compare"
+            )
+        tau = float(tau)
     except FileNotFoundError:
         make = f"nshot rank {typed(run)} --benchmark B --name {typed(ranking)}"
         raise UserError(f"{run} has no ranking {ranking!r}: make one with {make}") from None

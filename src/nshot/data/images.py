@@ -68,8 +68,14 @@ class Images:
         return self
 
     def sample(self) -> "Images":
-        """What statistics of the pixels are computed from: all."""
-        return self
+        """What statistics of the pixels are computed from: all; of many of one's own those that `Files.sample` takes,
+        so that they do not depend on whether this machine's memory holds them."""
+        return self.subset(_some(len(self))) if self.stored and len(self) > SAMPLE else self
+
+
+def _some(count: int) -> np.ndarray:
+    """Positions of a sample."""
+    return np.sort(generator(0, "sample of files").permutation(count)[:SAMPLE])
 
 
 @dataclass(frozen=True)
@@ -116,8 +122,7 @@ class Files:
 
     def sample(self) -> Images:
         """What statistics of the pixels are computed from: some, the same each time."""
-        order = generator(0, "sample of files").permutation(len(self))
-        return self.subset(np.sort(order[:SAMPLE])).loaded()
+        return self.subset(_some(len(self))).loaded()
 
     def squares(self, index: Tensor) -> Tensor:
         """The central squares of some, uint8 (B, side, side, 3). Raises UserError where none of a class can be read."""

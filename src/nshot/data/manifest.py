@@ -1,14 +1,13 @@
 """What a run is made of, image by image: kept in its folder, so that nothing takes other images for them."""
 
 import csv
-import io
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from nshot.errors import UserError
-from nshot.files import shown, write_atomically
+from nshot.files import csv_text, shown, write_atomically
 
 from .sources import Dataset, is_own
 
@@ -30,9 +29,7 @@ def write_manifest(folder: Path, data: Dataset) -> None:
     """Writes what a data set consists of to a run folder, a line an image; nothing for a data set of ours."""
     rows = list(_rows(data))
     if rows:
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([Row._fields, *rows])
-        write_atomically(folder / MANIFEST, text.getvalue().encode(errors="surrogateescape"))
+        write_atomically(folder / MANIFEST, csv_text([Row._fields, *rows]).encode(errors="surrogateescape"))
 
 
 def check_manifest(folder: Path, data: Dataset, *, halves: bool = True) -> None:

@@ -157,6 +157,8 @@ def _values(path: Path, columns: Columns, table: "pa.Table") -> np.ndarray:
 def _names(train: Part, where: Path) -> tuple[str, ...]:
     """The classes of labels that nobody named: the texts in order, or the numbers 0 to the highest."""
     kinds = {values.dtype.kind for values in (_values(*one) for one in train)}
+    if len(kinds) > 1:
+        raise UserError(f"{where} has labels that are texts in some files and numbers in others: make them alike")
     every = np.unique(np.concatenate([_values(*one) for one in train]))
     if kinds != {"O"} and len(every) and not np.array_equal(every, np.arange(len(every))):
         gap = next(i for i, label in enumerate(every) if label != i)

@@ -225,6 +225,8 @@ def digits(root: Path, download: bool, say: Say) -> Source:
     """scikit-learn's 1,797 handwritten digits of 8x8 pixels; a fixed third is the test set. Needs no files."""
     from sklearn.datasets import load_digits
 
+    if download:
+        raise UserError("download has no effect on data set 'digits': its images are embedded")
     data = load_digits()
     gray = torch.from_numpy((data.images * (255 / 16)).round().astype(np.uint8))
     images = Images(gray[..., None].expand(-1, -1, -1, 3).contiguous(), torch.from_numpy(data.target).long())

@@ -1,7 +1,5 @@
 """Classes and probabilities of image files, by a retrained network."""
 
-import csv
-import io
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +10,7 @@ from torch import Tensor
 
 from nshot.data.listing import SUFFIXES
 from nshot.errors import UserError, unwritable
-from nshot.files import write_atomically
+from nshot.files import csv_text, write_atomically
 from nshot.training.device import fabric
 
 from .classifier import Classifier, read_classifier
@@ -113,13 +111,11 @@ def check_table(path: Path) -> None:
 
 def write_table(path: Path, found: Predictions) -> None:
     """A row a file: its name, class, that one's probability, and the probabilities of all classes."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["file", "class", "probability", *(f"p({name})" for name in found.classes)])
+    rows: list[list[str]] = [["file", "class", "probability", *(f"p({name})" for name in found.classes)]]
     for file, label, row in zip(found.files, found.labels, found.probabilities.tolist(), strict=True):
-        writer.writerow([file, label, f"{max(row):.6f}", *(f"{value:.6f}" for value in row)])
+        rows.append([str(file), label, f"{max(row):.6f}", *(f"{value:.6f}" for value in row)])
     try:
-        write_atomically(path, text.getvalue().encode(errors="surrogateescape"))  # names as the disk has them
+        write_atomically(path, csv_text(rows).encode(errors="surrogateescape"))  # names as the disk has them
     except OSError as error:
         raise unwritable(path, error, "choose another file") from None
 
@@ -127,7 +123,7 @@ def write_table(path: Path, found: Predictions) -> None:
 def _listed(path: Path) -> Iterator[tuple[Path, str]]:
     """A file, or the images of a folder; with what is wrong with it."""
     if not os.path.isdir(path):  # which takes names that are too long for a folder
-        yield path, ""
+        yield path, _no_file(path)
         return
     count = 0
     seen: set[str] = set()
@@ -137,7 +133,12 @@ def _listed(path: Path) -> Iterator[tuple[Path, str]]:
         for name in sorted(files) if real not in seen else ():
             if not name.startswith(".") and name.lower().endswith(SUFFIXES):
                 count += 1
-                yield Path(folder, name), ""
+                yield Path(folder, name), _no_file(Path(folder, name))
         seen.add(real)
     if not count:
         yield path, "it holds no images"
+
+
+def _no_file(path: Path) -> str:
+    """What is wrong with a pipe or a device, which would be waited for; nothing with what is not there, or a file."""
+    return "" if os.path.isfile(path) or not os.path.exists(path) else "it is no file"

@@ -15,6 +15,7 @@ from nshot.runs.folder import read_config
 from nshot.spaces import space_from_dict
 
 NETWORK, RESULT = "network.safetensors", "result.json"
+AGAIN = "delete it, and the same command makes it again"
 
 
 def read_result(folder: Path) -> dict[str, Any]:
@@ -25,6 +26,14 @@ def read_result(folder: Path) -> dict[str, Any]:
     """
     result = read_json(folder / RESULT)
     return checked({"crop": CROP if result["dataset"] == "imagenet" else 1.0, **result})
+
+
+def known_result(folder: Path) -> dict[str, Any]:
+    """As `read_result`, of a folder that is known to hold one. Raises UserError where it is damaged."""
+    try:
+        return read_result(folder)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{folder / RESULT} cannot be read ({error}): {AGAIN}") from None
 
 
 def checked(result: dict[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from nshot.data.images import joined
 from nshot.data.mixture import mixture
 from nshot.data.sources import Dataset
 from nshot.errors import UserError, check_choices, check_whole
-from nshot.files import check_inside, make_folder, read_json, write_json
+from nshot.files import check_inside, make_folder, needed, read_json, write_json
 from nshot.runs.checkpoint import save_weights
 from nshot.runs.execute import Job, Run, Say, execute
 from nshot.runs.lock import held
@@ -27,7 +27,7 @@ from nshot.training.device import fabric
 
 from .alone import Alone, accuracy, check_batch, fit_steps, kept_of, make_alone, make_batches
 from .recipes import Recipe, completed
-from .result import NETWORK, RESULT, read_result
+from .result import AGAIN, NETWORK, RESULT, known_result
 from .teacher import Teacher, make_teacher
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def retrain(
     folder, every = Path(out), (config.log_every, config.checkpoint_every)
     run = Run(folder, "retrain", one.described(), RESULT, *every, _completed, data=data)
     execute(run, one.job, lambda job: one.finish(job, folder), say)
-    return read_result(folder)
+    return known_result(folder)
 
 
 @dataclass(frozen=True)
@@ -257,13 +257,13 @@ def retrain_best(
                 for line in there.run(_retrain_part, tasks, given=(config, data, how), watch=progress, **more):
                     progress.advance()
                     say(line)
-            results = [read_result(part) for part in parts]
+            results = [known_result(part) for part in parts]
         return _best(folder, results)
 
 
 def _check_of_several(folder: Path) -> None:
     """Raises UserError for a folder that holds something else than the retraining of several subnets."""
-    known = read_json(folder / RESULT) if (folder / RESULT).exists() else {"folder": ""}
+    known = needed(read_json, folder / RESULT, AGAIN) if (folder / RESULT).exists() else {"folder": ""}
     if (folder / "config.json").exists() or "folder" not in known:
         raise UserError(f"{folder} holds another run: choose a new --out for the retraining of several subnets")
 

@@ -39,7 +39,7 @@ class Convolved(Signal):
     def __init__(self, tensor: Tensor) -> None:
         super().__init__(tensor)
         n, c, h, w = tensor.shape
-        self.mean, self.rstd = torch.empty(2, c).unbind()
+        self.mean, self.rstd = torch.empty(2, c, dtype=torch.float32, device=tensor.device).unbind()
         call("moments", tensor.dtype, pointer(tensor), n * h * w, c, EPS, pointer(self.mean), pointer(self.rstd))
 
 
@@ -56,8 +56,17 @@ class Node:
 
 
 def usable(x: Tensor) -> bool:
-    """Whether the fast path can run on this input: on a CPU, in float32, with kernels."""
-    return x.device.type == "cpu" and x.dtype == torch.float32 and not x.requires_grad and library() is not None
+    """Whether the fast path can run on this input (N, 3, H, W): on a CPU, in float32, with kernels, of sides that both
+    reductions halve, of at least one image, and not while someone records torch's operations, who would see none."""
+    return (
+        not (torch.compiler.is_compiling() or torch.compiler.is_exporting() or torch.jit.is_tracing())
+        and x.device.type == "cpu"
+        and x.dtype == torch.float32
+        and not x.requires_grad
+        and len(x) > 0
+        and x.shape[-1] % 4 == x.shape[-2] % 4 == 0
+        and library() is not None
+    )
 
 
 class Scales(NamedTuple):
@@ -173,8 +182,8 @@ class Tape:
         if not count:
             return
         alone = len(own) == count == 1 and node.value is not None and node.value.scales == [1.0]
-        g = own[0] if alone else torch.empty((n, c, h, w), memory_format=torch.channels_last)
-        sums = torch.empty(1 + len(convolved), c)
+        g = own[0] if alone else images((n, c, h, w), torch.float32)
+        sums = torch.empty(1 + len(convolved), c, dtype=torch.float32, device="cpu")
         if convolved or not alone:
             call(
                 "gather", self.dtype, pointer(None if alone else g), pointer(node.relu.tensor if node.relu else None),

@@ -56,7 +56,7 @@ def _matmul(x: Tensor, weight: Tensor) -> tuple[Tensor, Gradients]:
 
 def images(shape: tuple[int, int, int, int], dtype: torch.dtype) -> Tensor:
     """An uninitialised (N, C, H, W), channels-last."""
-    return torch.empty(shape, dtype=dtype, memory_format=torch.channels_last)
+    return torch.empty(shape, dtype=dtype, device="cpu", memory_format=torch.channels_last)
 
 
 def _rows(x: Tensor) -> Tensor:

@@ -140,11 +140,12 @@ def _rankings(run: Path, config: TrainConfig, data: dict[str, Any]) -> str:
         line += f"; {len(shown):,} are shown" if len(shown) < len(rows) else ""
         line += f"; {far} further off lie on the border" if far else ""
         figures = table(
-            ["score", "Kendall's tau", "95 % over images", "Spearman", "-tau, best 10 %"],
+            ["score", "Kendall's tau", "at ∞ images", "its 95 %", "Spearman", "-tau, best 10 %"],
             [
                 [
                     escape(score),
                     _number(m["tau"]),
+                    _number(m["tau_inf"]),
                     f"{_number(m['low'])} to {_number(m['high'])}",
                     _number(m["spearman"]),
                     _number(m["top_tau"]),

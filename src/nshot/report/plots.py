@@ -51,8 +51,8 @@ def low_end(values: np.ndarray) -> float:
 def _panel(panel: "Axes", title: str, ranking: Ranking, truth: str) -> "PathCollection":
     colours = ranking.params / (1e6 if _millions(ranking) else 1e3)
     low = np.array([low_end(ranking.accuracy), low_end(ranking.true)])
-    at = np.maximum(np.stack([ranking.accuracy, ranking.true], axis=1), low)
-    far = (at == low).any(axis=1)
+    exact = np.stack([ranking.accuracy, ranking.true], axis=1)
+    at, far = np.maximum(exact, low), (exact < low).any(axis=1)
     style: dict[str, Any] = {"cmap": "viridis", "vmin": colours.min(), "vmax": colours.max(), "linewidths": 0}
     points = panel.scatter(at[~far, 0], at[~far, 1], c=colours[~far], s=14, alpha=0.8, **style)
     if far.any():  # a few hopeless subnets would squeeze all others into a corner

@@ -23,13 +23,13 @@ def print_ranking(rankings: Mapping[str, Ranking], truth: str) -> None:
     10 %. Fits 80 columns.
     """
     first = next(iter(rankings.values()))
-    table = Table(title=f"{len(first.subnets)} subnets, {first.images:,} images, against {truth}")
+    table = Table(title=escape(f"{len(first.subnets)} subnets, {first.images:,} images, against {truth}"))
     for column in ("run", "score", "tau", "at ∞ images [95 %]", "best 10 %"):
         table.add_column(column)
     for name, ranking in rankings.items():
         for score, row in ranking.table.items():
             infinite = f"{row['tau_inf']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
-            table.add_row(name, score, f"{row['tau']:.3f}", infinite, f"{row['top_tau']:.3f}")
+            table.add_row(escape(name), score, f"{row['tau']:.3f}", infinite, f"{row['top_tau']:.3f}")
     for score, row in first.baselines.items():
         table.add_row("no training", score, _number(row["tau"]), "-", _number(row["top_tau"]))
     Console().print(table)

@@ -62,7 +62,7 @@ class AutoFormer(Space):
 
     def __post_init__(self) -> None:
         for name in ("widths", "depths", "heads", "ratios"):
-            options = tuple(getattr(self, name))
+            options = tuple(float(o) if name == "ratios" else o for o in getattr(self, name))  # 3 is 3.0 in notation
             object.__setattr__(self, name, options)  # a list, from a run's JSON, becomes a tuple
             if not options or list(options) != sorted(set(options)) or not options[0] > 0:
                 raise UserError(f"{name} {options}: must be rising numbers above 0")

@@ -31,6 +31,8 @@ def check_supernet(config: TrainConfig, device: torch.device) -> None:
         raise UserError(
             f"ms {config.options.ms!r} has no effect with momentum 0, which has nothing to separate: add --momentum 0.9"
         )
+    if config.graphs == "on" and config.frozen:
+        raise UserError(f"frozen {config.frozen}: graphs are captured with the gradients of all weights, leave one out")
     if config.graphs == "on":
         if not strategies[config.strategy].replays:
             raise UserError(

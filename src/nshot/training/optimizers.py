@@ -115,9 +115,11 @@ def _prepared(optimizer: AnyOptimizer, weights: list[Tensor], idle: Idle, clip: 
         zeros = {weight: torch.zeros_like(weight) for weight in weights}
 
         def fill(*_: Any) -> None:
-            for weight, zero in zeros.items():
-                if weight.grad is None:
-                    weight.grad = zero
+            missing = [w for w in zeros if w.grad is None and w.requires_grad]  # AdamW counts the steps of each
+            if missing:
+                torch._foreach_zero_([zeros[weight] for weight in missing])  # on a GPU torch's SGD writes into them
+            for weight in missing:
+                weight.grad = zeros[weight]
 
         optimizer.register_step_pre_hook(fill)
     if clip is not None:

@@ -198,8 +198,8 @@ def test_plug_ins_come_before_what_is_of_them(words: list[str], tmp_path: Path) 
     assert done.returncode == 0, done.stderr
 
 
-def test_what_trains_all_weights_at_one_rate_does_not_freeze_some(run: Path) -> None:
-    at = ["--preset", "smoke", *SIZES, "--epochs", "4", "--init", run, "--frozen", "1", "--out", "never"]
+def test_what_trains_all_weights_at_one_rate_does_not_freeze_some(run: Path, tmp_path: Path) -> None:
+    at = ["--preset", "smoke", *SIZES, "--epochs", "4", "--init", run, "--frozen", "1", "--out", tmp_path / "never"]
     for words in (["darts", "--order", "2"], ["cream"]):
         assert "trains all weights at one rate" in refuse("train", *words, *at)
     supernet = SPACE.supernet()
@@ -210,9 +210,9 @@ def test_what_trains_all_weights_at_one_rate_does_not_freeze_some(run: Path) -> 
     assert all(weight.requires_grad for weight in supernet.parameters() if weight is not first)
 
 
-def test_nothing_is_separated_without_momentum() -> None:
+def test_nothing_is_separated_without_momentum(tmp_path: Path) -> None:
     said = "ms 'first' has no effect with momentum 0, which has nothing to separate: add --momentum 0.9"
-    at = ["--preset", "smoke", "--ms", "first", "--out", "never"]
+    at = ["--preset", "smoke", "--ms", "first", "--out", tmp_path / "never"]
     assert said in refuse("train", "sumnas", *at)
     assert said in refuse("train", "spos", "--momentum", "0", "--no-nesterov", *at)
 
@@ -279,8 +279,14 @@ def test_ones_own_images_that_a_file_splits_can_be_retrained_on(tmp_path: Path) 
     again = ["retrain", tmp_path / "run", "--epochs", "1", "--batch-size", "8", *at, "--out", tmp_path / "best"]
     status, _, err = nshot_(*again)
     assert (status, err) == (0, "")
+    some = {"train": list(range(0, 20, 2)), "valid": list(range(1, 20, 2))}  # the others are retrained on alone
+    (tmp_path / "s.json").write_text(json.dumps(some))
+    assert nshot_(*words, "--epochs", "1", "--batch-size", "8", *at, "--out", tmp_path / "some")[0] == 0
+    assert nshot_("search", tmp_path / "some", "--sample", "3", *at)[0] == 0
+    few = ["retrain", tmp_path / "some", "--epochs", "1", "--batch-size", "8", *at, "--out", tmp_path / "few"]
+    assert nshot_(*few)[0] == 0
     assert nshot_("verdict", tmp_path / "best", *at)[0] == 0
-    Image.new("RGB", (9, 9)).save(pets / "train" / "cat" / "new.png")
+    next(iter((pets / "train" / "cat").iterdir())).unlink()
     assert "is not what" in refuse(*again[:-1], tmp_path / "other")
 
 
@@ -338,6 +344,10 @@ def test_flags_of_auto_that_had_no_effect_or_could_not_be(tmp_path: Path) -> Non
     assert "say --init before it" in refuse(*at, "--init", tmp_path / "w.pth")
     assert _how(["--method", "evolution"], True) == How() == _how([], False)
     assert _how(["--method=nsga2"], True) == How()
+    assert _how(["--method", "random"], True) == _how(["--method=random"], True) == How(sample=100)
+    at = ["auto", "digits", "--out", tmp_path / "never", "--device", "cpu"]
+    assert "spos has no answer of its own" in refuse(*at, "--search", "--method", "own")
+    assert "params" in refuse(*at, "--max-params", "10", "--max-latency", "3ms").replace("parameters", "params")
     assert _how(["--seed", "3"], True).sample == 100
     assert not (tmp_path / "never").exists()
 

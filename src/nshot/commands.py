@@ -257,7 +257,7 @@ def study(args: list[str]) -> None:
     @dataclass(frozen=True)
     class Study:
         preset: str = "proxy"
-        """smoke (digits, seconds), proxy (CIFAR-10 at 16 px) or paper (section A)."""
+        """smoke (digits, seconds), proxy (CIFAR-10 at 16 px), long, deep (its steps or depth the paper's) or paper."""
         seeds: int = 3
         """Seeds of each row, from 0."""
         at: On = field(default_factory=On)

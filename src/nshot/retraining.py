@@ -16,6 +16,7 @@ def retrain(args: list[str]) -> None:
     from nshot.networks.choice import choice_file, read_choice
     from nshot.networks.recipes import RECIPES, TUNE, fitting, recipe, recipe_name
     from nshot.networks.retrain import RetrainConfig, retrain_best
+    from nshot.runs.folder import read_config
     from nshot.search.begin import begin_with, begun_with, subnets_of
 
     choice = choice_file(positional(args, "retrain", "SUBNET: its notation, released:N, largest, or a search.json"))
@@ -49,7 +50,8 @@ def retrain(args: list[str]) -> None:
     data = load(config.dataset, root=command.data_root, download=command.download, resolution=size)
     run = Path(choice).parent  # of a search.json: the images must be those that it was searched with
     if choice.endswith(".json") and config.dataset == default.dataset and (run / "config.json").exists():
-        check_manifest(run, data, halves=False)
+        listed = read_config(run)["config"].get("split", "half") != "half"
+        check_manifest(run, data, halves=False, some=listed)
     config = replace(config, space=config.space.with_classes(data.classes))
     begin = begin_with(config.init, config.space)
     how: dict[str, Any] = {"device": command.device, "workers": command.workers, "on": command.at}

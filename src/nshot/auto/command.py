@@ -2,14 +2,14 @@
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from nshot.data.sources import Dataset, is_own, load
 from nshot.errors import UserError
 from nshot.flags import Columns, Download, Where, Workers, parse, positional
 from nshot.networks.recipes import Recipe
+from nshot.search.how import How, Method
 from nshot.search.limits import Limits
-from nshot.search.pick import How
 from nshot.supernets.config import TrainConfig
 
 from . import pretrained
@@ -94,7 +94,7 @@ def auto(args: list[str]) -> None:
 
 def _how(words: list[str], shrunk: bool) -> How:
     """Random subnets, of a pretrained network fewer, unless another method is named."""
-    named = any(word.partition("=")[0] == "--method" for word in words)
+    named = any(word in get_args(Method) and word != "random" for line in words for word in line.split("="))
     return How(sample=pretrained.CANDIDATES) if shrunk and not named else How()
 
 

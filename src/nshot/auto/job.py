@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from nshot.data.sources import Dataset
+from nshot.errors import UserError
 from nshot.files import check_inside, make_folder, typed
 from nshot.handover.export import export
 from nshot.handover.figures import accuracy_of
@@ -22,7 +23,8 @@ from nshot.report.tables import print_verdict
 from nshot.search.begin import LARGEST, begin_with, subnets_of
 from nshot.search.limits import Limits
 from nshot.search.pick import How, search_run
-from nshot.search.propose import random_subnets
+from nshot.search.propose import ENUMERABLE, random_subnets
+from nshot.strategies import Strategy, strategies
 from nshot.supernets.config import TrainConfig
 from nshot.supernets.load import initial_weights, load_run
 from nshot.supernets.score import score_run
@@ -83,7 +85,7 @@ def run_job(
     supernet, network, handed, whole, trials = (check_inside(out, name) for name in names)
     config = replace(job.train, space=job.train.space.with_classes(data.classes))
     begun = (supernet / "config.json").exists()
-    _check(config, job.limits, begun)
+    _check(config, job, begun)
     make_folder(out)
     if not begun:
         say(f"this will take about {estimate(config, job.recipe, data, job.how.most, device)}, measured here")
@@ -117,10 +119,15 @@ def run_job(
     return verdict
 
 
-def _check(config: TrainConfig, limits: Limits, begun: bool) -> None:
+def _check(config: TrainConfig, job: Job, begun: bool) -> None:
     """Refuses now, not in an hour, what cannot be found and weights that cannot be read."""
-    if limits.max_latency is None:
-        random_subnets(config.space.retrained, 1, limits, 0, config.space.canonical)
+    space = config.space.retrained
+    random_subnets(space, 1, replace(job.limits, max_latency=None), 0, config.space.canonical)
+    if job.how.method == "exhaustive" and space.size > ENUMERABLE:
+        raise UserError(f"method exhaustive: the space has {space.size:,} subnets, choose random, evolution or nsga2")
+    method = strategies[config.strategy]
+    if job.how.method == "own" and method.answer is Strategy.answer and method.choose is Strategy.choose:
+        raise UserError(f"method own: {config.strategy} has no answer of its own, choose another")
     if not begun:
         initial_weights(config)
 

@@ -38,7 +38,7 @@ class BuildConfig:
     space: Space = field(default_factory=lambda: space("nasbench201", channels=4, cells=1, resolution=8))
     recipe: Recipe = field(default_factory=lambda: Recipe(epochs=10, batch_size=64, lr=0.1))
     dataset: str = "digits"
-    """digits, cifar10, cifar100, or images of your own: imagefolder:FOLDER or parquet:FOLDER."""
+    """digits, cifar10, cifar100, imagenet, or images of your own: imagefolder:FOLDER or parquet:FOLDER."""
     split: str = "half"
     """Search split: half, or a JSON file under the data root with lists train and valid."""
     subnets: int = 500

@@ -74,16 +74,15 @@ def _read(run: Path, ranking: str, score: str) -> tuple[int, float, dict[str, An
     try:
         found = read_json(run / f"{ranking}.json")
         archs = read_parquet(run / f"{ranking}.parquet", ["arch"]).column("arch").to_pylist()
-        if (tau := found["metrics"][score]["tau"]) is None:
-            raise UserError(
-                f"{run}: its subnets have all the same {score}, which orders none: it has no tau to compare"
-            )
-        tau = float(tau)
+        tau = found["metrics"][score]["tau"]
+        tau = None if tau is None else float(tau)
     except FileNotFoundError:
         make = f"nshot rank {typed(run)} --benchmark B --name {typed(ranking)}"
         raise UserError(f"{run} has no ranking {ranking!r}: make one with {make}") from None
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise UserError(f"{run}: ranking {ranking!r} cannot be read ({error}): rank the run again") from None
+    if tau is None:
+        raise UserError(f"{run}: its subnets have all the same {score}, which orders none: it has no tau to compare")
     described = {
         "versions or images of the score": (found.get("score", {"version": 1}), found.get("images")),
         "true accuracies": (found.get("benchmark"), found.get("column")),

@@ -38,7 +38,7 @@ class ScoreConfig:
 
     space: Space = field(default_factory=lambda: space("nasbench201"))
     dataset: str = "cifar10"
-    """digits, cifar10, cifar100, or images of your own: imagefolder:FOLDER or parquet:FOLDER."""
+    """digits, cifar10, cifar100, imagenet, or images of your own: imagefolder:FOLDER or parquet:FOLDER."""
     split: str = "half"
     """Search split: half, or a JSON file under the data root with lists train and valid."""
     batch_size: int = 128

@@ -32,9 +32,10 @@ def write_manifest(folder: Path, data: Dataset) -> None:
         write_atomically(folder / MANIFEST, csv_text([Row._fields, *rows]).encode(errors="surrogateescape"))
 
 
-def check_manifest(folder: Path, data: Dataset, *, halves: bool = True) -> None:
+def check_manifest(folder: Path, data: Dataset, *, halves: bool = True, some: bool = False) -> None:
     """Raises UserError, naming what changed, where the data set is not what a run was made of; ``halves``: whether it
-    matters which of the images that are learnt from ranked subnets.
+    matters which of the images that are learnt from ranked subnets, or, with ``some``, whether there are more of
+    them, as where a split file lists some alone.
 
     So it does for a run of an earlier version on images of one's own, which kept no manifest: other images were held
     out then.
@@ -55,6 +56,8 @@ def check_manifest(folder: Path, data: Dataset, *, halves: bool = True) -> None:
         before, now = (
             [row._replace(part="train") if row.part == "valid" else row for row in rows] for rows in (before, now)
         )
+        known = {row.name for row in before}
+        now = [row for row in now if row.name in known or row.part != "train"] if some else now
     changed = _differences(before, now, _nameless(data))
     if changed:
         raise UserError(

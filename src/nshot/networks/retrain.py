@@ -43,7 +43,7 @@ class RetrainConfig:
     space: Space = field(default_factory=lambda: space("nasbench201"))
     recipe: Recipe = field(default_factory=Recipe)
     dataset: str = "cifar10"
-    """digits, cifar10, cifar100, or images of your own: imagefolder:FOLDER or parquet:FOLDER."""
+    """digits, cifar10, cifar100, imagenet, or images of your own: imagefolder:FOLDER or parquet:FOLDER."""
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     init: Path | None = None
     """Weights the network begins with: a finished run's folder, those that its supernet has for it; pretrained, or a
@@ -244,6 +244,7 @@ def retrain_best(
         return retrain(config, subnets[0], data, folder, begin=begin, say=say, **how)
     parts = [check_inside(folder, f"part-{i}") for i in range(len(subnets))]
     results = []
+    _Retraining.checked(config, subnets[0], data, device, workers, begin)
     make_folder(folder)
     with on.beside(folder, say) as there, held(folder, "a retraining of several", "retraining"):
         _check_of_several(folder)

@@ -1,7 +1,6 @@
 """Jobs on the workers of a Ray cluster: those whose worker or node dies are taken up again elsewhere."""
 
 import os
-import pickle
 import secrets
 import time
 from collections import deque
@@ -101,7 +100,7 @@ class Remote(Executor):
         def submit(job: _Job) -> None:
             job.slot = board.slot(job.name)
             ref = submitted.options(name=job.name).remote(
-                [order], key, *self._fixed, str(go_on), job.slot, job.name, pickle.dumps(job.task)
+                [order], key, *self._fixed, str(go_on), job.slot, job.name, self._ray.cloudpickle.dumps(job.task)
             )
             running[ref] = job
 

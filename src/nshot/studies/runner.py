@@ -232,6 +232,8 @@ def _run_all(data: Dataset, chain: list[Work], root: str | Path | None) -> list[
 def _run_one(data: Dataset, job: Job, run: Path, folder: Path, root: str | Path | None) -> str:
     """Trains and ranks, or measures; says how it went."""
     scale = job.scale
+    if job.is_in(folder):  # of a chain that was taken up again
+        return f"{folder.name} is done already"
     try:
         if (run / FAILED).exists():
             folder.mkdir(exist_ok=True)

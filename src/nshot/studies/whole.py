@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from nshot.benchmarks.table import Benchmark, read_benchmark
 from nshot.data.sources import Dataset
-from nshot.files import needed, read_json, read_parquet, write_parquet
+from nshot.files import needed, read_json, read_parquet, write_json, write_parquet
 from nshot.ranking.metrics import kendall_tau
 from nshot.search.own import own_subnet
 from nshot.seeding import generator
@@ -30,7 +30,7 @@ from .base import AGAIN, Scale
 from .runner import Job
 from .searched import quiet, searched, training_minutes
 
-SCORES = "scores.parquet"
+SCORES, MINUTES = "scores.parquet", "scores.json"
 DRAWS = 1000  # searches of `Scale.candidates` random subnets
 BEST = 10
 RETRAINED = "retrained, test (%)"
@@ -76,7 +76,9 @@ def _score_all(
     benchmark: Benchmark,
     data: Dataset,
 ) -> float:
-    """Writes the table; gives minutes of one thread."""
+    """Writes the table, where it is not there; gives minutes of one thread."""
+    if (folder / SCORES).exists() and (folder / MINUTES).exists():
+        return float(needed(read_json, folder / MINUTES, AGAIN)["minutes"])
     subnets = sorted(benchmark.subnets)  # the space's order, in which a search draws
     forms = [supernet.canonical(subnet) for subnet in subnets]
     distinct = sorted(set(forms))
@@ -92,6 +94,7 @@ def _score_all(
     with scored(run, config, supernet, distinct, images=images, device="cpu", data=data) as (scores, _):
         columns |= {"accuracy": scores.accuracy[rows], "loss": scores.mean_loss[rows]}
         write_parquet(folder / SCORES, pa.table(columns))
+        write_json(folder / MINUTES, {"minutes": scores.seconds / 60})
     return scores.seconds / 60
 
 

@@ -23,7 +23,7 @@ class TrainConfig:
     options: Options = field(default_factory=Options)
 
     dataset: str = "cifar10"
-    """digits, cifar10, cifar100, or images of your own: imagefolder:FOLDER or parquet:FOLDER."""
+    """digits, cifar10, cifar100, imagenet, or images of your own: imagefolder:FOLDER or parquet:FOLDER."""
     split: str = "half"
     """Search split: half, or a JSON file under the data root with lists train and valid."""
     epochs: int = 250
@@ -41,7 +41,7 @@ class TrainConfig:
     drop_path: float = 0.0
     """Rate of drop-path in training, for spaces whose supernet has it."""
     clip: float | Literal["method"] | None = "method"
-    """Largest norm of the gradient; None does not clip; method: as the method was released, 5, FairNAS not."""
+    """Largest norm of the gradient; None does not clip; method: 5, as released, but FairNAS, SUMNAS and Pi-NAS none."""
     bias: bool = True
     """Whether the classifier of a supernet whose C(α) counts none has a bias, as released."""
     idle: Idle = "drift"

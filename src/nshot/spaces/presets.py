@@ -1,8 +1,8 @@
 """The presets of NAS-Bench-201, DARTS and AutoFormer: sizes, epochs by method, and what else of section A.
 
-Methods whose epochs are not said have SPOS's. Beside ``paper`` all methods train as many paths as SPOS: a FairNAS step
-has five, FSNAS has five supernets, an NSAS step nine paths, a SUMNAS step five of two inner steps, one of DARTS all
-five options of each edge twice, one of GDAS two paths.
+Methods whose epochs are not said have SPOS's. Beside ``paper`` all methods but sandwich, which is for pretrained
+networks, train as many paths as SPOS: a FairNAS step has five, FSNAS has five supernets, an NSAS step nine paths, a
+SUMNAS step five of two inner steps, one of DARTS all five options of each edge twice, one of GDAS two paths.
 """
 
 import math

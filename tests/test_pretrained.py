@@ -264,7 +264,7 @@ def test_frozen_weights_gather_no_momentum() -> None:
     for step in range(3):
         kept.at(step)
         if step == 2:
-            assert all(not optimizer.state[p]["momentum_buffer"].any() for p in backbone(network))
+            assert all("momentum_buffer" not in optimizer.state[p] for p in backbone(network))
             assert all(p.requires_grad for p in network.parameters())
             assert [g["weight_decay"] for g in optimizer.param_groups] == [0.5, 0.5]
             assert sorted(g.get("lr_scale", 1.0) for g in optimizer.param_groups) == [0.1, 1.0]

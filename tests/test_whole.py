@@ -196,7 +196,11 @@ def test_seconds_of_scoring_are_those_of_all_processes(tmp_path: Path, monkeypat
     assert chunks > 4
     assert whole(config, data, run, folder, SMOKE, benchmark)["scoring (min)"] == chunks
     expected = (folder / SCORES).read_bytes()
+    calls, stop = [0], 0
+    assert whole(config, data, run, folder, SMOKE, benchmark)["scoring (min)"] == chunks  # as where a retraining died
+    assert calls[0] == 0
 
+    (folder / SCORES).unlink()
     calls, stop = [0], 4
     with pytest.raises(KeyboardInterrupt):
         whole(config, data, run, folder, SMOKE, benchmark)
@@ -205,6 +209,7 @@ def test_seconds_of_scoring_are_those_of_all_processes(tmp_path: Path, monkeypat
     assert calls[0] == 1 + chunks  # the call that was killed, and each chunk once
     assert (folder / SCORES).read_bytes() == expected
 
+    (folder / SCORES).unlink()
     calls, stop = [0], 4
     with pytest.raises(KeyboardInterrupt):
         whole(config, data, run, folder, SMOKE, benchmark)

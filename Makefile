@@ -13,7 +13,7 @@ quickstart: $(DONE)
 test: $(DONE) lint
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2 --dist worksteal
 
-# Which lines of nshot no test runs; apart from `test`, which it makes a third slower.
+# Which lines of nshot no test runs; apart from `test`, for tracing them takes time.
 coverage: $(DONE)
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2 --dist worksteal --cov --cov-report=term
 

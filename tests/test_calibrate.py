@@ -19,7 +19,7 @@ from nshot.ranking.evaluate import evaluate
 from nshot.spaces import Space
 from nshot.supernets.config import preset
 from nshot.supernets.load import load_run
-from nshot.supernets.score import score_run
+from nshot.supernets.score import scored
 from nshot.supernets.train import train
 
 IMAGES = torch.randn(2, 16, 3, 64, 64, generator=torch.Generator().manual_seed(1))
@@ -127,9 +127,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def scores_of(run: Path, count: int | None) -> tuple[np.ndarray, Tensor]:
     config, supernet = load_run(run)
     subnets = subnets_of(config.space, 3)
-    scores, described = score_run(run, config, supernet, subnets, images=50, calibration=count, device="cpu")
-    assert described["calibration"] == (2 if count is None else count)
-    return scores.loss, supernet
+    how = {"images": 50, "calibration": count, "device": "cpu"}
+    with scored(run, config, supernet, subnets, **how) as (scores, described):
+        assert described["calibration"] == (2 if count is None else count)
+        return scores.loss, supernet
 
 
 def test_scores_of_a_run(run: Path) -> None:

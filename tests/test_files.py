@@ -28,7 +28,7 @@ from nshot.networks.retrain import RetrainConfig, retrain
 from nshot.seeding import seeded_everywhere
 from nshot.supernets.config import preset
 from nshot.supernets.load import load_run
-from nshot.supernets.score import score_run
+from nshot.supernets.score import scored
 from nshot.supernets.train import train
 from test_own import write
 
@@ -115,10 +115,11 @@ def test_a_whole_job_from_files_is_that_from_memory(root, monkeypatch, tmp_path)
         base = preset("smoke")
         config = replace(base, space=base.space.with_classes(2), epochs=1, batch_size=8, dataset="imagefolder:zoo")
         run = train(config, data, tmp_path / name, device="cpu", say=lambda line: None)
-        scores, _ = score_run(run, *load_run(run), [SUBNET], device="cpu", data=data)
+        with scored(run, *load_run(run), [SUBNET], device="cpu", data=data) as (scores, _):
+            losses = scores.loss.tolist()
         again = RetrainConfig(config.space, Recipe(epochs=1, batch_size=8), config.dataset)
         result = retrain(again, SUBNET, data, tmp_path / f"{name}-again", device="cpu", say=lambda line: None)
-        results.append((load_file(run / "supernet.safetensors"), scores.loss.tolist(), result["test_accuracy"]))
+        results.append((load_file(run / "supernet.safetensors"), losses, result["test_accuracy"]))
     (weights, *figures), (others, *other_figures) = results
     assert figures == other_figures
     assert all(torch.equal(weights[key], others[key]) for key in weights)
@@ -284,8 +285,8 @@ def test_files_that_cannot_be_read_are_left_out_and_named(
     base = preset("smoke")
     config = replace(base, space=base.space.with_classes(2), epochs=2, batch_size=8, dataset="imagefolder:zoo")
     run = train(config, data, tmp_path / "run", device="cpu", workers=workers, say=said.append)
-    scores, described = score_run(run, *load_run(run), [SUBNET], device="cpu", data=data)
-    assert described["images"] == scores.loss.shape[1] == 62
+    with scored(run, *load_run(run), [SUBNET], device="cpu", data=data) as (scores, described):
+        assert described["images"] == scores.loss.shape[1] == 62
     again = RetrainConfig(config.space, Recipe(epochs=1, batch_size=8), config.dataset)
     result = retrain(again, SUBNET, data, tmp_path / "again", device="cpu", workers=workers, say=said.append)
     assert result["test_images"] == 62

@@ -21,7 +21,7 @@ from nshot.data.sources import Dataset, load
 from nshot.ranking.evaluate import evaluate
 from nshot.supernets.config import preset
 from nshot.supernets.load import load_run
-from nshot.supernets.score import score_run
+from nshot.supernets.score import scored
 from nshot.supernets.train import train
 from test_data import png
 
@@ -107,9 +107,10 @@ def test_scores_are_those_of_mixed_batches_however_images_lie(run: tuple[Path, D
 
     def scores(valid: Images, seed: int = 0) -> np.ndarray:
         given = Dataset(data.name, data.classes, data.mirrors, data.train, valid, data.test)
-        found, described = score_run(folder, config, supernet, subnets, data=given, device="cpu", mixture=seed)
-        assert described["mixture"] == seed
-        return np.stack([found.accuracy, found.mean_loss])
+        how = {"data": given, "device": "cpu", "mixture": seed}
+        with scored(folder, config, supernet, subnets, **how) as (found, described):
+            assert described["mixture"] == seed
+            return np.stack([found.accuracy, found.mean_loss])
 
     assert isinstance(data.valid, Images)
     ours = scores(data.valid)
@@ -212,8 +213,8 @@ def test_scores_of_every_kind_are_those_of_mixed_batches(
     subnets = [config.space.sample(rng) for _ in range(50)]
 
     def scores(seed: int = 0, of: Dataset = data, run: Path = folder) -> np.ndarray:
-        found, _ = score_run(run, config, supernet, subnets, data=of, device="cpu", mixture=seed)
-        return np.stack([found.accuracy, found.mean_loss])
+        with scored(run, config, supernet, subnets, data=of, device="cpu", mixture=seed) as (found, _):
+            return np.stack([found.accuracy, found.mean_loss])
 
     ours = scores()
     found = by_hand(supernet, data, subnets, 0)

@@ -27,7 +27,7 @@ from nshot.search.propose import ENUMERABLE, random_subnets
 from nshot.strategies import Strategy, strategies
 from nshot.supernets.config import TrainConfig
 from nshot.supernets.load import initial_weights, load_run
-from nshot.supernets.score import score_run
+from nshot.supernets.score import scored
 from nshot.supernets.train import train
 
 from .estimate import estimate
@@ -177,8 +177,8 @@ def _check_learned(run: Path, job: Job, data: Dataset, device: str, say: Say) ->
     """Says loudly where a supernet does not know more than which class is largest."""
     config, supernet = load_run(run)
     subnets = random_subnets(config.space, min(CHECKED, config.space.size), Limits(), 0, supernet.canonical)
-    scores, _ = score_run(run, config, supernet, subnets, device=device, data=data, say=say)
-    known = accuracy_of(round(float(np.median(scores.accuracy)) / 100 * len(data.valid)), len(data.valid))
+    with scored(run, config, supernet, subnets, device=device, data=data, say=say) as (scores, _):
+        known = accuracy_of(round(float(np.median(scores.accuracy)) / 100 * len(data.valid)), len(data.valid))
     if known["low"] <= 100 * job.look.majority:
         say(
             f"WARNING: the supernet is right on {known['accuracy']:.0f} % of {known['images']:,} images (the middle of "

@@ -150,7 +150,7 @@ def rank_run(
             all.
         column: of true accuracies; default ``<dataset>_test``.
         images: how many validation images, a stratified sample; default all.
-        calibration: as `score_run` has it.
+        calibration: as `scored` has it.
         name: of the files written.
         root: data root.
         device: Fabric's accelerator.

@@ -5,6 +5,7 @@ All of a block runs as timm's own does, the same operations in the same order.
 """
 
 import math
+from abc import ABC, abstractmethod
 from typing import NamedTuple
 
 import torch
@@ -30,7 +31,7 @@ class Choice(NamedTuple):
 WHOLE = Choice()
 
 
-class SlicedBlock(nn.Module):
+class SlicedBlock(nn.Module, ABC):
     """A block of timm's: what all kinds have in common.
 
     Attributes:
@@ -53,16 +54,17 @@ class SlicedBlock(nn.Module):
         out = self.body(x, choice)
         return out + x if self.residual else out
 
+    @abstractmethod
     def body(self, x: Tensor, choice: Choice) -> Tensor:
-        raise NotImplementedError
+        """The block without its residual."""
 
     def live(self, choice: Choice) -> dict[str, Region]:
         """Which region of each weight runs, by name; what is not named runs whole."""
         return {}
 
+    @abstractmethod
     def sliced(self, choice: Choice) -> "SlicedBlock":
         """A new block of the chosen sizes, its weights not initialised."""
-        raise NotImplementedError
 
     @property
     def squeeze(self) -> SlicedSqueeze | None:

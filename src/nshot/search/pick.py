@@ -65,7 +65,7 @@ def search_run(
             same, once; all of these are scored that keep to the limits.
         by: the score; ties of one are broken by the other.
         images: so many validation images, a stratified sample; default all.
-        calibration: as `score_run` has it.
+        calibration: as `scored` has it.
         name: of the files written. The same search by the same name is made again; another one is refused.
         root: data root.
         device: Fabric's accelerator.

@@ -19,18 +19,6 @@ class FewShot(Supernet):
         self.space = space
         self.parts = nn.ModuleList(parts)
 
-    @property
-    def fast(self) -> bool:
-        """As `Supernet.fast`, of all parts."""
-        return self._fast
-
-    @fast.setter
-    def fast(self, fast: bool) -> None:
-        self._fast = fast
-        for part in self.parts:
-            assert isinstance(part, Supernet)
-            part.fast = fast
-
     def owner(self, subnet: Subnet) -> Supernet:
         """The part's supernet; raises UserError where no part has the subnet."""
         for part in self.parts:

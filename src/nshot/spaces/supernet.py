@@ -33,7 +33,9 @@ class Supernet(nn.Module, ABC):
 
     @fast.setter
     def fast(self, fast: bool) -> None:
-        self._fast = fast
+        for module in self.modules():
+            if isinstance(module, Supernet):  # itself, and of several supernets each
+                module._fast = fast
         set_fast(self, fast)
 
     @contextmanager

@@ -84,8 +84,8 @@ class Setting:
         base = preset(scale.preset, self.strategy, self.space)
         options = strategies[self.strategy].options_type.of(**self.options)
         given = {**scale.overrides, **self.config}
-        if given.get("dataset", base.dataset) != "cifar10":  # whose split the scale says
-            given = {name: value for name, value in given.items() if value is not SPLIT}
+        if given.get("dataset", base.dataset) != "cifar10":
+            given.pop("split", None)  # which the scale says is that of CIFAR-10
         return replace(base, **{**given, "options": options, "seed": seed})
 
 

@@ -52,7 +52,7 @@ class Scorer:
 
     Args:
         folder: the run folder.
-        images: see `score_run`, as of ``calibration``, ``device`` and ``data``.
+        images: see `scored`, as of ``calibration``, ``device`` and ``data``.
         mixture: seed of the sample and of the order in batches.
     """
 
@@ -68,7 +68,7 @@ class Scorer:
         return {**self.__dict__, "_made": None}
 
     def make(self, config: TrainConfig, supernet: Supernet, say: Say) -> Heldout:
-        """Brings the run's supernet and its images together. Raises UserError as `score_run`."""
+        """Brings the run's supernet and its images together. Raises UserError as `scored`."""
         asked = self.images, self.calibration, self.device
         given = heldout(self.folder, config, supernet, *asked, self.data, self.mixture, say)
         self._made = config.space, supernet, given

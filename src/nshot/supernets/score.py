@@ -33,54 +33,6 @@ CHUNK = 64  # subnets scored between two writes to disk
 Spread = Callable[[list[Subnet]], Iterator[tuple[list[Subnet], np.ndarray]]]
 
 
-def score_run(
-    folder: Path,
-    config: TrainConfig,
-    supernet: Supernet,
-    subnets: Sequence[Subnet],
-    *,
-    root: str | Path | None = None,
-    images: int | None = None,
-    calibration: int | None = None,
-    device: str = "auto",
-    data: Dataset | None = None,
-    mixture: int = 0,
-    there: Executor | None = None,
-    say: Say = print,
-) -> tuple[Scores, dict[str, int]]:
-    """Scores of subnets with a run's supernet on its validation images, in class-balanced batches.
-
-    What is scored is kept in the run folder until all are, so that a killed scoring continues; its seconds are those of
-    all its processes. Who writes what follows from them to disk takes `scored`, which keeps them until that is there.
-
-    Args:
-        folder: the run folder.
-        config: its configuration.
-        supernet: its supernet.
-        subnets: what to score.
-        root: data root.
-        images: how many images, the same stratified sample for every subnet; default all.
-        calibration: how many batches of training images running statistics are computed from, for each subnet, where
-            the supernet keeps such (default: 4).
-        device: Fabric's accelerator.
-        data: the run's data set, where it is loaded already.
-        mixture: seed of the sample and of the order in batches.
-        there: who scores, in chunks; None: this process.
-        say: takes lines for the user.
-
-    Returns:
-        The scores, and what else than supernet and subnets determines them, JSON-able: scores of two runs compare
-        where it is equal.
-
-    Raises:
-        UserError: for ``images`` outside 2 to what there are, a ``calibration`` without effect or beyond them, and a
-            data set that is no longer what the run was made of.
-    """
-    how: dict[str, Any] = {"root": root, "images": images, "calibration": calibration, "device": device, "data": data}
-    with scored(folder, config, supernet, subnets, mixture=mixture, there=there, say=say, **how) as found:
-        return found
-
-
 @contextmanager
 def scored(
     folder: Path,
@@ -98,9 +50,34 @@ def scored(
     say: Say = print,
     before: Callable[[dict[str, int]], None] | None = None,
 ) -> Iterator[tuple[Scores, dict[str, int]]]:
-    """As `score_run`; what was scored is kept until the block, in which it is used, has ended well.
+    """Scores of subnets with a run's supernet on its validation images, in class-balanced batches.
 
-    ``before`` takes what is given beside the scores before there are any, and may raise.
+    What is scored is kept in the run folder, so that a killed scoring continues; its seconds are those of
+    all its processes. It goes when the block, in which the scores are used or written elsewhere, has ended well.
+
+    Args:
+        folder: the run folder.
+        config: its configuration.
+        supernet: its supernet.
+        subnets: what to score.
+        root: data root.
+        images: how many images, the same stratified sample for every subnet; default all.
+        calibration: how many batches of training images running statistics are computed from, for each subnet, where
+            the supernet keeps such (default: 4).
+        device: Fabric's accelerator.
+        data: the run's data set, where it is loaded already.
+        mixture: seed of the sample and of the order in batches.
+        there: who scores, in chunks; None: this process.
+        say: takes lines for the user.
+        before: takes what is given beside the scores before there are any, and may raise.
+
+    Yields:
+        The scores, and what else than supernet and subnets determines them, JSON-able: scores of two runs compare
+        where it is equal.
+
+    Raises:
+        UserError: for ``images`` outside 2 to what there are, a ``calibration`` without effect or beyond them, and a
+            data set that is no longer what the run was made of.
     """
     data = data or loaded(config, root, say)
     scorer = Scorer(folder, images, calibration, device, data, mixture)
@@ -158,7 +135,7 @@ def evaluator(
         which weights and images.
 
     Raises:
-        UserError: as `score_run`.
+        UserError: as `scored`.
     """
     scorer = Scorer(folder, images, calibration, device, data or loaded(config, root, say))
     given = scorer.make(config, supernet, say)

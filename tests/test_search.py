@@ -16,9 +16,9 @@ from nshot import UserError, space
 from nshot.data.batches import Normalise, heldout_batches
 from nshot.data.mixture import mixture
 from nshot.data.sources import load
+from nshot.fields import quantity
 from nshot.files import read_json
 from nshot.networks.choice import read_choice
-from nshot.quantities import quantity
 from nshot.ranking.evaluate import evaluate
 from nshot.search.limits import Limits
 from nshot.search.pick import How, search_run

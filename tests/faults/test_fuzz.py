@@ -25,11 +25,11 @@ from nshot.benchmarks.table import read_benchmark
 from nshot.data import manifest
 from nshot.data.sources import load, own_columns, own_folder
 from nshot.errors import UserError
+from nshot.fields import quantity
 from nshot.files import read_json, shown, write_json
 from nshot.flags import parse
 from nshot.networks.choice import read_choice
 from nshot.networks.retrain import RetrainConfig
-from nshot.quantities import quantity
 from nshot.report.draw import read_drawn
 from nshot.runs.log import as_line, read_log
 from nshot.runs.naming import check_name, kind_of

@@ -6,11 +6,10 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
-
-from tyro.constructors import PrimitiveConstructorSpec
+from typing import Annotated, Any, Literal
 
 from nshot.errors import UserError, check_choices, check_whole
+from nshot.fields import names
 from nshot.spaces import Subnet
 
 from .pareto import OBJECTIVES, Objective, check_objectives
@@ -18,20 +17,7 @@ from .pareto import OBJECTIVES, Objective, check_objectives
 Method = Literal["random", "exhaustive", "evolution", "nsga2", "own"]
 
 
-def _split(texts: list[str]) -> tuple[str, ...]:
-    return tuple(name for text in texts for name in text.split(",") if name)
-
-
-Objectives = Annotated[
-    tuple[Objective, ...],
-    PrimitiveConstructorSpec(
-        nargs="*",
-        metavar=f"{{{','.join(OBJECTIVES)}}}",
-        instance_from_str=cast(Any, _split),
-        is_instance=lambda value: isinstance(value, tuple),
-        str_from_instance=list,
-    ),
-]
+Objectives = Annotated[tuple[Objective, ...], names(OBJECTIVES)]
 
 
 OWN = {  # which methods take an entry of How

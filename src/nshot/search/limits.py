@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from nshot.errors import UserError
-from nshot.quantities import quantity
+from nshot.fields import quantity
 from nshot.spaces import Space, Subnet
 from nshot.spaces.feasible import Bound
 

@@ -4,14 +4,14 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
-from tyro.conf import Suppress
 
 from nshot.errors import UserError
+from nshot.fields import Hidden
 from nshot.registry import Registry
 
 from .additive import extremes
@@ -48,8 +48,8 @@ class Space(Choices):
     resolution: int = 32
     """Height and width of the images."""
     # Not sizes: the data set says the one, `restrict` the other. Hidden from the command line for that reason.
-    num_classes: Annotated[int, Suppress] = 10
-    kept: Annotated[tuple[tuple[int, tuple[int, ...]], ...], Suppress] = ()
+    num_classes: Hidden[int] = 10
+    kept: Hidden[tuple[tuple[int, tuple[int, ...]], ...]] = ()
 
     @classmethod
     def of(cls, **sizes: Any) -> "Space":

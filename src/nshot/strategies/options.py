@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from nshot.dynamic.calr import check_decay
 from nshot.errors import UserError, check_choices, check_positive, check_share
-from nshot.quantities import Quantity
+from nshot.fields import Quantity
 from nshot.spaces import Space
 from nshot.spaces.base import ComplexityOf
 

@@ -3,12 +3,11 @@
 import dataclasses
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-from tyro.conf import Suppress
+from typing import Any, Literal
 
 from nshot.data.augment import Augment
 from nshot.errors import UserError, check_choices, check_kinds, check_positive, check_share, check_whole
+from nshot.fields import Hidden
 from nshot.spaces import Space, space, space_from_dict, spaces
 from nshot.strategies import Options, strategies
 from nshot.training.optimizers import Decayed, Idle, OptimizerName, as_stored, check_optimizer
@@ -18,7 +17,7 @@ from nshot.training.optimizers import Decayed, Idle, OptimizerName, as_stored, c
 class TrainConfig:
     """Everything that determines a run. Defaults: section A of the supplement, SPOS on NAS-Bench-201 and CIFAR-10."""
 
-    strategy: Annotated[str, Suppress] = "spos"
+    strategy: Hidden[str] = "spos"
     space: Space = field(default_factory=lambda: space("nasbench201"))
     options: Options = field(default_factory=Options)
 

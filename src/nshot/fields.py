@@ -1,12 +1,16 @@
-"""Quantities as people write them: ``1.2M``."""
+"""Types of dataclass fields that flags take in a way of their own, and quantities as people write them: ``1.2M``."""
 
 import math
 import re
+from collections.abc import Sequence
 from typing import Annotated, Any, cast
 
+from tyro.conf import Suppress as Hidden
 from tyro.constructors import PrimitiveConstructorSpec
 
 from nshot.errors import UserError
+
+__all__ = ["Hidden", "Quantity", "names", "quantity"]  # Hidden[T]: a field that is no flag
 
 _UNITS = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9}
 
@@ -41,3 +45,18 @@ Quantity = Annotated[
     ),
 ]
 """A field that the command line takes as such a text, or None."""
+
+
+def _split(texts: list[str]) -> tuple[str, ...]:
+    return tuple(name for text in texts for name in text.split(",") if name)
+
+
+def names(choices: Sequence[str]) -> PrimitiveConstructorSpec[tuple[str, ...]]:
+    """For a field that takes some of these names, separated by commas or spaces; which they are it checks itself."""
+    return PrimitiveConstructorSpec(
+        nargs="*",
+        metavar=f"{{{','.join(choices)}}}",
+        instance_from_str=_split,
+        is_instance=lambda value: isinstance(value, tuple),
+        str_from_instance=list,
+    )

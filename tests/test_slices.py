@@ -151,6 +151,33 @@ def test_what_several_paths_use_is_live(space: Space) -> None:
     assert not any(moved[key].any() for key in moved if key.startswith("layers.2."))
 
 
+@pytest.mark.parametrize("name", nshot.list_spaces())
+@pytest.mark.parametrize("clip", [None, 1.0])
+def test_every_gradient_of_a_step_of_several_paths_is_taken(name: str, clip: float | None) -> None:
+    """The largest, the smallest and a random path, as in the sandwich rule: against one step by hand. What has no
+    gradient rests, though weights decay."""
+    space = nshot.space(name, **SMALL.get(name, {}))
+    rng = np.random.default_rng(1)
+    paths = [tuple(d.allowed[i] for d in space.decisions) for i in (-1, 0)] + [space.sample(rng)]
+    torch.manual_seed(0)
+    supernet = space.supernet()
+    optimizer = sgd(supernet.parameters(), idle="rest", clip=clip, fast=False, lr=LR, momentum=0.0, weight_decay=DECAY)
+    resting = RestingSlices(optimizer, supernet)
+    images = torch.randn(4, 3, space.resolution, space.resolution)
+    for path in paths:
+        F.cross_entropy(supernet(images, path), torch.arange(4)).backward()
+    before = {key: p.detach().clone() for key, p in supernet.named_parameters()}
+    grads = {key: torch.zeros_like(p) if p.grad is None else p.grad.clone() for key, p in supernet.named_parameters()}
+    norm = torch.stack([g.square().sum() for g in grads.values()]).sum().sqrt()
+    scale = 1.0 if clip is None else min(1.0, clip / float(norm))
+    resting.used(paths)
+    optimizer.step()
+    for key, p in supernet.named_parameters():
+        told = grads[key] != 0  # all else is idle, or of a gradient that happens to be 0
+        by_hand = before[key] - LR * (scale * grads[key] + DECAY * before[key])
+        torch.testing.assert_close(p.detach()[told], by_hand[told], rtol=1e-4, atol=1e-6, msg=lambda m, k=key: f"{k}: {m}")
+
+
 def test_live_slices_are_those_of_the_stand_alone_networks(space: Space) -> None:
     supernet = space.supernet()
     for subnet in paths_of(space, 30):

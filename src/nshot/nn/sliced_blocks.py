@@ -59,7 +59,7 @@ class SlicedBlock(nn.Module, ABC):
         """The block without its residual."""
 
     def live(self, choice: Choice) -> dict[str, Region]:
-        """Which region of each weight runs, by name; what is not named runs whole."""
+        """Which region of each weight runs, by name; what is not named here runs whole."""
         return {}
 
     @abstractmethod

@@ -82,8 +82,9 @@ class Supernet(nn.Module, ABC):
         return self.space.canonical(subnet)
 
     def live(self, subnet: Subnet) -> Mapping[str, Region]:
-        """Of the weights that the subnet uses in part, by name: what it uses of each of the first dimensions, as the
-        size of a leading slice, a slice, or indices; of the other dimensions all is used.
+        """Of the weights that some subnets use in part, by name, those that this one uses: what of each of the first
+        dimensions, as the size of a leading slice, a slice, or indices; of the other dimensions, all is used. So ``()``
+        is a weight that this subnet uses whole; one that it does not use at all is not named.
 
         Empty where subnets share whole weights, the default.
         """

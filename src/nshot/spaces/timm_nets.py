@@ -46,7 +46,8 @@ class TimmSupernet(Supernet):
         found: dict[str, Region] = {}
         for (name, block), choice in zip(self.net.named_blocks(), self._choices(subnet), strict=True):
             if choice.kept:
-                found |= {f"net.blocks.{name}.{key}": region for key, region in block.live(choice).items()}
+                regions = {key: () for key, _ in block.named_parameters()} | block.live(choice)
+                found |= {f"net.blocks.{name}.{key}": region for key, region in regions.items()}
         return found
 
     def extract(self, subnet: Subnet) -> "TimmNetwork":

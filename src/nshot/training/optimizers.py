@@ -170,6 +170,8 @@ class RestingSlices:
         if self._live is None:
             raise RuntimeError("idle slices rest: tell RestingSlices.used the step's paths before the optimizer steps")
         for name, slices in self._live.items():
+            if () in slices:
+                continue  # a path uses all of it
             weight = self._weights[name]
             idle = torch.ones_like(weight, dtype=torch.bool)
             for region in slices:

@@ -25,9 +25,12 @@ from nshot.networks.retrain import RetrainConfig, retrain
 from nshot.nn.auxiliary import WithAuxiliary
 from nshot.runs import checkpoint
 from nshot.spaces import Space
+from nshot.strategies import Plan, strategies
+from nshot.strategies.memory import Batch, Facts
 from nshot.supernets.config import TrainConfig, completed, from_dict, preset, to_dict
-from nshot.supernets.train import make_optimizer, train
+from nshot.supernets.train import make_batches, make_optimizer, make_strategy, new_supernet, train
 from nshot.training.optimizers import adamw, undecayed
+from nshot.training.tools import RunTools
 
 LR, DECAY = 0.05, 0.1
 APART = ("norm", "bias", "token", "position")  # words in the names of AutoFormer's weights that are not decayed
@@ -271,3 +274,56 @@ def test_an_option_without_effect_is_refused(flags: list[str], expected: str, tm
 def test_help_says_what_is_decayed() -> None:
     for command in (["train"], ["retrain"]):
         assert "--decayed {matrices,all}" in nshot_(*command, "--help")[1]
+
+
+@pytest.mark.parametrize("strategy", ["fairnas", "sandwich", "nsas"])
+def test_a_schedule_of_several_paths_is_the_rate_though_the_scale_of_gradients_means_nothing(
+    strategy: str, digits: Dataset, tmp_path: Path
+) -> None:
+    """Paths whose rates fall alike, as 1 - t/T: against torch's AdamW of the paths' gradients, whose rate falls so.
+
+    By weights of gradients alone, as SGD takes them, AdamW would go on as fast as it began.
+    """
+    space = nshot.space("nasbench201", channels=2, cells=1, resolution=8)
+    options = strategies[strategy].options_type.of(schedule="power", power=1.0, per_epoch=False)
+    config = TrainConfig(strategy, space, options, "digits", epochs=6, batch_size=256, optimizer="adamw", lr=0.01,
+                         weight_decay=DECAY, clip=1e6, idle="rest", fast="off", log_every=1)  # fmt: skip
+    made = make_batches(config, digits)
+    total = config.epochs * made.steps_per_epoch
+    plain = make_strategy(dataclasses.replace(config, options=type(options)(schedule="constant")), made.steps_per_epoch)
+    net = new_supernet(config)
+    memory = plain.memory(net, Facts(len(digits.train), 10, 256, config.lr))
+    optimizer = by_hand(net, "matrices")
+    tools = RunTools(plain, net, SeparatedMomentum(optimizer, 1), net, F.cross_entropy)  # type: ignore[arg-type]
+    rates = []
+    for step in range(total):
+        images, labels = made(step)
+        batch = Batch(images, labels)
+        plain.before(step, batch, memory, tools)
+        plan = plain.plan(step, memory)
+        for group in optimizer.param_groups:
+            group["lr"] = config.lr * (1 - step / total)
+        rates.append(config.lr * (1 - step / total) * sum(plan.weights) / len(plan.weights))
+        for k, weight in enumerate(plan.weights):
+            (plain.objective(step, plan, k, batch, memory, tools)[0] * weight).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    run = train(config, digits, tmp_path / "run", device="cpu", say=lambda line: None)
+    for name, value in load_file(run / "supernet.safetensors").items():
+        torch.testing.assert_close(
+            value, net.state_dict()[name], rtol=1e-3, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}"
+        )
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    assert [line["lr"] for line in lines if "lr" in line] == pytest.approx(rates)
+
+
+def test_what_paths_have_in_common_is_the_steps_rate() -> None:
+    plan = Plan(((0,), (1,)), (0.9, 0.1), 0.5, 0)
+    weighed = plan.weighed([0.2, 0.6])
+    assert weighed.weights == pytest.approx((0.18, 0.06))
+    spread = weighed.spread()
+    assert spread.lr == pytest.approx(0.5 * 0.4)
+    assert spread.weights == pytest.approx((0.45, 0.15))
+    assert spread.rates == pytest.approx(weighed.rates)
+    assert plan.spread() == plan
+    assert plan.weighed([0.0, 0.0]).spread().weights == (0, 0)

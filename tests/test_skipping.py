@@ -19,8 +19,10 @@ from nshot.report.page import write_report
 from nshot.runs import checkpoint
 from nshot.runs.execute import Job
 from nshot.runs.log import read_log
+from nshot.seeding import generator
 from nshot.strategies import Plan, strategies
 from nshot.supernets.config import TrainConfig, preset
+from nshot.supernets.train import make_strategy
 from nshot.training import distributed
 from nshot.training.distributed import digest
 from nshot.training.loop import train_steps
@@ -76,12 +78,14 @@ def state(job: Job) -> list[bytes]:
 @pytest.mark.parametrize("name", nshot.list_strategies())
 def test_what_is_skipped_has_not_been(name: str, data: Dataset, poison: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights, momentum and memory are those of a training that never took these steps."""
-    expected = job_of(config_of(name), data, monkeypatch)
+    expected, strategy = job_of(config_of(name), data, monkeypatch), make_strategy(config_of(name), EPOCH)
     start = 0
     for stop in (*BROKEN, STEPS):
         for step, _ in expected.steps(start) if start < stop else ():
             if step == stop - 1:
                 break
+        if stop < STEPS:
+            strategy.skipped(stop, expected.memory)
         start = stop + 1
     poison(BROKEN)
     job = job_of(config_of(name, diverging="skip"), data, monkeypatch)
@@ -91,6 +95,25 @@ def test_what_is_skipped_has_not_been(name: str, data: Dataset, poison: Any, mon
     assert [step for step, loss in losses.items() if loss != loss] == list(BROKEN)
     assert state(job) == state(expected)
     assert all(p.grad is None for p in [*job.module.parameters(), *job.memory.parameters()])
+
+
+def test_an_epoch_ends_though_its_last_step_was_skipped(
+    data: Dataset, poison: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PA&DA draws the next one's images by what the steps that were taken say, as its formulas do by hand."""
+    poison([EPOCH - 1])
+    job = job_of(config_of("pada", diverging="skip"), data, monkeypatch)
+    steps = iter(job.steps(0))
+    for _ in range(EPOCH - 1):
+        next(steps)
+    assert job.memory.u.count_nonzero() == (EPOCH - 1) * BATCH
+    assert job.memory.s.count_nonzero() > 0
+    next(steps)
+    images = EPOCH * BATCH  # in epoch 0 tau is 0: each image is as probable
+    drawn = generator(config_of("pada").seed, "images", 1).choice(images, images, p=np.full(images, 1 / images))
+    assert job.memory.order.tolist() == drawn.tolist()
+    assert not job.memory.u.any()
+    assert not job.memory.s.any()
 
 
 @pytest.mark.parametrize("fast", [False, True])

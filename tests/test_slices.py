@@ -175,7 +175,9 @@ def test_every_gradient_of_a_step_of_several_paths_is_taken(name: str, clip: flo
     for key, p in supernet.named_parameters():
         told = grads[key] != 0  # all else is idle, or of a gradient that happens to be 0
         by_hand = before[key] - LR * (scale * grads[key] + DECAY * before[key])
-        torch.testing.assert_close(p.detach()[told], by_hand[told], rtol=1e-4, atol=1e-6, msg=lambda m, k=key: f"{k}: {m}")
+        torch.testing.assert_close(
+            p.detach()[told], by_hand[told], rtol=1e-4, atol=1e-6, msg=lambda m, k=key: f"{k}: {m}"
+        )
 
 
 def test_live_slices_are_those_of_the_stand_alone_networks(space: Space) -> None:

@@ -1,5 +1,6 @@
 """Synchronised batch norms: two processes' shares are normalised as one batch; here each process is a thread."""
 
+import dataclasses
 import threading
 from collections.abc import Callable
 from copy import deepcopy
@@ -12,7 +13,10 @@ from torch import Tensor, nn
 
 import nshot
 from helpers import SMALL, refuse
-from nshot.nn.synced import SyncedBatchNorm2d, synchronise
+from nshot.nn.sliced import SlicedNorm
+from nshot.nn.synced import by_shares, synchronise
+from nshot.supernets.checks import check_supernet, goes_by_shares
+from nshot.supernets.config import preset
 
 SIZE = 3
 
@@ -101,6 +105,45 @@ def test_shares_are_normalised_as_one_batch(together: Any, affine: bool, running
             torch.testing.assert_close(dict(norm.named_buffers())[name], value)
 
 
+@pytest.mark.parametrize("some", [False, True])
+def test_sliced_norms_too(together: Any, some: bool) -> None:
+    """Some of a norm's channels, by all processes: as torch's norm of these on the whole batch."""
+    torch.manual_seed(0)
+    chosen = torch.tensor([0, 2, 3]) if some else None
+    one = SlicedNorm(5, 1e-5, 0.1, nn.ReLU6()).double()
+    nn.init.normal_(one.weight)
+    nn.init.normal_(one.running_mean)
+    many = [nn.Sequential(deepcopy(one)) for _ in range(SIZE)]
+    x = 3 + 2 * torch.randn(SIZE * 4, 3 if some else 5, 3, 2, dtype=torch.float64)
+    whole = nn.BatchNorm2d(x.shape[1]).double()
+    for key, value in whole.state_dict().items():
+        own = one.state_dict()[key]
+        value.copy_(own if chosen is None or own.dim() == 0 else own[chosen])
+    expected = nn.functional.relu6(whole(x))
+
+    def share(rank: int) -> Tensor:
+        assert synchronise(many[rank]) == 1
+        return many[rank][0](x.chunk(SIZE)[rank], chosen)
+
+    torch.testing.assert_close(torch.cat(together(share)), expected)
+    for network in many:
+        for key in ("running_mean", "running_var"):
+            own, right = getattr(network[0], key), getattr(one, key).clone()
+            right[torch.arange(5) if chosen is None else chosen] = getattr(whole, key)
+            torch.testing.assert_close(own, right)
+
+
+@pytest.mark.parametrize("name", nshot.list_spaces())
+def test_which_runs_another_number_of_processes_may_not_continue(name: str) -> None:
+    """Those whose norms see a process's share: of timm's networks too, whose norms are a kind of their own."""
+    config = dataclasses.replace(preset("smoke", "spos", name), fast="off")
+    assert goes_by_shares(config) == (name != "autoformer")
+    if name != "autoformer":
+        synced = dataclasses.replace(config, sync_bn="on")
+        assert not goes_by_shares(synced)
+        check_supernet(synced, torch.device("cpu"))
+
+
 @pytest.mark.parametrize("name", nshot.list_spaces())
 def test_a_synchronised_supernet_is_the_same_network(name: str) -> None:
     space = nshot.space(name, **SMALL[name])
@@ -108,9 +151,11 @@ def test_a_synchronised_supernet_is_the_same_network(name: str) -> None:
     supernet.fast = False
     x, subnet = torch.randn(4, 3, space.resolution, space.resolution), tuple(d.allowed[-1] for d in space.decisions)
     before, expected = dict(supernet.named_parameters()), supernet(x, subnet)
-    norms = sum(type(module) is nn.BatchNorm2d for module in supernet.modules())
-    assert synchronise(supernet) == norms
-    assert sum(isinstance(module, SyncedBatchNorm2d) for module in supernet.modules()) == norms
+    norms = [key for key, module in supernet.named_modules() if isinstance(module, nn.BatchNorm2d)]
+    assert by_shares(supernet) == norms
+    assert synchronise(supernet) == len(norms)
+    assert by_shares(supernet) == []
+    assert bool(norms) == (name != "autoformer")
     after = dict(supernet.named_parameters())
     assert after.keys() == before.keys()
     assert all(after[key] is before[key] for key in before)

@@ -86,7 +86,6 @@ def fit_steps(
     start: int = 0,
     frozen: Frozen | None = None,
     model: nn.Module | None = None,
-    backward: Callable[[Tensor], None] = Tensor.backward,
     taught: bool = False,
     seed: int = 0,
 ) -> Iterator[tuple[int, Tensor]]:
@@ -102,8 +101,7 @@ def fit_steps(
         start: first step.
         frozen: what `kept_of` made before a checkpoint was restored, whose rates may be of frozen weights; default:
             made here.
-        model: ``alone`` as a wrapper like Fabric runs it; default: itself.
-        backward: that wrapper's.
+        model: ``alone`` as a wrapper like `Running` runs it; default: itself.
         taught: whether labels are smoothed already, as those that a teacher had a say in.
         seed: of what the network draws (drop-path).
     """
@@ -127,7 +125,6 @@ def fit_steps(
         start=start,
         total_steps=total,
         lr=recipe.base_lr,
-        backward=backward,
         criterion=criterion,
         seed=seed,
         hooks=_Freezing(model or alone, criterion, kept),

@@ -23,7 +23,7 @@ from nshot.runs.progress import Progress
 from nshot.runs.where import On
 from nshot.spaces import Space, Subnet, space
 from nshot.training import distributed
-from nshot.training.device import fabric
+from nshot.training.device import Running, fabric
 
 from .alone import Alone, accuracy, check_batch, fit_steps, kept_of, make_alone, make_batches
 from .recipes import Recipe, completed
@@ -161,7 +161,7 @@ class _Retraining:
         total = recipe.epochs * self.batches.steps_per_epoch
         images = made(self.batches, self.workers, total, device)
         optimizer = recipe.make_optimizer(alone.network)
-        how: dict[str, Any] = {"backward": self.lightning.backward, "taught": teacher is not None}
+        how: dict[str, Any] = {"taught": teacher is not None}
         how["frozen"] = kept_of(alone, optimizer, recipe, self.batches.steps_per_epoch)
         return Job(
             alone,
@@ -174,7 +174,7 @@ class _Retraining:
                 recipe.decay(self.space, self.subnet),
                 self.batches.steps_per_epoch,
                 start=start,
-                model=self.lightning.setup(alone),
+                model=Running(alone, self.lightning),
                 seed=self.config.seed,
                 **how,
             ),

@@ -1,5 +1,6 @@
 """Convolutions, batch norms and squeeze layers that run on some of their channels, in plain torch."""
 
+from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
 
@@ -78,6 +79,8 @@ class SlicedNorm(nn.BatchNorm2d):
     def __init__(self, c: int, eps: float, momentum: float | None, act: nn.Module) -> None:
         super().__init__(c, eps, momentum)
         self.act = act
+        self.batch_norm: Callable[..., Tensor] = F.batch_norm
+        """Another where processes train together (`synced`)."""
 
     def forward(self, x: Tensor, chosen: Tensor | None = None) -> Tensor:  # type: ignore[override]
         mean, var, weight, bias = self.running_mean, self.running_var, self.weight, self.bias
@@ -88,7 +91,7 @@ class SlicedNorm(nn.BatchNorm2d):
             assert self.num_batches_tracked is not None
             self.num_batches_tracked.add_(1)
             factor = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
-        x = F.batch_norm(x, mean, var, weight, bias, self.training, factor, self.eps)
+        x = self.batch_norm(x, mean, var, weight, bias, self.training, factor, self.eps)
         if self.training and chosen is not None:
             for whole, part in ((self.running_mean, mean), (self.running_var, var)):
                 whole.index_copy_(0, chosen, part)  # type: ignore[union-attr,arg-type]

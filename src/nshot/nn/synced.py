@@ -4,7 +4,11 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from .sliced import SlicedNorm
 
 
 def _gathered(value: Tensor) -> Tensor:
@@ -38,31 +42,56 @@ class _Own(torch.autograd.Function):
         return _All.apply(grads[0])
 
 
+def _processes() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def batch_norm(
+    x: Tensor,
+    mean: Tensor | None,
+    variance: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    training: bool,
+    momentum: float,
+    eps: float,
+) -> Tensor:
+    """torch's own function of this name, over the batches of all processes, which must be of one shape; alone, or where
+    it uses running statistics, the very same."""
+    processes = _processes()
+    if processes == 1 or not training:
+        return F.batch_norm(x, mean, variance, weight, bias, training, momentum, eps)
+    count = processes * x.numel() / x.shape[1]
+    own = torch.cat(torch.var_mean(x, (0, 2, 3), correction=0))
+    variances, means = _All.apply(own).chunk(2, dim=1)  # one exchange a norm
+    now = means.mean(0)
+    spread = variances.mean(0) + means.var(0, correction=0)
+    if mean is not None and variance is not None:
+        with torch.no_grad():
+            mean.lerp_(now.to(mean), momentum)
+            variance.lerp_((spread * count / (count - 1)).to(variance), momentum)
+    normed = (x - now[:, None, None]) * (spread + eps).rsqrt()[:, None, None]
+    return normed if weight is None or bias is None else normed * weight[:, None, None] + bias[:, None, None]
+
+
 class SyncedBatchNorm2d(nn.BatchNorm2d):
-    """`nn.BatchNorm2d` over the batches of all processes, which must be of one shape; alone, or where it would use
-    running statistics, the very same."""
+    """`nn.BatchNorm2d` by `batch_norm` of all processes."""
 
     def forward(self, x: Tensor) -> Tensor:
-        processes = dist.get_world_size() if dist.is_initialized() else 1
-        if processes == 1 or not (self.training or self.running_mean is None):
+        if _processes() == 1 or not (self.training or self.running_mean is None):
             return super().forward(x)
-        count = processes * x.numel() / x.shape[1]
-        own = torch.cat(torch.var_mean(x, (0, 2, 3), correction=0))
-        variances, means = _All.apply(own).chunk(2, dim=1)  # one exchange a norm
-        mean = means.mean(0)
-        variance = variances.mean(0) + means.var(0, correction=0)
-        if self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None:
-            with torch.no_grad():
-                self.num_batches_tracked.add_(1)
-                share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
-                self.running_mean.lerp_(mean.to(self.running_mean), share)
-                self.running_var.lerp_((variance * count / (count - 1)).to(self.running_var), share)
-        normed = (x - mean[:, None, None]) * (variance + self.eps).rsqrt()[:, None, None]
-        return normed if self.weight is None else normed * self.weight[:, None, None] + self.bias[:, None, None]
+        share = self.momentum or 0.0
+        if self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+            share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+        return batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, True, share, self.eps)
 
 
 def synchronise(network: nn.Module) -> int:
-    """Has all batch norms of a network be synchronised, and says how many; weights and buffers stay the very same."""
+    """Has the batch norms of a network be synchronised, and says how many; weights and buffers stay the very same.
+
+    Those of kinds that are neither torch's own nor ours stay as they are: `by_shares` has them.
+    """
     found = 0
     for module in list(network.modules()):
         for name, norm in module.named_children():
@@ -72,5 +101,16 @@ def synchronise(network: nn.Module) -> int:
                 )
                 synced.__dict__.update(norm.__dict__)
                 setattr(module, name, synced)
-                found += 1
+            elif isinstance(norm, SlicedNorm):
+                norm.batch_norm = batch_norm
+            else:
+                continue
+            found += 1
     return found
+
+
+def by_shares(network: nn.Module) -> list[str]:
+    """The names of the batch norms that are not synchronised."""
+    norms = ((name, module) for name, module in network.named_modules() if isinstance(module, _BatchNorm))
+    whole = (SyncedBatchNorm2d, nn.SyncBatchNorm)
+    return [name for name, m in norms if not isinstance(m, whole) and getattr(m, "batch_norm", None) is not batch_norm]

@@ -2,7 +2,8 @@
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -49,11 +50,26 @@ class Plan:
     """Whose momentum the step uses (eq. 7); 0 where momentum is not separated."""
     inner: Inner | None = None
     """What g is where it is no gradient."""
+    common: float = 1.0
+    """What the weights owe to the paths' schedules, on average: 1 where these are not among the weights."""
 
     @property
     def rates(self) -> tuple[float, ...]:
         """At what learning rate each path is trained, as a multiple of lr0: a gradient's weight scales its rate."""
         return tuple(self.lr * weight for weight in self.weights)
+
+    def weighed(self, rates: Sequence[float]) -> "Plan":
+        """The same with each path at a rate of its own, as a weight of its gradient (Alg. 2 of the supplement)."""
+        weights = tuple(weight * rate for weight, rate in zip(self.weights, rates, strict=True))
+        return replace(self, weights=weights, common=sum(rates) / len(rates))
+
+    def spread(self) -> "Plan":
+        """The same rates for an optimizer to which the scale of gradients means nothing, as AdamW: what paths have in
+        common is the rate of the step, and weights say how they differ."""
+        if self.common in (0, 1):
+            return self
+        weights = tuple(weight / self.common for weight in self.weights)
+        return replace(self, weights=weights, lr=self.lr * self.common, common=1.0)
 
 
 def cosine(step: int, total_steps: int) -> float:
@@ -161,6 +177,9 @@ class Strategy(ABC):
     def after(self, step: int, plan: Plan, seen: Seen, memory: Any, tools: Tools) -> None:  # noqa: B027
         """What happens after the update of the supernet's weights, before its gradients are cleared. Those of the
         memory's parameters are the method's to clear."""
+
+    def skipped(self, step: int, memory: Any) -> None:  # noqa: B027
+        """What a step changes of the memory though it was skipped, as where it ends an epoch."""
 
     def answer(self, memory: Any) -> Subnet | None:
         """The subnet that training ends with, if it does."""

@@ -51,10 +51,8 @@ class FairNAS(Strategy):
         if self.ms_decision is not None:
             columns[self.ms_decision] = [int(rng.choice(self.space.decisions[self.ms_decision].allowed))] * self.paths
         paths: tuple[Subnet, ...] = tuple(zip(*columns, strict=True))
-        weights, lr = (1.0,) * self.paths, self._outer(step)
-        if self.options.weighs:
-            weights = tuple(self.lr(step, path) for path in paths)
-        return Plan(paths, weights, lr, self.cluster(paths[0]))
+        plan = Plan(paths, (1.0,) * self.paths, self._outer(step), self.cluster(paths[0]))
+        return plan.weighed([self.lr(step, path) for path in paths]) if self.options.weighs else plan
 
     @property
     def paths(self) -> int:

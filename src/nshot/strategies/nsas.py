@@ -101,7 +101,7 @@ class NSAS(Strategy):
         paths, weights = (path, *members), (1 - epsilon, *[epsilon / len(members) for _ in members])
         if not self.options.weighs:
             return Plan(paths, weights, self.lr(step, path), 0)
-        return Plan(paths, tuple(w * self.lr(step, a) for w, a in zip(weights, paths, strict=True)), 1.0, 0)
+        return Plan(paths, weights, 1.0, 0).weighed([self.lr(step, a) for a in paths])
 
     def _path(self, step: int) -> Subnet:
         return self.draw(generator(self.seed, "path", step))

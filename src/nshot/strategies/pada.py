@@ -107,6 +107,10 @@ class PADA(Strategy):
         assert isinstance(path, tuple)
         self._weigh_options(path, seen.clip, memory, tools)
         self._weigh_images(seen, memory, tools)
+        self.skipped(step, memory)
+
+    def skipped(self, step: int, memory: Importance) -> None:
+        """An epoch's last step renews what is drawn, whether it was taken or not."""
         epoch, place = divmod(step, self.steps_per_epoch)
         if place + 1 == self.steps_per_epoch:
             tau = epoch * self.steps_per_epoch / self.total_steps

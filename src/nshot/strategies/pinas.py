@@ -157,7 +157,7 @@ class PiNAS(Strategy):
             return Plan((path,), (1.0,), 0.0, 0)  # the supernet rests
         paths = self._pair(step)
         if self.options.weighs:
-            return Plan(paths, tuple(self.lr(step, path) for path in paths), 1.0, 0)
+            return Plan(paths, (1.0, 1.0), 1.0, 0).weighed([self.lr(step, path) for path in paths])
         return Plan(paths, (1.0, 1.0), self.lr(step, paths[0]), 0)
 
     def objective(

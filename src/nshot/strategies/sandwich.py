@@ -57,9 +57,9 @@ class Sandwich(Strategy):
         largest, smallest = self._ends[option]
         drawn = (self.draw(rng) for _ in range(self.options.paths))
         paths = (largest, smallest, *(self._within(path, option) for path in drawn))
-        if not self.options.weighs:
-            return Plan(paths, (1.0,) * len(paths), self.lr(step, largest), self.cluster(largest))
-        return Plan(paths, tuple(self.lr(step, path) for path in paths), 1.0, self.cluster(largest))
+        weighs = self.options.weighs
+        plan = Plan(paths, (1.0,) * len(paths), 1.0 if weighs else self.lr(step, largest), self.cluster(largest))
+        return plan.weighed([self.lr(step, path) for path in paths]) if weighs else plan
 
     def objective(self, step: int, plan: Plan, k: int, batch: Batch, memory: Any, tools: Tools) -> tuple[Tensor, Any]:
         output = tools.output(batch.images, plan.paths[k])

@@ -5,7 +5,7 @@ import torch
 from nshot.errors import UserError, statistics_needed
 from nshot.nn.drop import set_drop_path
 from nshot.nn.graphs import cuda_capture
-from nshot.nn.synced import synchronise
+from nshot.nn.synced import by_shares, synchronise
 from nshot.strategies import strategies
 from nshot.training import distributed
 
@@ -19,8 +19,13 @@ def check_supernet(config: TrainConfig, device: torch.device) -> None:
     with torch.device("meta"):
         supernet = bare_supernet(config)
     set_drop_path(supernet, config.drop_path)
-    if config.sync_bn == "on" and not synchronise(supernet):
-        raise UserError(f"sync_bn on: the supernet of space {config.space.name} has no batch norms, leave it out")
+    if config.sync_bn == "on":
+        if not synchronise(supernet) and not by_shares(supernet):
+            raise UserError(f"sync_bn on: the supernet of space {config.space.name} has no batch norms, leave it out")
+        if left := by_shares(supernet):
+            raise UserError(
+                f"sync_bn on: {left[0]} is a batch norm of a kind that cannot be synchronised, leave it out"
+            )
     strategies[config.strategy].check(supernet)
     if (config.frozen, config.backbone_lr) != (0, 1.0) and strategies[config.strategy].even(config.options):
         raise UserError(
@@ -46,7 +51,7 @@ def check_supernet(config: TrainConfig, device: torch.device) -> None:
 def goes_by_shares(config: TrainConfig) -> bool:
     """Whether each process's share of a batch has batch statistics of its own."""
     with torch.device("meta"):
-        return config.sync_bn == "off" and synchronise(bare_supernet(config)) > 0
+        return config.sync_bn == "off" and bool(by_shares(bare_supernet(config)))
 
 
 def check_batch(config: TrainConfig) -> None:

@@ -30,7 +30,7 @@ from nshot.spaces import Space, Subnet, Supernet
 from nshot.strategies import Plan, Strategy, strategies
 from nshot.strategies.memory import Facts
 from nshot.training import distributed
-from nshot.training.device import fabric
+from nshot.training.device import Running, fabric
 from nshot.training.loop import smoothed, train_steps
 from nshot.training.optimizers import RestingSlices, sgd_or_adamw
 from nshot.training.skipping import Skipping
@@ -133,8 +133,7 @@ class _Training:
         """The supernet, its optimizer and the steps."""
         config, strategy, lightning = self.config, self.strategy, self.lightning
         supernet = self._supernet()
-        model = lightning.setup(supernet)
-        model.mark_forward_method("features")
+        model = Running(supernet, lightning)
         if config.graphs == "on":
             supernet.use_graphs(cuda_capture)  # on the device that it is on by now
         optimizer, used = make_optimizer(config, supernet, strategy.clusters)
@@ -143,7 +142,7 @@ class _Training:
         skipping = Skipping(config.skips, supernet, optimizer, memory) if config.diverging == "skip" else None
         total_steps = config.epochs * self.batches.steps_per_epoch
         images = made(self.batches, self.workers, total_steps, lightning.device)
-        backward = distributed.averaged(lightning.backward, [*supernet.parameters(), *memory.parameters()])
+        backward = distributed.averaged(Tensor.backward, [*supernet.parameters(), *memory.parameters()])
         how: dict[str, Any] = {
             "total_steps": total_steps,
             "lr": config.lr,
@@ -181,7 +180,8 @@ class _Training:
         validation = None if self.second is None else self.second.to(self.lightning.device)
         tools = RunTools(self.facts, supernet, optimizer, model, smoothed(config.label_smoothing), validation, used)
         kept = Frozen(optimizer, backbone(supernet), config.frozen * an_epoch)
-        return StrategyHooks(self.strategy, memory, tools, config.warmup * an_epoch, kept.at)
+        warmup, spread = config.warmup * an_epoch, config.optimizer == "adamw"
+        return StrategyHooks(self.strategy, memory, tools, warmup, kept.at, spread)
 
     def _named(self, plan: Plan) -> list[str]:
         return [self.config.space.format(path) for path in plan.paths if isinstance(path, tuple)]

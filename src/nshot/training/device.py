@@ -1,8 +1,10 @@
-"""Where training runs: Lightning Fabric on one device."""
+"""Where training runs, and in which precision: Lightning Fabric on one device."""
 
-from typing import Any
+from contextlib import AbstractContextManager
+from typing import Any, cast
 
 import torch
+from torch import Tensor, nn
 
 from nshot.errors import UserError
 
@@ -30,3 +32,31 @@ def fabric(device: str, precision: str = "32-true") -> Any:
         raise UserError(f"device {device!r} with precision {precision!r}: {message}") from None
     distributed.join(made.device)
     return made
+
+
+class Running(nn.Module):
+    """A network as it runs on Fabric's device: its operations in Fabric's precision, what it gives in float32.
+
+    Weights and images stay float32, as autocast wants them: the fast path sees what it is made for, and a loss may be
+    differentiated by `torch.autograd` itself, which what ``fabric.setup`` returns refuses.
+    """
+
+    def __init__(self, network: nn.Module, fabric: Any) -> None:
+        super().__init__()
+        self.network = network.to(fabric.device)
+        self._cast: Any = fabric.autocast
+
+    def forward(self, *args: Any) -> Any:
+        with cast(AbstractContextManager[None], self._cast()):
+            return _float(self.network(*args))
+
+    def features(self, *args: Any) -> Any:
+        """What the network's own ``features`` gives."""
+        with cast(AbstractContextManager[None], self._cast()):
+            return _float(cast(Any, self.network).features(*args))
+
+
+def _float(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(_float(part) for part in value)
+    return value.float() if isinstance(value, Tensor) and value.dtype == torch.bfloat16 else value

@@ -42,6 +42,9 @@ class Hooks:
     def after(self, step: int, plan: Plan, batch: Batch, outputs: tuple[Any, ...]) -> None:
         pass
 
+    def skipped(self, step: int) -> None:
+        pass
+
 
 def train_steps(
     model: nn.Module,
@@ -71,7 +74,7 @@ def train_steps(
         start: first step, 0 or where a checkpoint was taken.
         total_steps: T.
         lr: base learning rate lr0, which plans scale.
-        backward: how a loss becomes gradients, for wrappers like Fabric.
+        backward: how a loss becomes gradients, as where those of several processes are averaged.
         criterion: the loss, from what the model gives and the labels.
         used: told the step's paths before the update, as `RestingSlices.used`.
         seed: what the model draws in a forward pass (drop-path) depends on it and the step alone.
@@ -92,6 +95,7 @@ def train_steps(
         with drawing("forward"):
             loss, outputs = _gradients(step, todo, batch, hooks, optimizer, backward)
         if skipping is not None and skipping.skips(step, loss):
+            hooks.skipped(step)
             yield step, torch.full_like(loss, float("nan"))
             continue
         for group in optimizer.param_groups:

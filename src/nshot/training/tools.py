@@ -25,7 +25,7 @@ class RunTools:
         facts: of the run.
         supernet: its weights.
         optimizer: that of the supernet's weights.
-        model: what runs the supernet, a wrapper like Fabric's or itself.
+        model: what runs the supernet, a wrapper like `Running` or itself.
         criterion: the loss.
         batches: validation images and labels of a step, for methods that take them.
         used: told a step's paths before the update, as `RestingSlices.used`.
@@ -83,6 +83,7 @@ class StrategyHooks(Hooks):
         tools: what the method may ask for.
         warmup: steps over which the learning rate rises, as `warmed` has it.
         begin: is told each step before anything else, as `Frozen.at`.
+        spread: whether the scale of gradients means nothing to the optimizer, as to AdamW (`Plan.spread`).
     """
 
     def __init__(
@@ -92,12 +93,18 @@ class StrategyHooks(Hooks):
         tools: RunTools,
         warmup: int = 0,
         begin: Callable[[int], None] = lambda step: None,
+        spread: bool = False,
     ) -> None:
         super().__init__(tools.model, tools.criterion)
         self.strategy, self.memory, self.tools = strategy, memory, tools
-        self._warm = warmed(lambda step: strategy.plan(step, memory), warmup)
+        self._spread = spread
+        self._warm = warmed(self._plan, warmup)
         self._last: tuple[int, Plan | None] = (-1, None)
         self._begin = begin
+
+    def _plan(self, step: int) -> Plan:
+        plan = self.strategy.plan(step, self.memory)
+        return plan.spread() if self._spread else plan
 
     def plan(self, step: int) -> Plan:
         plan = self._warm(step)
@@ -123,3 +130,6 @@ class StrategyHooks(Hooks):
     def after(self, step: int, plan: Plan, batch: Batch, outputs: tuple[Any, ...]) -> None:
         seen = Seen(batch, outputs, clipped_by(self.tools.optimizer))
         self.strategy.after(step, plan, seen, self.memory, self.tools)
+
+    def skipped(self, step: int) -> None:
+        self.strategy.skipped(step, self.memory)

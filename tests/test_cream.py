@@ -204,6 +204,40 @@ def test_the_board_is_sorted_and_bounded_over_a_long_time() -> None:
     assert 50 < taken < 500
 
 
+def test_marks_are_what_they_are() -> None:
+    """An equal is not welcome, whatever float32 makes of its accuracy and its FLOPs."""
+    board = Board(1, 2, torch.zeros(1), 1, 8, 10)
+    top1, flops = 100 / 3, 1_300_000_001.0
+    board.insert((0, 1), top1, flops, torch.zeros(1, 3, 8, 8), torch.zeros(1, 10))
+    assert board.marks[0].tolist() == [top1, flops]
+    assert not board.welcomes(top1, flops)
+    assert not board.welcomes(top1, flops - 1)  # no better
+    assert not board.welcomes(top1 + 1e-9, flops)  # no cheaper
+    assert board.welcomes(top1 + 1e-9, flops - 1)
+
+
+def test_the_real_weights_of_the_released_variant_move_by_all_processes_gradients(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A mean over processes of which the others have no gradient: as a step by half of it."""
+    moved = []
+    for others in (1.0, 0.5):
+        run = OneRun("cream", variant="released", **QUICK, clip=None)
+        before = [p.detach().clone() for p in run.model.parameters()]
+        monkeypatch.setattr("nshot.strategies.cream.META_CLIP", 1e9)
+        run.hooks.tools.mean = lambda value, share=others: value * share  # type: ignore[method-assign]
+        path = run.strategy.plan(9).paths[0]
+        loss = F.cross_entropy(run.model(batches(9)[0], path), batches(9)[1])
+        names = [name for name, _ in run.model.named_parameters()]
+        grads = torch.autograd.grad(loss, list(run.model.parameters()), allow_unused=True)
+        g = {name: grad for name, grad in zip(names, grads, strict=True) if grad is not None}
+        run.strategy._update_really(9, path, g, run.hooks.tools)
+        moved.append([q - p for p, q in zip(before, [p.detach() for p in run.model.parameters()], strict=True)])
+    for whole, half in zip(*moved, strict=True):
+        torch.testing.assert_close(whole, 2 * half)
+    assert any(bool(step.any()) for step in moved[0])
+
+
 def test_stopped_at_every_step_cream_goes_on_the_same() -> None:
     whole = OneRun("cream", **QUICK)
     states = []

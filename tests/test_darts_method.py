@@ -127,6 +127,12 @@ def test_options_that_a_space_lacks_get_nothing(name: str) -> None:
     assert strategy.answer(memory)[2] in (1, 2)
 
 
+def test_the_second_order_looks_ahead_to_sgds_step_alone(tmp_path: Path) -> None:
+    run = ("train", "darts", "--preset", "smoke", "--optimizer", "adamw", "--order", "2", "--out", tmp_path / "run")
+    assert "order 2: the step that DARTS looks ahead to is SGD's, not adamw's" in refuse(*run)
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("name", ["darts", "gdas"])
 @pytest.mark.parametrize(
     ("flags", "said"),

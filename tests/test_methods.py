@@ -117,6 +117,18 @@ def test_nsas_released_trains_the_path_alone_at_half_the_gradient() -> None:
         assert (plan.paths, plan.weights, plan.lr) == (plain.plan(step).paths, (0.5,), plain.plan(step).lr)
 
 
+@pytest.mark.parametrize("name", ["archive", "candidates", "recent", "neighbours"])
+def test_the_released_archive_has_no_options(name: str) -> None:
+    with pytest.raises(UserError, match=f"{name} 3 has no effect with --variant released"):
+        nshot.strategy("nsas", SPACE, total_steps=9, variant="released", **{name: 3})
+
+
+def test_a_constant_rate_does_not_fall_by_epochs() -> None:
+    with pytest.raises(UserError, match="per_epoch True has no effect without a --schedule that falls"):
+        nshot.strategy("spos", SPACE, total_steps=9, schedule="constant", per_epoch=True)
+    nshot.strategy("random", SPACE, total_steps=9, schedule="constant")  # as it is by default
+
+
 def test_the_slot_that_changed_holds_the_best_of_its_candidates() -> None:
     strategy = nshot.strategy("nsas", SPACE, total_steps=9)
     rng, changes = np.random.default_rng(0), 0

@@ -60,7 +60,7 @@ class Board(Trained):
     def insert(self, path: Subnet, top1: float, flops: float, images: Tensor, shares: Tensor) -> None:
         """Takes the last entry's place where there is no room; behind its equals."""
         at = min(int(self.count), len(self.paths) - 1)
-        rows = (torch.tensor(path), torch.tensor([top1, flops]), images, shares)
+        rows = (torch.tensor(path), torch.tensor([top1, flops], dtype=torch.float64), images, shares)
         for buffer, row in zip((self.paths, self.marks, self.images, self.shares), rows, strict=True):
             buffer[at] = row
         self.count.fill_(at + 1)

@@ -173,7 +173,7 @@ class Cream(SPOS):
         """The path's real weights take the optimizer's step."""
         real = {name: p for name, p in tools.supernet.named_parameters() if name in g}
         for name, p in real.items():
-            p.grad = g[name].detach().clone()
+            p.grad = tools.mean(g[name].detach().clone())
         nn.utils.clip_grad_norm_(real.values(), META_CLIP)
         tools.update(path, self.lr(step, path), self.cluster(path))
 

@@ -8,11 +8,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from nshot.errors import UserError
 from nshot.spaces import Mixture
 
 from .alpha import Alpha, AlphaOptions, Differentiable
 from .base import strategies
-from .memory import Batch, Tools
+from .memory import Batch, Facts, Tools
 from .options import Options
 
 RADIUS = 0.01  # of the finite difference, in the weights
@@ -46,6 +47,12 @@ class DARTS(Differentiable):
     @classmethod
     def even(cls, options: Options) -> bool:
         return isinstance(options, DARTSOptions) and options.order == 2
+
+    def check_facts(self, facts: Facts) -> None:
+        if self.options.order == 2 and facts.optimizer != "sgd":
+            raise UserError(
+                f"order 2: the step that DARTS looks ahead to is SGD's, not {facts.optimizer}'s; order 1 has none"
+            )
 
     def mixture(self, step: int, purpose: str, memory: Alpha) -> Mixture:
         return Mixture(memory.logs().exp())

@@ -22,6 +22,8 @@ class Facts:
     """Of all processes together."""
     lr: float
     """Base learning rate lr0."""
+    optimizer: str = "sgd"
+    """Of the supernet's weights, by its name."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from nshot.errors import check_positive, check_share, check_whole
+from nshot.errors import UserError, check_positive, check_share, check_whole
 from nshot.seeding import generator
 from nshot.spaces import Subnet, Supernet
 
@@ -42,6 +42,10 @@ class NSASOptions(Options):
         check_whole(1, archive=self.archive, candidates=self.candidates, recent=self.recent, neighbours=self.neighbours)
         check_positive(epsilon=self.epsilon)
         check_share(epsilon=self.epsilon)
+        own = ("archive", "candidates", "recent", "neighbours") if self.variant == "released" else ()
+        for name in own:
+            if (value := getattr(self, name)) != getattr(NSASOptions, name):
+                raise UserError(f"{name} {value} has no effect with --variant released, whose archive has none")
         self.refuse_ms("the paths of an NSAS step are of several clusters")
 
 

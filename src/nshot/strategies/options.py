@@ -49,6 +49,7 @@ class Options:
         check_share(lr_floor=self.lr_floor)
         for field, used, needs in (
             ("lr_floor", self.schedule == "cosine", "--schedule cosine"),
+            ("per_epoch", self.schedule != "constant", "a --schedule that falls"),
             ("gamma", self.decays, decays),
             ("g", self.decays, decays),
             ("power", self.schedule == "power", "--schedule power"),

@@ -120,7 +120,7 @@ class _Training:
         batches = make_batches(config, data)
         strategy = make_strategy(config, batches.steps_per_epoch)
         second = make_second(config, data, batches) if strategy.validates else None
-        facts = Facts(len(data.train), data.classes, config.batch_size, config.lr)
+        facts = Facts(len(data.train), data.classes, config.batch_size, config.lr, config.optimizer)
         lightning, given = fabric(device, config.precision), initial_weights(config)
         strategy.check_facts(facts)
         if config.diverging == "skip":

@@ -79,7 +79,9 @@ def sgd(parameters: Iterable[Tensor], *, idle: Idle, clip: float | None, fast: b
     weights = list(parameters)
     if fast and library() is not None and all(w.device.type == "cpu" and w.dtype == torch.float32 for w in weights):
         return FusedSGD(weights, idle=idle, clip=clip, **options)
-    return _prepared(SGD(weights, **options), weights, idle, clip)
+    # Without decay to copy it for, torch's batched Nesterov step on a GPU would leave g + momentum v for the gradient.
+    batched = {"foreach": False} if options.get("nesterov") and not options.get("weight_decay") else {}
+    return _prepared(SGD(weights, **options, **batched), weights, idle, clip)
 
 
 def adamw(

@@ -15,7 +15,7 @@ import nshot
 import nshot.auto.pretrained as chosen
 from helpers import SMALL, nshot_, refuse
 from nshot.auto.pretrained import MODEL, Weights, at_hand, fits, halved
-from nshot.auto.trial import better, resized
+from nshot.auto.trial import better, resized, same_weights
 from nshot.data.sources import load
 from nshot.networks.recipes import recipe
 from nshot.networks.retrain import RetrainConfig
@@ -80,7 +80,8 @@ def test_one_command_shrinks_a_pretrained_network(photos: Path, weights: Path, t
     assert stored["supernet"]["strategy"] == "sandwich"
     assert stored["supernet"]["init"] == str(weights)
     network = stored["network"]
-    assert (network["init"], network["teacher"], network["distill"]) == (str(out / "supernet"), str(out / "whole"), 1.0)
+    begun = {"found": out / "supernet", "resized": out / "whole" / "network.safetensors"}[taken]
+    assert (network["init"], network["teacher"], network["distill"]) == (str(begun), str(out / "whole"), 1.0)
     assert (network["recipe"]["epochs"], network["recipe"]["augment"]["mixup"]) == (6, 0.5)
     assert json.loads((out / "whole" / "config.json").read_text())["config"]["init"] == str(weights)
     recipes = [json.loads((out / name / "config.json").read_text())["config"] for name in ("whole", "trials/found")]
@@ -181,18 +182,29 @@ def test_a_trial(right: tuple[int, int], taken: str, tmp_path: Path, monkeypatch
 
     monkeypatch.setattr("nshot.auto.trial.retrain", stub)
     monkeypatch.setattr("nshot.auto.trial.begin_with", lambda run, space: None)
-    config = RetrainConfig(space, recipe("tune"), "digits", init=tmp_path)
+    file = tmp_path / "w.safetensors"
+    itself = RetrainConfig(space, recipe("tune"), "digits", init=file)
+    config = replace(itself, init=tmp_path, teacher="whole", recipe=replace(recipe("tune"), epochs=99))
     said: list[str] = []
-    chosen = better(config, found, Limits(), tmp_path, data, tmp_path, {"say": said.append})
+    chosen = better(config, itself, found, Limits(), data, tmp_path, {"say": said.append})
     assert chosen == seen[taken][1]
     assert (seen["found"][1], seen["resized"][1]) == (found, tuple(d.allowed[-1] for d in space.decisions))
     for used, _, images in seen.values():
-        assert (used.recipe.batch_size, used.teacher) == (21, None)
+        assert (used.recipe.batch_size, used.recipe.epochs, used.teacher) == (21, recipe("tune").epochs, None)
         assert (len(images.train), len(images.valid), len(images.test)) == (21, 0, 30)
+    assert [seen[name][0].init for name in ("found", "resized")] == [tmp_path, file]  # the supernet's, or given ones
     assert said[-1].startswith(f"tuned on 21 images they are right on {right[0]}.0 % (found)")
     whole = seen["resized"][1]
-    assert better(config, whole, Limits(), tmp_path, data, tmp_path, {"say": said.append}) == whole  # nothing to try
-    assert better(config, found, Limits(max_flops=1), tmp_path, data, tmp_path, {"say": said.append}) == found
+    assert better(config, itself, whole, Limits(), data, tmp_path, {"say": said.append}) == whole  # nothing to try
+    assert better(config, itself, found, Limits(max_flops=1), data, tmp_path, {"say": said.append}) == found
+
+
+def test_only_on_smaller_images_a_network_has_the_weights_of_the_whole() -> None:
+    space = nshot.space("timm", model=MODEL_SMALL, resolution=64, sides=(32, 40, 64), num_classes=4)
+    whole, (at,) = [d.allowed[-1] for d in space.decisions], space.couples
+    for i, decision in enumerate(space.decisions):
+        for option in decision.allowed[:-1]:
+            assert same_weights(space, (*whole[:i], option, *whole[i + 1 :])) == (i == at)
 
 
 def test_the_whole_network_on_smaller_images() -> None:

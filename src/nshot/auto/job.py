@@ -15,6 +15,7 @@ from nshot.handover.figures import accuracy_of
 from nshot.handover.verdict import judge, read_verdict
 from nshot.networks.choice import read_choice
 from nshot.networks.recipes import Recipe
+from nshot.networks.result import NETWORK as WEIGHTS
 from nshot.networks.result import known_result
 from nshot.networks.retrain import RetrainConfig, retrain, retrain_best
 from nshot.report.confusion import plot_confusion
@@ -33,7 +34,7 @@ from nshot.supernets.train import train
 from .estimate import estimate
 from .look import Look
 from .pretrained import by_labels
-from .trial import better
+from .trial import better, same_weights
 
 Say = Callable[[str], None]
 WHOLE = "whole"  # folder of the whole network, where a pretrained one is shrunk
@@ -102,9 +103,9 @@ def run_job(
     how = "from scratch"
     given: dict[str, Any] = {"device": device, "workers": workers, "say": say}
     if tuned:
-        how = "from the supernet's weights, taught by the whole network,"
-        again, chosen = _taught(again, best["arch"], job, data, (supernet, whole, trials), given)
-        archs, given["begin"] = [chosen], begin_with(supernet, again.space)
+        how = "from weights that are tuned, taught by the whole network,"
+        again, chosen = _taught(again, best["arch"], job, data, (whole, trials), given)
+        archs, given["begin"] = [chosen], begin_with(again.init, again.space)
     say(f"[3/4] training it {how} on all {len(data.train) + len(data.valid):,} images: {network}")
     subnets = [again.space.parse(arch) for arch in archs]
     retrain_best(again, subnets, data, network, **given)
@@ -137,15 +138,21 @@ def _taught(
     best: str,
     job: Job,
     data: Dataset,
-    folders: tuple[Path, Path, Path],
+    folders: tuple[Path, Path],
     given: dict[str, Any],
 ) -> tuple[RetrainConfig, str]:
-    """Tunes the whole network; how it teaches another, and which: the search's best, where that stands its trial."""
-    supernet, whole, trials = folders
-    untaught = replace(again, recipe=by_labels(job.recipe))
-    itself = replace(untaught, init=job.train.init)  # not the supernet's weights, which saw half of the images
-    again = replace(again, teacher=str(_whole(itself, data, whole, given)), distill=1.0)
-    chosen = better(untaught, again.space.parse(best), job.limits, supernet, data, trials, given)
+    """Tunes the whole network; how it teaches another, and which: the search's best, where that stands its trial.
+
+    The whole network on smaller images begins with the weights that teach, another with the supernet's.
+    """
+    whole, trials = folders
+    # Not with the supernet's weights, which saw half of the images.
+    itself = replace(again, recipe=by_labels(job.recipe), init=job.train.init)
+    teacher = _whole(itself, data, whole, given)
+    again = replace(again, teacher=str(teacher), distill=1.0)
+    chosen = better(again, itself, again.space.parse(best), job.limits, data, trials, given)
+    if same_weights(again.space, chosen):
+        again = replace(again, init=teacher / WEIGHTS)
     return again, again.space.format(chosen)
 
 

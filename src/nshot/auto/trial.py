@@ -34,11 +34,16 @@ def resized(space: Space, limits: Limits) -> Subnet | None:
     return None
 
 
+def same_weights(space: Space, subnet: Subnet) -> bool:
+    """Whether a network has all weights of the whole one: it differs in the side of its images alone."""
+    return space.network_params(subnet) == space.network_params(extreme_subnets(space, [space.params, space.flops])[1])
+
+
 def better(
     config: RetrainConfig,
+    itself: RetrainConfig,
     found: Subnet,
     limits: Limits,
-    supernet: Path,
     data: Dataset,
     out: Path,
     given: dict[str, Any],
@@ -46,30 +51,31 @@ def better(
     """The one of the two that is right on more of the images that rank; the found one where it is as good.
 
     Args:
-        config: how networks are tuned; without a teacher, which would have seen all images.
+        config: how the found one is tuned at last; here as ``itself`` says, without a teacher, which would have seen
+            all images, and begun with ``config.init``, the supernet's run.
+        itself: how the whole network is tuned.
         found: the search's.
         limits: which both keep to.
-        supernet: the run, whose weights both begin with.
         data: the data set.
         out: gets a folder of each; continued where it was killed.
         given: device, workers and say of `retrain`.
     """
     say: Callable[[str], None] = given["say"]
-    space = config.space
+    space, supernet = config.space, cast(Path, config.init)
     timed = limits if limits.max_latency is None else limits.by(latency_of(supernet, space, say=say))
     other = resized(space, timed)
     if other in (None, found):
         return found
     half = replace(data, valid=data.valid.subset(np.arange(0)), test=data.valid)
-    batch = min(config.recipe.batch_size, len(data.train))  # of fewer images than the recipe was made for
-    config = replace(config, recipe=replace(config.recipe, batch_size=batch))
-    names = {"found": found, "resized": cast(Subnet, other)}
-    say(f"a trial of the best, beside the whole network at {cast(Timm, space).side(names['resized'])} pixels")
+    batch = min(itself.recipe.batch_size, len(data.train))  # of fewer images than the recipe was made for
+    itself = replace(itself, recipe=replace(itself.recipe, batch_size=batch))
+    names = {"found": (found, replace(itself, init=supernet)), "resized": (cast(Subnet, other), itself)}
+    say(f"a trial of the best, beside the whole network at {cast(Timm, space).side(cast(Subnet, other))} pixels")
     right = {}
-    for name, subnet in names.items():
-        begin = begin_with(supernet, space)
-        right[name] = retrain(config, subnet, half, check_inside(out, name), begin=begin, **given)["test_accuracy"]
+    for name, (subnet, how) in names.items():
+        begin = begin_with(how.init, space)
+        right[name] = retrain(how, subnet, half, check_inside(out, name), begin=begin, **given)["test_accuracy"]
     taken = max(names, key=right.__getitem__)
     told = " and ".join(f"{right[name]:.1f} % ({name})" for name in names)
     say(f"tuned on {len(data.train):,} images they are right on {told} of {len(data.valid):,} others: {taken} is taken")
-    return names[taken]
+    return names[taken][0]

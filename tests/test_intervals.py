@@ -185,14 +185,27 @@ def test_scores_are_averaged_in_doubles() -> None:
     [
         (0.5, 0.5, 0.5),  # as much noise at half the images: there is none
         (0.5, 0.6, 0.5),  # more than at all of them, by chance
-        (0.5, 0.0, 0.5),  # nothing is known
-        (0.5, -0.1, 0.5),
-        (-0.5, 0.1, -0.5),
+        (0.5, 0.0, math.nan),  # nothing is left at half: noise is all there is
+        (0.5, -0.1, math.nan),
+        (-0.5, 0.4, math.nan),
+        (0.125, 0.08, math.nan),  # more than 1/√2 is lost, which no noise does that leaves anything
         (0.4, 0.3, (2 / 0.16 - 1 / 0.09) ** -0.5),
         (-0.4, -0.3, -((2 / 0.16 - 1 / 0.09) ** -0.5)),
-        (0.9, 0.5, 1.0),  # no correlation is above 1
+        (0.9, 0.5, math.nan),
+        (0.9, 0.7, 1.0),  # no correlation is above 1
+        (-0.9, -0.7, -1.0),
     ],
 )
 def test_noise_is_taken_out_by_its_share_at_half_the_images(rho: float, half: float, expected: float) -> None:
     """Noise of variance v at all images is of 2 v at half: 1/ρ² grows by as much from one to the other."""
-    assert _without_noise(rho, half) == pytest.approx(expected)
+    assert _without_noise(rho, half) == pytest.approx(expected, nan_ok=True)
+
+
+def test_noise_alone_is_never_a_perfect_order() -> None:
+    """Scores that chance makes: the tau is near 0, and what infinitely many images would show is not known."""
+    rng = np.random.default_rng(0)
+    found = [at_infinity(rng.random((120, 100)) < 0.5, rng.normal(size=120)) for _ in range(40)]
+    known = np.array([each.tau for each in found if not math.isnan(each.tau)])
+    assert 10 <= len(known) < 40
+    assert abs(known).max() < 0.9
+    assert all(math.isnan(each.tau) == math.isnan(each.low) == math.isnan(each.high) for each in found)

@@ -79,6 +79,13 @@ def test_halves_without_a_value_do_not_count(known: int, told: bool) -> None:
     assert all(math.isfinite(value) == told for value in found)
 
 
+def test_a_tau_that_halves_mostly_lose_is_not_known_without_noise() -> None:
+    """Chance gives 0.08 on all images and 0.05 on halves: that is no perfect order behind noise."""
+    assert all(map(math.isnan, interval_of(0.08, [0.04, 0.06] * (HALVES // 2))))
+    assert all(map(math.isnan, interval_of(-0.08, [-0.04, -0.06] * (HALVES // 2))))
+    assert interval_of(0.98, [0.95, 0.96] * (HALVES // 2))[0] == pytest.approx(1)
+
+
 def test_a_whole_without_a_value_has_none() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")

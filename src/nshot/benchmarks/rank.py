@@ -36,9 +36,9 @@ class Ranking:
 
     ``table`` has a row for each score (accuracy, the paper's; loss, negated) with ``tau``, as the protocol has it;
     ``tau_inf``, what it would be on infinitely many images, with its 95 % interval ``low`` to ``high`` (``tau`` may
-    lie outside: noise lowers it); ``spearman`` and ``top_tau`` (the best 10 %). ``baselines`` has the last two and
-    ``tau`` of what costs nothing to know: the stand-alone networks' params and flops. ``ceiling`` is what the noise of
-    the true accuracies leaves to reach, where it is known.
+    lie outside: noise lowers it; nan where noise is all there is); ``spearman`` and ``top_tau`` (the best 10 %).
+    ``baselines`` has the last two and ``tau`` of what costs nothing to know: the stand-alone networks' params and
+    flops. ``ceiling`` is what the noise of the true accuracies leaves to reach, where it is known.
     """
 
     subnets: list[Subnet]

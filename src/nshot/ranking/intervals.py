@@ -49,15 +49,18 @@ def at_infinity(
 
     Returns:
         The estimate and its interval, which says nothing of the spread over seeds of training. nan where the scores are
-        constant, or noise is all there is.
+        constant, or noise is all there is: halves of the images rank so much worse than all that nothing tells what is
+        left without noise.
     """
     halves = _halves(per_image, metric, truth, seed)
     whole = metric(per_image.mean(axis=1, dtype=np.float64), truth)
     halves = halves[np.isfinite(halves)]
     if not np.isfinite(whole) or len(halves) < 2:
-        return AtInfinity(float("nan"), float("nan"), float("nan"))
+        return AtInfinity(*[float("nan")] * 3)
     rho, half = sin(pi * whole / 2), sin(pi * float(halves.mean()) / 2)
     grown = _without_noise(rho, half) / rho if rho else 1.0
+    if np.isnan(grown):
+        return AtInfinity(*[float("nan")] * 3)
     estimate = min(max(rho * grown, -1.0), 1.0)
     # A half differs from the whole by as much as the whole from what it would be without noise.
     spread = float(np.std(np.sin(pi * halves / 2), ddof=1)) * grown
@@ -67,10 +70,11 @@ def at_infinity(
 
 
 def _without_noise(rho: float, half: float) -> float:
-    """ρ without noise, from that at the noise of all images and at twice as much."""
-    if abs(half) >= abs(rho) or rho * half <= 0:
-        return rho
-    inverse = 2 / rho**2 - 1 / half**2
+    """ρ without noise, from that at the noise of all images and at twice as much; nan where these take all of it."""
+    if abs(half) >= abs(rho):
+        return rho  # no noise is seen
+    if rho * half <= 0 or (inverse := 2 / rho**2 - 1 / half**2) <= 0:
+        return float("nan")  # the line comes to a square below zero: this noise is all there is, and hides the rest
     return float(np.copysign(max(inverse, 1.0) ** -0.5, rho))
 
 

@@ -146,7 +146,7 @@ def _rankings(run: Path, config: TrainConfig, data: dict[str, Any]) -> str:
                     escape(score),
                     _number(m["tau"]),
                     _number(m["tau_inf"]),
-                    f"{_number(m['low'])} to {_number(m['high'])}",
+                    "–" if m["low"] is None else f"{_number(m['low'])} to {_number(m['high'])}",
                     _number(m["spearman"]),
                     _number(m["top_tau"]),
                 ]

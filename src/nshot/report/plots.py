@@ -60,7 +60,9 @@ def _panel(panel: "Axes", title: str, ranking: Ranking, truth: str) -> "PathColl
         panel.text(0.02, 0.02, f"▼ {far.sum()} further off", transform=panel.transAxes, va="bottom", fontsize=8)
         panel.set(xlim=(low[0], None), ylim=(low[1], None))
     row = ranking.table["accuracy"]
-    infinite = f"at ∞ images {row['tau_inf']:.3f}, 95 %: {row['low']:.3f} to {row['high']:.3f}"
+    infinite = "at ∞ images not known"  # where noise is all there is
+    if np.isfinite(row["tau_inf"]):
+        infinite = f"at ∞ images {row['tau_inf']:.3f}, 95 %: {row['low']:.3f} to {row['high']:.3f}"
     most = "" if ranking.ceiling is None else f"\n{ranking.ceiling.told}"
     panel.set_title(f"{title}\nKendall's tau {row['tau']:.3f}  ({infinite}){most}", fontsize=10)
     panel.set_xlabel(f"accuracy with supernet weights (%), {ranking.images:,} images")

@@ -28,8 +28,9 @@ def print_ranking(rankings: Mapping[str, Ranking], truth: str) -> None:
         table.add_column(column)
     for name, ranking in rankings.items():
         for score, row in ranking.table.items():
-            infinite = f"{row['tau_inf']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
-            table.add_row(escape(name), score, f"{row['tau']:.3f}", infinite, f"{row['top_tau']:.3f}")
+            interval = f" [{_number(row['low'])}, {_number(row['high'])}]" if row["low"] == row["low"] else ""
+            infinite = _number(row["tau_inf"]) + interval  # none where noise is all there is
+            table.add_row(escape(name), score, _number(row["tau"]), infinite, _number(row["top_tau"]))
     for score, row in first.baselines.items():
         table.add_row("no training", score, _number(row["tau"]), "-", _number(row["top_tau"]))
     Console().print(table)

@@ -29,6 +29,7 @@ from nshot.runs.checkpoint import save
 from nshot.runs.where import On
 from nshot.strategies import strategies
 from nshot.studies.base import scale, studies
+from nshot.studies.gradients import DISTANCES, similarity, spread
 from nshot.studies.runner import jobs_of
 from nshot.supernets.config import TrainConfig
 from simulation import Measured, Work, simulate
@@ -131,28 +132,35 @@ def checkpoint(folder: Path) -> dict[str, float]:
     return {"megabytes": path.stat().st_size / 1e6, "seconds": statistics.median(seconds)}
 
 
-def path_steps() -> Iterator[tuple[TrainConfig, int]]:
-    """Trainings behind the paper's tables on NAS-Bench-201, three seeds, with how many paths each runs."""
+def trainings() -> Iterator[tuple[TrainConfig, int, int]]:
+    """Trainings behind the paper's tables on NAS-Bench-201, three seeds, each once: its steps, and the paths of a step.
+
+    A ranking and searches of one supernet share its training; figure B and table I train in folders of their own.
+    """
     chosen = [studies[name] for name in studies.names()]
+    trained = set()
     for job in jobs_of(chosen, scale("paper"), 3).values():
-        config = job.config
-        if config.space.name == "nasbench201" and config.strategy in METHODS:
-            parts = strategies[config.strategy].parts(config.space, config.options, config.seed)
-            strategy = strategies[config.strategy](parts[0], total_steps=1, seed=0, options=config.options)
-            batches = TRAIN_IMAGES // config.batch_size
-            yield config, len(parts) * config.epochs * batches * len(strategy.plan(0).paths)
+        config, function = job.config, job.measured.function if job.measured else None
+        folder = job.folder if function in (similarity, spread) else job.supernet
+        if config.space.name != "nasbench201" or config.strategy not in METHODS or folder in trained:
+            continue
+        trained.add(folder)
+        parts = strategies[config.strategy].parts(config.space, config.options, config.seed)
+        strategy = strategies[config.strategy](parts[0], total_steps=1, seed=0, options=config.options)
+        paths = len(DISTANCES if function is similarity else strategy.plan(0).paths)
+        yield config, len(parts) * config.epochs * (TRAIN_IMAGES // config.batch_size), paths
 
 
 def works(found: dict[str, Any]) -> list[Work]:
     """What is computed on paper."""
     second, of = found["steps"], found["checkpoint"]
-    trainings = np.array([paths * second["step"] for _, paths in path_steps()])
+    supernets = np.array([steps * paths * second["step"] for _, steps, paths in trainings()])
     forms = np.array([min(CHUNK, FORMS - start) for start in range(0, FORMS, CHUNK)])
     epochs = Recipe().epochs * (TRAIN_IMAGES // Recipe().batch_size)
     alone = np.full(SUBNETS, epochs * second["alone"])
-    every = int(np.median([paths // 500 for _, paths in path_steps()]))
+    every = round(np.mean([steps // config.checkpoint_every for config, steps, _ in trainings()]))
     return [
-        Work("supernets of the tables", trainings, every, of["megabytes"]),
+        Work("supernets of the tables", supernets, every, of["megabytes"]),
         Work("15,625 subnets on 25,000 images", forms * HELD_OUT * second["image"], 1, 0.1),
         Work("benchmark of 10,000 subnets", alone, 1, 0.001),
     ]

@@ -1,12 +1,19 @@
 """The simulation of many cores (benchmarks/simulation.py) where its answer can be worked out by hand."""
 
+import itertools
+import json
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from nshot.studies.base import scale, studies
+from nshot.supernets.config import to_dict
+
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
+import clusters
 from simulation import Measured, Outcome, Work, simulate
 
 IDEAL = Measured(start=0.0, dispatch=0.0, write=0.0, spread=0.0)
@@ -55,3 +62,29 @@ def test_times_spread_as_was_measured() -> None:
     """The mean of a log-normal variable is exp(s²/2) times its median."""
     out = run([100.0] * 20_000, Measured(start=0, dispatch=0, write=0, spread=0.3), 1)
     assert out.hours * 3600 == pytest.approx(2e6 * np.exp(0.045), rel=0.01)
+
+
+def test_a_training_counts_once_however_many_results_it_has() -> None:
+    """Configurations of the rows, by all that determines a training; what figure B and table I record is trained anew.
+
+    Paths by hand: 390 batches an epoch, one path for SPOS in 250 epochs, five for FairNAS in 200, five parts in 300 for
+    FSNAS, four of table I.
+    """
+    distinct, recorded = set(), set()
+    for study in map(studies.__getitem__, studies.names()):
+        for row, seed in itertools.product(study.rows, range(3)):
+            config = row.setting.at(scale("paper"), seed)
+            if config.space.name == "nasbench201" and config.strategy in clusters.METHODS:
+                kind = study.name if study.name in ("figure-b", "table-i") else ""
+                (recorded if kind else distinct).add((kind, json.dumps(to_dict(config), sort_keys=True)))
+    found = list(clusters.trainings())
+    assert len(found) == len(distinct) + len(recorded) == 126
+    assert len(recorded) == 3 * (3 + 1)
+    by_paths = Counter((config.strategy, steps * paths) for config, steps, paths in found)
+    assert set(by_paths) == {
+        ("spos", 250 * 390),
+        ("spos", 250 * 390 * 4),
+        ("fairnas", 200 * 390 * 5),
+        ("fsnas", 5 * 300 * 390),
+    }
+    assert by_paths["spos", 250 * 390 * 4] == 3

@@ -1,5 +1,6 @@
 """`nshot auto`: what it sees, what it chooses, and that its phases are those of the single commands."""
 
+import html
 import json
 import re
 import shutil
@@ -40,6 +41,23 @@ def folder_of(root: Path, counts: dict[str, int], sides: tuple[int, ...] = (12,)
 @pytest.fixture(scope="module")
 def pets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder_of(tmp_path_factory.mktemp("data") / "pets", {"cat": 50, "dog": 50, "hen": 50})
+
+
+def test_the_page_of_an_unfinished_job_names_the_job(done: tuple[Path, str], pets: Path, tmp_path: Path) -> None:
+    """Never a command that would make one of its folders otherwise, for the job would refuse that."""
+    job = shutil.copytree(done[0], tmp_path / "a job")
+    for left, gone in (
+        ("network", ["network/result.json"]),
+        ("search", ["supernet/search.json"]),
+        ("supernet", ["supernet/supernet.safetensors"]),
+    ):
+        for name in gone:
+            (job / name).unlink()
+        assert nshot_("report", job)[0] == 0
+        page = html.unescape((job / "report.html").read_text())
+        again = f"nshot auto imagefolder:{pets} --out '{job}' [the same options]"
+        assert page.count(again) == ["network", "search", "supernet"].index(left) + 1
+        assert not re.search(r"nshot (train|search|retrain) .*a job", page)
 
 
 @pytest.fixture(scope="module")

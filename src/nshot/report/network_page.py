@@ -28,15 +28,17 @@ def is_retrained(folder: Path) -> bool:
     return os.path.isfile(folder / "config.json") and read_config(folder).get("kind") == "retrain"
 
 
-def network_sections(folder: Path, data: dict[str, Any]) -> list[str]:
-    """What a page says of such a folder; ``data`` takes what its script draws.
+def network_sections(folder: Path, data: dict[str, Any], job: str = "") -> list[str]:
+    """What a page says of such a folder; ``data`` takes what its script draws. ``job`` is the command that goes on with
+    it, where it is part of a whole job.
 
     Raises:
         UserError: for broken files.
     """
     name = typed(folder)
     if not (folder / RESULT).exists():
-        again = f"nshot retrain {shlex.quote(read_config(folder)['config']['subnet'])} --out {name} [the same options]"
+        subnet = shlex.quote(read_config(folder)["config"]["subnet"])
+        again = job or f"nshot retrain {subnet} --out {name} [the same options]"
         open_ = absent("The retraining is not finished; the command that began it continues it:", again)
         return [section("Training", open_, _curves(folder, data))]
     _, result = read_network(folder)

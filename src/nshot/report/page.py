@@ -1,5 +1,6 @@
 """A run as one HTML page that needs no network: what was run, curves, rankings, the search, pictures of subnets."""
 
+import shlex
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -63,13 +64,22 @@ def is_job(folder: Path) -> bool:
 
 
 def job_sections(folder: Path, data: dict[str, Any]) -> list[str]:
-    """What a page says of a whole job: the network that came out, then the supernet that it was found with."""
-    network = folder / NETWORK
-    return [*(network_sections(network, data) if is_retrained(network) else []), *run_sections(folder / SUPERNET, data)]
+    """What a page says of a whole job: the network that came out, then the supernet that it was found with.
+
+    What is missing the job itself makes: a search or a training of its folders by other options it would refuse.
+    """
+    network, supernet = folder / NETWORK, folder / SUPERNET
+    name = shlex.quote(read_config(supernet)["config"]["dataset"])
+    job = f"nshot auto {name} --out {typed(folder)} [the same options]"
+    return [
+        *(network_sections(network, data, job) if is_retrained(network) else []),
+        *run_sections(supernet, data, job),
+    ]
 
 
-def run_sections(folder: Path, data: dict[str, Any]) -> list[str]:
-    """What a page says of a supernet run; ``data`` takes what its script draws.
+def run_sections(folder: Path, data: dict[str, Any], job: str = "") -> list[str]:
+    """What a page says of a supernet run; ``data`` takes what its script draws. ``job`` is the command that goes on
+    with it, where it is part of a whole job.
 
     Raises:
         UserError: for a folder that is no supernet run, or has broken files.
@@ -80,8 +90,8 @@ def run_sections(folder: Path, data: dict[str, Any]) -> list[str]:
     config = from_dict(stored["config"])
     return [
         _what(config, stored.get("versions", {})),
-        _curves(folder, config, data),
-        _search(folder, config, data),
+        _curves(folder, config, data, job),
+        _search(folder, config, data, job),
         _rankings(folder, config, data),
     ]
 
@@ -102,10 +112,10 @@ def _what(config: TrainConfig, versions: dict[str, str]) -> str:
     )
 
 
-def _curves(run: Path, config: TrainConfig, data: dict[str, Any]) -> str:
+def _curves(run: Path, config: TrainConfig, data: dict[str, Any], job: str) -> str:
     curves = run_data.curves(run)
     todo = run_data.unfinished(run, config)
-    again = f"nshot train {config.strategy} --out {typed(run)} [the same options]"
+    again = job or f"nshot train {config.strategy} --out {typed(run)} [the same options]"
     open_ = absent("The training is not finished; the command that began it continues it:", again)
     if not curves:
         lacking = run_data.damage(run) or "The run has no log.jsonl."
@@ -162,10 +172,10 @@ def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
-def _search(run: Path, config: TrainConfig, data: dict[str, Any]) -> str:
+def _search(run: Path, config: TrainConfig, data: dict[str, Any], job: str) -> str:
     files = run_data.search_files(run)
     if not files:
-        command = f"nshot search {typed(run)}"
+        command = job or f"nshot search {typed(run)}"
         return section("Search", absent("No subnet was searched. This searches the best:", command))
     found = [run_data.read_search(path) for path in files]
     search = found[0]

@@ -224,8 +224,20 @@ def write_parquet(path: Path, table: "pa.Table") -> None:
     write_atomically(path, buffer.getvalue())
 
 
+def legend_name(name: str) -> str:
+    """A name as a legend shows it: matplotlib leaves out what begins with _."""
+    return f" {shown(name)}" if name.startswith("_") else shown(name)
+
+
 def write_figure(path: Path, figure: "Figure") -> None:
-    """Writes a matplotlib figure in the format that the file's name says."""
+    """Writes a matplotlib figure in the format that the file's name says; a ``$`` in its texts begins no formula."""
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)  # type: ignore[attr-defined]
+    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+        for label in axis.get_ticklabels(which="both") if axis.get_scale() == "log" else ():
+            label.set_parse_math(True)  # the powers of ten, which are formulas
     buffer = io.BytesIO()
     figure.savefig(buffer, format=path.suffix.removeprefix("."))
     write_atomically(path, buffer.getvalue())

@@ -22,7 +22,7 @@ GREY, SOFT, INK = "#9aa0a6", "#5f6368", "#202124"
 
 
 def write(axes: "Axes", x: float, y: float, text: str, size: float = TEXT, **style: Any) -> None:
-    style = {"ha": "center", "va": "center", "color": INK, **style}
+    style = {"ha": "center", "va": "center", "color": INK, "parse_math": False, **style}
     axes.text(x, y, text, fontsize=size * POINT, fontfamily=FONT, **style)
 
 

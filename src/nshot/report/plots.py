@@ -8,7 +8,7 @@ import numpy as np
 
 from nshot.benchmarks.rank import Ranking
 from nshot.benchmarks.zero_cost import ZeroCost
-from nshot.files import write_figure
+from nshot.files import shown, write_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -56,15 +56,14 @@ def _panel(panel: "Axes", title: str, ranking: Ranking, truth: str) -> "PathColl
     style: dict[str, Any] = {"cmap": "viridis", "vmin": colours.min(), "vmax": colours.max(), "linewidths": 0}
     points = panel.scatter(at[~far, 0], at[~far, 1], c=colours[~far], s=14, alpha=0.8, **style)
     if far.any():  # a few hopeless subnets would squeeze all others into a corner
-        panel.scatter(at[far, 0], at[far, 1], c=colours[far], s=30, marker="v", clip_on=False, **style)
-        panel.text(0.02, 0.02, f"▼ {far.sum()} further off", transform=panel.transAxes, va="bottom", fontsize=8)
+        _further_off(panel, at[far, 0], at[far, 1], colours[far], style)
         panel.set(xlim=(low[0], None), ylim=(low[1], None))
     row = ranking.table["accuracy"]
     infinite = "at ∞ images not known"  # where noise is all there is
     if np.isfinite(row["tau_inf"]):
         infinite = f"at ∞ images {row['tau_inf']:.3f}, 95 %: {row['low']:.3f} to {row['high']:.3f}"
     most = "" if ranking.ceiling is None else f"\n{ranking.ceiling.told}"
-    panel.set_title(f"{title}\nKendall's tau {row['tau']:.3f}  ({infinite}){most}", fontsize=10)
+    panel.set_title(f"{shown(title)}\nKendall's tau {row['tau']:.3f}  ({infinite}){most}", fontsize=10)
     panel.set_xlabel(f"accuracy with supernet weights (%), {ranking.images:,} images")
     panel.set_ylabel(f"true accuracy (%), {truth}")
     panel.spines[["top", "right"]].set_visible(False)
@@ -72,10 +71,17 @@ def _panel(panel: "Axes", title: str, ranking: Ranking, truth: str) -> "PathColl
     return points
 
 
+def _further_off(panel: "Axes", x: np.ndarray, y: np.ndarray, colours: np.ndarray, style: dict[str, Any]) -> None:
+    """Marks subnets that lie beyond an axis at its end, and counts them."""
+    panel.scatter(x, y, c=colours, s=30, marker="v", clip_on=False, **style)
+    panel.text(0.02, 0.02, f"▼ {len(x)} further off", transform=panel.transAxes, va="bottom", fontsize=8)
+
+
 def score_scatter(path: Path, found: ZeroCost) -> Path:
     """Ranks by scores that need no training against true accuracy, a panel a row of the table, coloured by parameters.
 
-    Ranks, for a combination is a mean of ranks, and scores may be minus infinity or differ by many powers of ten.
+    Ranks, for a combination is a mean of ranks, and scores may be infinite or differ by many powers of ten. Subnets
+    whose accuracy lies far below stand at the lower end, and say so.
     """
     from matplotlib.figure import Figure
     from scipy.stats import rankdata
@@ -84,11 +90,15 @@ def score_scatter(path: Path, found: ZeroCost) -> Path:
     rows = -(-len(found.table) // columns)
     figure = Figure(figsize=(3.6 * columns + 1, 3.4 * rows), layout="constrained", dpi=100)
     panels = list(figure.subplots(rows, columns, squeeze=False).flat)
-    low = low_end(found.true)
-    at = np.maximum(found.true, low)  # a few hopeless subnets would squeeze all others into a line
+    low, colours = low_end(found.true), rankdata(found.params)
+    far = found.true < low  # a few hopeless subnets would squeeze all others into a line
+    style: dict[str, Any] = {"cmap": "viridis", "vmin": colours.min(), "vmax": colours.max(), "linewidths": 0}
     for panel, (name, row) in zip(panels, found.table.items(), strict=False):
         ranks = rankdata(found.scores(name))
-        points = panel.scatter(ranks, at, c=rankdata(found.params), s=8, alpha=0.7, linewidths=0, cmap="viridis")
+        points = panel.scatter(ranks[~far], found.true[~far], c=colours[~far], s=8, alpha=0.7, **style)
+        if far.any():
+            _further_off(panel, ranks[far], np.full(far.sum(), low), colours[far], style)
+            panel.set_ylim(low, None)
         panel.set_title(f"{name}\nKendall's tau {row['tau']:.3f}", fontsize=10)
         panel.set(xlabel="rank (right: best)", ylabel=f"true accuracy (%), {found.column}")
         panel.spines[["top", "right"]].set_visible(False)

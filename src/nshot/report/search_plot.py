@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nshot.files import write_figure
+from nshot.files import shown, write_figure
 from nshot.report.plots import low_end
 from nshot.search.pareto import front
 
@@ -52,7 +52,8 @@ def plot_search(path: Path, result: Mapping[str, Any], scored: Mapping[str, Any]
         panel.set_xlabel(_axis(label, scored[name], result))
         panel.legend(fontsize=8, loc="best", framealpha=0.85)
     panels[0].set_ylabel(f"{SCORES[by]}, {result['images']:,} images")
-    figure.suptitle(f"{result['candidates']:,} subnets of {result['space']['name']}, {result['dataset']}", fontsize=11)
+    title = f"{result['candidates']:,} subnets of {result['space']['name']}, {shown(result['dataset'])}"
+    figure.suptitle(title, fontsize=11)
     write_figure(path, figure)
     return path
 

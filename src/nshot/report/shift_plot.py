@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from nshot.files import write_figure
+from nshot.files import legend_name, write_figure
 from nshot.supernets.shift import Layers, mean_shift
 
 NAMED = 60  # layers up to which each has its name below the picture
@@ -25,7 +25,7 @@ def plot_shift(path: Path, found: Mapping[str, Layers]) -> Path:
     panel = figure.subplots()
     for title, own in found.items():
         known = [name for name in layers if name in own]
-        line = f"{title}: mean {mean_shift(own):.3f}"
+        line = f"{legend_name(title)}: mean {mean_shift(own):.3f}"
         panel.plot([place[n] for n in known], [own[n].shift for n in known], marker="o", ms=3, lw=0.8, label=line)
     panel.axhline(1, color="grey", lw=0.6, ls=":")
     panel.text(0, 1, "orthogonal", color="grey", fontsize=8, va="bottom")

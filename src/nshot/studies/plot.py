@@ -4,7 +4,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from nshot.files import write_figure
+from nshot.files import legend_name, write_figure
 
 
 def draw(path: Path, result: dict[str, Any]) -> Path:
@@ -69,8 +69,8 @@ def across(path: Path, result: dict[str, Any]) -> Path:
     for i, row in enumerate(row for row in result["rows"] if row["seeds"]):
         (x, dx), (y, dy) = (_spread([figures[name] for figures in row["seeds"].values()]) for name in (x_name, y_name))
         fill = "none" if "ours" not in row["label"] else None
-        marker = "os^Dv"[i % 5]
-        panel.errorbar(x, y, dy, dx, fmt=marker, color=f"C{i}", ms=8, mfc=fill, capsize=3, label=row["label"])
+        style: dict[str, Any] = {"fmt": "os^Dv"[i % 5], "color": f"C{i}", "ms": 8, "mfc": fill, "capsize": 3}
+        panel.errorbar(x, y, dy, dx, label=legend_name(row["label"]), **style)
     low, high = panel.get_xlim()
     wide = low > 0 and high / low > 10  # else a logarithmic axis has no round numbers to show
     panel.set(xlabel=x_name, ylabel=y_name, xscale="log" if wide else "linear")
@@ -85,8 +85,8 @@ def curves(path: Path, result: dict[str, Any]) -> Path:
     panel = figure.subplots()
     for i, row in enumerate(result["rows"]):
         for j, figures in enumerate(row["seeds"].values()):
-            values = figures["curve"]
-            panel.plot(range(1, len(values) + 1), values, color=f"C{i}", lw=1.5, label=None if j else row["label"])
+            values, label = figures["curve"], None if j else legend_name(row["label"])
+            panel.plot(range(1, len(values) + 1), values, color=f"C{i}", lw=1.5, label=label)
     panel.set(xlabel="epoch")
     return _finished(path, figure, panel, result)
 

@@ -221,6 +221,45 @@ def test_a_ranking_of_other_subnets_or_another_space_is_refused(run, tmp_path) -
     (run / "broken.json").unlink()
 
 
+def test_no_run_is_ranked_for_a_folder_that_refuses_the_scores(run, tmp_path) -> None:
+    """The ranking takes the hours, so what the folder is comes first."""
+    given = ["--benchmark", "digits", "--batch-size", "32", "--device", "cpu", "--sample", "3", "--run", run]
+    out, other, file = tmp_path / "out", tmp_path / "other", tmp_path / "file"
+    assert nshot_("score", "flops", *given, "--out", out, "--ranking", "three")[0] == 0
+    other.mkdir()
+    (other / "notes.txt").write_text("mine")
+    file.write_text("mine")
+    before = {path: path.read_bytes() for path in (*run.iterdir(), *out.iterdir()) if path.is_file()}
+    given += ["--ranking", "unmade"]
+    assert "seed: 0, not 1" in refuse("score", "flops", *given, "--out", out, "--seed", "1")
+    assert "is not empty and no run folder" in refuse("score", "flops", *given, "--out", other)
+    refuse("score", "flops", *given, "--out", file)
+    assert {path: path.read_bytes() for path in (*run.iterdir(), *out.iterdir()) if path.is_file()} == before
+
+
+def test_infinity_is_the_best_of_scores_and_no_number_the_last(tmp_path, monkeypatch) -> None:
+    """Also when the folder is read again, and as JSON that any reader takes."""
+    rng = np.random.default_rng(0)
+    forms = sorted({SPACE.canonical(SPACE.sample(rng)) for _ in range(9)})[:4]
+    given = dict(zip(forms, (1.0, np.inf, -np.inf, 2.0), strict=True))
+    monkeypatch.setattr(measure, "score", lambda name, space, form, *rest: given[form])
+    table, out = tmp_path / "table.parquet", tmp_path / "out"
+    described = {"space": {"name": SPACE.name, **SPACE.sizes()}}
+    write_benchmark(table, SPACE, forms, {"digits_test": np.array([2.0, 4.0, 1.0, 3.0])}, described)
+    for _ in range(2):  # the second time from the folder
+        found = score_subnets(["zen"], CONFIG, str(table), out)
+        order = sorted(range(4), key=lambda i: found.values["zen"][i])
+        assert [found.true[i] for i in order] == [1.0, 2.0, 3.0, 4.0]
+        assert found.table["zen"]["tau"] == pytest.approx(1)
+        assert np.isinf(found.values["zen"]).sum() == 2
+
+    def constant(name: str) -> float:
+        raise AssertionError(f"{name} is not JSON")
+
+    lines = [json.loads(text, parse_constant=constant) for text in (out / "values.jsonl").read_text().splitlines()]
+    assert sum(line["value"] is None for line in lines) == 1  # as earlier versions wrote minus infinity
+
+
 def test_a_folder_is_of_one_configuration(tmp_path) -> None:
     given = ["--benchmark", "digits", "--sample", "3", *SIZES, "--device", "cpu", "--out", tmp_path / "out"]
     assert nshot_("score", "synflow", *given)[0] == 0

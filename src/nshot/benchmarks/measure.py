@@ -56,11 +56,21 @@ class Measure:
     def __call__(self, name: str, form: Subnet) -> Value:
         batches, began = self.batches, perf_counter()
         value = score(name, self.space, form, batches, self.seed)
-        return {"value": value if np.isfinite(value) else None, "seconds": perf_counter() - began}
+        return {"value": stored(value), "seconds": perf_counter() - began}
 
     def named(self, chunk: Sequence[tuple[str, Subnet]]) -> str:
         """What a job is called for the user."""
         return f"{chunk[0][0]} of {len(chunk)} subnets from {self.space.format(chunk[0][1])} on"
+
+
+def stored(value: float) -> float | str | None:
+    """A score as JSON has it: null for minus infinity, the text inf for infinity."""
+    return value if np.isfinite(value) else "inf" if value > 0 else None
+
+
+def read_stored(value: float | str | None) -> float:
+    """The score that `stored` was given."""
+    return float("-inf" if value is None else value)
 
 
 def measured(

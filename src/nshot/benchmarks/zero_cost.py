@@ -24,7 +24,7 @@ from nshot.spaces import Space, Subnet, space, space_from_dict
 from nshot.training.distributed import alone
 
 from .ceiling import Ceiling, ceiling
-from .measure import Measure, Value, measured
+from .measure import Measure, Value, measured, read_stored
 from .rank import Ranking, chosen_subnets, rank_run
 from .table import read_benchmark
 
@@ -148,6 +148,7 @@ def score_subnets(
     if not (folder / "config.json").exists():
         for each in names:  # what this space does not have is said before there is a folder
             measure(each, space.canonical(chosen[0]))
+    _check_folder(folder, config, data)
     where: dict[str, Any] = {"root": root, "device": device}
     ranked = None
     if run is not None and not (run / f"{ranking}.json").exists():
@@ -177,6 +178,14 @@ def check_names(names: Sequence[str]) -> None:
         check_score(each)
         if names.count(each) > 1:
             raise UserError(f"score {each!r} is named twice: leave it once")
+
+
+def _check_folder(folder: Path, config: ScoreConfig, data: Dataset) -> None:
+    """Raises UserError where the folder is none that these scores can go to: before a run is ranked for them."""
+    if folder.exists():
+        with locked(folder):
+            if (folder / "config.json").exists():
+                claim(folder, "scores", _to_dict(config), data=data)
 
 
 def losses(run: Path, ranking: str, space: Space, subnets: Sequence[Subnet]) -> np.ndarray:
@@ -227,8 +236,8 @@ def _all(folder: Path, names: Sequence[str], forms: list[Subnet], measure: Measu
 def _of_subnets(name: str, space: Space, subnets: Sequence[Subnet], done: Done) -> np.ndarray:
     if name in COSTS:
         return np.array([COSTS[name](space, subnet) for subnet in subnets], dtype=np.float64)
-    values = [done[name, space.canonical(subnet)]["value"] for subnet in subnets]
-    return np.array([-np.inf if value is None else value for value in values], dtype=np.float64)
+    values = [read_stored(done[name, space.canonical(subnet)]["value"]) for subnet in subnets]
+    return np.array(values, dtype=np.float64)
 
 
 def _seconds(name: str, space: Space, subnets: Sequence[Subnet], done: Done) -> float:

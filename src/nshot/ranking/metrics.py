@@ -29,7 +29,7 @@ def top_tau(scores: ArrayLike, truth: ArrayLike, share: float = 0.1) -> float:
 
 
 def quality(scores: ArrayLike, truth: ArrayLike) -> dict[str, float]:
-    """Kendall's tau, Spearman's correlation and the tau of the best 10 %; scores may be minus infinity."""
+    """Kendall's tau, Spearman's correlation and the tau of the best 10 %; scores may be infinite."""
     from scipy.stats import rankdata
 
     ranks = rankdata(scores)

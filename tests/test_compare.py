@@ -62,10 +62,12 @@ def test_equal_values_have_an_interval_of_no_width() -> None:
 
 
 def made(folder: Path, seed: int, tau: float, *, archs: tuple[str, ...] = ("a", "b"), **changed: object) -> Path:
-    """A run folder with a ranking; ``changed``: of the ranking's description, or lr of the configuration."""
+    """A run folder with a ranking; ``changed``: of the ranking's description, or lr, dataset and split of the
+    configuration."""
     run = folder / f"run{len(list(folder.iterdir()))}"
     run.mkdir(parents=True)
-    config = replace(preset("smoke"), seed=seed, lr=changed.pop("lr", 0.1))
+    own = {key: changed.pop(key) for key in ("dataset", "split") if key in changed}
+    config = replace(preset("smoke"), seed=seed, lr=changed.pop("lr", 0.1), **own)
     (run / "config.json").write_text(json.dumps({"kind": "supernet", "config": to_dict(config)}))
     described = {"benchmark": "digits", "column": "digits_test", "images": 500, "score": {"version": 2}} | changed
     metrics = {"accuracy": {"tau": tau}, "loss": {"tau": tau / 2}}
@@ -109,6 +111,8 @@ def test_from_the_command_line(tmp_path: Path) -> None:
         ({"score": {"version": 3}}, "are ranked on other versions or images of the score"),
         ({"column": "digits_valid"}, "are ranked on other true accuracies"),
         ({"benchmark": "mine"}, "are ranked on other true accuracies"),
+        ({"split": "mine.json"}, "are ranked on other data sets or splits"),
+        ({"dataset": "imagefolder:mine"}, "are ranked on other data sets or splits"),
     ],
 )
 def test_rankings_that_are_not_alike_are_refused(other: dict, message: str, tmp_path: Path) -> None:

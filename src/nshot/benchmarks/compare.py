@@ -42,7 +42,7 @@ def compare_runs(
 
     Raises:
         UserError: for a group that is empty or mixed, a run in both, or rankings that are not alike: of other subnets,
-            images or true accuracies, or by another version of the score.
+            images (also of another data set or split) or true accuracies, or by another version of the score.
     """
     if both := {path.resolve() for path in first} & {path.resolve() for path in second}:
         raise UserError(f"{min(both)} is in both groups: leave it in one")
@@ -70,7 +70,7 @@ def compare_runs(
 
 def _read(run: Path, ranking: str, score: str) -> tuple[int, float, dict[str, Any]]:
     """Seed, tau, and what of the ranking must be equal for two to compare."""
-    seed = read_config(run)["config"]["seed"]
+    config = completed(read_config(run)["config"])
     try:
         found = read_json(run / f"{ranking}.json")
         archs = read_parquet(run / f"{ranking}.parquet", ["arch"]).column("arch").to_pylist()
@@ -84,11 +84,12 @@ def _read(run: Path, ranking: str, score: str) -> tuple[int, float, dict[str, An
     if tau is None:
         raise UserError(f"{run}: its subnets have all the same {score}, which orders none: it has no tau to compare")
     described = {
+        "data sets or splits": (config["dataset"], config["split"]),
         "versions or images of the score": (found.get("score", {"version": 1}), found.get("images")),
         "true accuracies": (found.get("benchmark"), found.get("column")),
         "subnets": sorted(archs),
     }
-    return seed, tau, described
+    return config["seed"], tau, described
 
 
 def _check_one_method(runs: Sequence[Path]) -> None:

@@ -1,5 +1,5 @@
-"""`nshot auto` as a new user runs it, on CIFAR-10 cut to a few PNG files a class; beside it the largest network of the
-space, trained by the same recipe.
+"""`nshot auto --max-params 300k` as a new user runs it, on CIFAR-10 cut to a few PNG files a class; beside it the
+largest network of the space, which that limit forbids, trained by the same recipe.
 
 python benchmarks/auto.py --images 45 --runs runs/auto [--out docs/results/auto.json]
 
@@ -10,6 +10,7 @@ the last start.
 import argparse
 import json
 import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -28,15 +29,18 @@ from nshot.spaces import space_from_dict
 
 
 def cut(images: int, folder: Path, seed: int = 0) -> None:
-    """So many CIFAR-10 images of each class, drawn by a seed, as PNG files."""
+    """So many CIFAR-10 images of each class, drawn by a seed, as PNG files; the folder is there once it is whole."""
     data = load("cifar10")
     learn = joined(data.train, data.valid).loaded()
     labels, rng = learn.labels.numpy(), np.random.default_rng(seed)
+    partial = folder.with_name(f"{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)  # of one that was killed
     for label in range(10):
-        place = folder / "train" / str(label)
-        place.mkdir(parents=True, exist_ok=True)
+        place = partial / "train" / str(label)
+        place.mkdir(parents=True)
         for i in rng.permutation(np.flatnonzero(labels == label))[:images]:
             Image.fromarray(learn.pixels[i].numpy()).save(place / f"{i:05d}.png")
+    partial.rename(folder)
 
 
 def largest(job: Path, data: str) -> dict[str, Any]:

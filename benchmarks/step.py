@@ -66,9 +66,8 @@ class Ours:
         self.steps = train_steps(model, optimizer, self.plan, lambda step: data, start=0, total_steps=10**6, lr=0.025)
 
     def plan(self, step: int) -> Plan:
-        drawn = self.strategy.plan(step)  # what a step costs, then the subnet that is measured
-        cluster = sum(self.subnet) % self.clusters if self.clusters != 5 else self.subnet[0]
-        return dataclasses.replace(drawn, paths=(self.subnet,), cluster=cluster if self.clusters > 1 else 0)
+        drawn = self.strategy.plan(step)  # what a step costs, then the subnet that is measured; clusters in turn
+        return dataclasses.replace(drawn, paths=(self.subnet,), cluster=step % self.clusters)
 
     def __call__(self, subnet: tuple[int, ...]) -> None:
         self.subnet = subnet
@@ -168,6 +167,7 @@ def variants(subnets: list, repeats: int) -> dict:
     calls = {
         "neither": Ours(size, data, clusters=1, dynamic=False),
         "CaLR + MS": Ours(size, data),
+        "one cluster": Ours(size, data, clusters=1),
         "25 clusters": Ours(size, data, clusters=25),
         "idle rest": Ours(size, data, idle="rest"),
     }
@@ -177,7 +177,8 @@ def variants(subnets: list, repeats: int) -> dict:
         batch: round(statistics.mean(alternate({"b": Ours(size, batch_of(size, batch))}, subnets, repeats)["b"]), 2)
         for batch in (16, 32, 64, 128, 256)
     }
-    return {"over neither": found, "ms by batch": by_batch}
+    many = round(ratio(times, "25 clusters", "one cluster"), 4)
+    return {"over neither": found, "25 clusters over one": many, "ms by batch": by_batch}
 
 
 def processes(seconds: float) -> dict:
@@ -198,14 +199,14 @@ def processes(seconds: float) -> dict:
 
 
 def memory(clusters: int) -> int:
-    """Peak memory of 60 proxy-size steps in a fresh process, in MB; clusters 0: the reference."""
+    """Peak memory of 60 full-size steps in a fresh process, in MB; clusters 0: the reference, of contiguous images."""
     code = (
         "import sys; sys.path.insert(0, 'benchmarks'); import torch; torch.set_num_threads(1);"
         "import numpy as np;"
         "from step import *; r = np.random.default_rng(0); size = SIZES['full']; d = batch_of(size, 64);"
         f"o = Ours(size, d, clusters={clusters}) if {clusters} else None;"
         "t = None if o else reference.Trainer(reference.Supernet(16, 5)); s = nshot.space('nasbench201');"
-        "[o(s.sample(r)) if o else t.step(*d, s.sample(r)) for _ in range(60)];"
+        "[o(s.sample(r)) if o else t.step(d[0].contiguous(), d[1], s.sample(r)) for _ in range(60)];"
         "print(next(int(l.split()[1]) for l in open('/proc/self/status') if l.startswith('VmHWM')) // 1024)"
     )
     return int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)

@@ -10,6 +10,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from PIL import Image
+
+from nshot.data.images import Images
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
@@ -22,6 +25,43 @@ def test_a_benchmark_runs(name: str, tmp_path: Path) -> None:
     result = json.loads(out.read_text())
     measured = result["comparisons"][0]["ms"].values() if name == "step.py" else [result["nshot, s a subnet"]]
     assert all(value > 0 for value in measured)
+
+
+def test_clusters_are_all_stepped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    step = importlib.import_module("step")
+    size = {"channels": 2, "cells": 1, "resolution": 4}
+    for clusters in (1, 5, 25):
+        ours = step.Ours(size, step.batch_of(size, 2), clusters=clusters, fast=False)
+        assert {ours.plan(i).cluster for i in range(60)} == set(range(clusters))
+
+
+def test_a_cut_that_was_killed_is_cut_anew(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The folder is there only once it is whole."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    auto = importlib.import_module("auto")
+    labels = torch.arange(10).repeat(4)
+    images = Images(torch.zeros(40, 4, 4, 3, dtype=torch.uint8), labels)
+    monkeypatch.setattr(auto, "load", lambda name: SimpleNamespace(train=images, valid=images))
+    real = Image.Image.save
+    written: list[Path] = []
+
+    def dying(image: Image.Image, path: Path) -> None:
+        if len(written) == 13:
+            raise KeyboardInterrupt
+        written.append(path)
+        real(image, path)
+
+    monkeypatch.setattr(Image.Image, "save", dying)
+    with pytest.raises(KeyboardInterrupt):
+        auto.cut(3, tmp_path / "images")
+    assert not (tmp_path / "images").exists()
+    monkeypatch.setattr(Image.Image, "save", real)
+    auto.cut(3, tmp_path / "images")
+    assert [path.name for path in tmp_path.iterdir()] == ["images"]
+    assert {path.name: len(list(path.iterdir())) for path in (tmp_path / "images" / "train").iterdir()} == {
+        str(label): 3 for label in range(10)
+    }
 
 
 def test_the_gpu_check_runs_and_wants_a_gpu(tmp_path: Path) -> None:

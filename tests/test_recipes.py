@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -24,6 +25,7 @@ from nshot.data.batches import TrainBatches
 from nshot.data.images import Images
 from nshot.data.sources import Dataset, load
 from nshot.files import read_json
+from nshot.networks.alone import make_alone
 from nshot.networks.recipes import RECIPES, Recipe, completed, recipe
 from nshot.networks.result import read_network
 from nshot.networks.retrain import RetrainConfig, retrain
@@ -201,6 +203,22 @@ def test_ema_keeps_the_moving_average(two_steps: Dataset, tmp_path: Path) -> Non
         logits = network(((two_steps.test.pixels - mean) / std).permute(0, 3, 1, 2))
     right = (logits.argmax(1) == two_steps.test.labels).float().mean()
     assert result["test_accuracy"] == pytest.approx(100 * float(right), abs=0.35)
+
+
+def test_an_average_has_the_tables_of_its_network() -> None:
+    """What is tested computes what its weights compute in a new network, which has tables of its own."""
+    space = nshot.space("autoformer", **SMALL["autoformer"])
+    subnet = space.sample(np.random.default_rng(0))
+    alone = make_alone(space, subnet, Recipe(ema=0.9), 0)
+    for _ in range(5):
+        with torch.no_grad():
+            for weight in alone.network.parameters():
+                weight += 0.01
+        alone.average.update_parameters(alone.plain)
+    fresh = space.network(subnet)
+    fresh.load_state_dict(alone.kept.state_dict())
+    x = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(alone.kept.eval()(x), fresh.eval()(x))
 
 
 def test_bf16_is_torchs_autocast(two_steps: Dataset, tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ class Alone(nn.Module):
         self.network = network
         self.average: AveragedModel | None = None
         if recipe.ema > 0:
-            self.average = AveragedModel(self.plain, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
+            self.average = AveragedModel(self.plain, multi_avg_fn=_averaging(recipe.ema), use_buffers=True)
 
     def forward(self, x: Tensor, path: Subnet) -> Tensor | tuple[Tensor, Tensor]:
         return self.network(x)
@@ -47,6 +47,20 @@ class Alone(nn.Module):
     def kept(self) -> nn.Module:
         """The network that training is for."""
         return self.plain if self.average is None else self.average.module
+
+
+def _averaging(decay: float) -> Callable[[Any, Any, Tensor | int], None]:
+    """One step of a moving average, of tensors of one type; whole numbers (tables of indices, counts) are copied."""
+    average = get_ema_multi_avg_fn(decay)
+
+    def step(averages: list[Tensor], current: list[Tensor], count: Tensor | int) -> None:
+        if averages[0].is_floating_point():
+            average(averages, current, count)
+        else:
+            for old, new in zip(averages, current, strict=True):
+                old.copy_(new)
+
+    return step
 
 
 def make_alone(

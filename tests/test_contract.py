@@ -215,6 +215,15 @@ def test_the_second_batch_is_of_validation_images_with_replacement(data: Dataset
     assert second.normalise is first.normalise
 
 
+def test_a_second_batch_on_a_device_leaves_the_first_where_it_is(data: Dataset) -> None:
+    """Worker processes make the first on the CPU, while the second lies where the supernet is."""
+    config = smoke("darts")
+    first, alone = make_batches(config, data), make_batches(config, data)
+    second = make_second(config, data, first).to("meta")
+    assert second(0)[0].device.type == "meta"
+    assert first(0)[0].equal(alone(0)[0])
+
+
 def test_what_has_no_effect_is_refused() -> None:
     space = nshot.space("nasbench201", channels=2, cells=1, resolution=8)
     with pytest.raises(UserError, match=r"lr_floor 0.1 has no effect without --schedule cosine"):

@@ -1,5 +1,6 @@
 """Batches of a data set: a training batch is a function of (seed, step), a held-out batch of its position."""
 
+import copy
 from collections.abc import Sequence
 
 import torch
@@ -33,8 +34,10 @@ class Normalise:
         self.shift = -mean * self.scale
 
     def to(self, device: torch.device | str) -> "Normalise":
-        self.scale, self.shift = self.scale.to(device), self.shift.to(device)
-        return self
+        """The same there; this one, which other batches may share, stays where it is."""
+        moved = copy.copy(self)
+        moved.scale, moved.shift = self.scale.to(device), self.shift.to(device)
+        return moved
 
     def __call__(self, pixels: Tensor) -> Tensor:
         return torch.addcmul(self.shift, pixels.float(), self.scale).permute(0, 3, 1, 2)
@@ -112,7 +115,7 @@ class TrainBatches:
 
     def to(self, device: torch.device | str) -> "TrainBatches":
         """Moves all images that are in memory to the device: batches are then made there."""
-        self.normalise.to(device)
+        self.normalise = self.normalise.to(device)
         self._padded, self._labels = self._padded.to(device), self._labels.to(device)
         return self
 

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -294,6 +295,23 @@ def test_files_that_cannot_be_read_are_left_out_and_named(
     assert {line.partition(":")[0] for line in lines[0]} == set(broken[:4])  # no test image was needed yet
     assert {line.partition(":")[0] for line in lines[1]} == set(broken)
     assert any("images are left out (first: train/ape/" in line for line in said)
+
+
+def test_what_is_loaded_is_in_memory_once(tmp_path: Path) -> None:
+    """Pixels as numpy counts them; broken files between have no place."""
+    paths = [tmp_path / f"{i:02}.png" for i in range(32)]
+    for i, path in enumerate(paths):
+        Image.new("RGB", (64, 64), (i, 2 * i, 255 - i)).save(path)
+    for i in (0, 7, 31):
+        paths[i].write_bytes(b"none")
+    files = Files(paths, torch.arange(32), 64)
+    tracemalloc.start()
+    found = files.loaded()
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 1.5 * 32 * 64 * 64 * 3
+    assert found.labels.tolist() == [i for i in range(32) if i not in (0, 7, 31)]
+    assert found.pixels[:, 5, 5].tolist() == [[i, 2 * i, 255 - i] for i in found.labels.tolist()]
 
 
 def test_a_class_of_which_nothing_can_be_read_is_named(tmp_path: Path, little_memory: None) -> None:

@@ -110,15 +110,22 @@ class Files:
     def loaded(self, *, none: bool = False) -> Images:
         """All that can be read. Raises UserError where memory cannot hold them, or ``none`` can be read and may not."""
         check_memory(len(self), self.side, f"{self.paths[0].parent.parent}", copies=1)
-        found = _each(lambda i: self._square(self._read(i, small=True)), torch.arange(len(self)))
-        kept = np.array([i for i, square in enumerate(found) if square is not None], np.int64)
+        pixels = np.zeros((len(self), self.side, self.side, 3), np.uint8)  # filled as files are read: once in memory
+
+        def filled(i: int) -> bool:
+            square = self._square(self._read(i, small=True))
+            if square is not None:
+                pixels[i] = square
+            return square is not None
+
+        kept = np.flatnonzero(_each(filled, torch.arange(len(self))))
         if not len(kept) and not none:
             raise UserError(self._none_of(range(len(self))))
+        for place, i in enumerate(kept.tolist()):
+            if place != i:
+                pixels[place] = pixels[i]
         readable = self.subset(kept)
-        pixels = np.zeros((len(kept), self.side, self.side, 3), np.uint8)
-        for i, square in enumerate(found[j] for j in kept):
-            pixels[i] = square
-        return Images(torch.from_numpy(pixels), readable.labels, readable.stored)
+        return Images(torch.from_numpy(pixels[: len(kept)]), readable.labels, readable.stored)
 
     def sample(self) -> Images:
         """What statistics of the pixels are computed from: some, the same each time."""

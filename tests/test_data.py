@@ -1,11 +1,16 @@
 """Data sets from files the tests write, seeded augmentation and batches, and one-line errors for bad files."""
 
+import hashlib
 import io
 import json
 import os
 import pickle
 import struct
 import sys
+import tarfile
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -183,6 +188,51 @@ def test_download_asks_torchvision_and_reads_what_it_wrote(tmp_path: Path, monke
     monkeypatch.setitem(sys.modules, "torchvision", SimpleNamespace(datasets=SimpleNamespace(CIFAR100=fetch)))
     root = tmp_path / "new" / "root"
     assert len(load("cifar100", root=root, download=True).test) == 4
+
+
+def test_a_download_mends_what_is_half_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By torchvision's own checks, with an archive that is here already."""
+    import torchvision
+
+    names = [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta"]
+    parts = write_cifar(tmp_path, "cifar10", "torchvision")
+    home = tmp_path / FOLDERS["cifar10"]
+    (home / "batches.meta").write_bytes(python2_pickle({"label_names": [str(i) for i in range(10)]}))
+    archive = tmp_path / "cifar-10-python.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(home, arcname=home.name)
+    sums = {path.name: hashlib.md5(path.read_bytes()).hexdigest() for path in (archive, *home.iterdir())}
+    kind = torchvision.datasets.CIFAR10
+    monkeypatch.setattr(kind, "tgz_md5", sums[archive.name])
+    monkeypatch.setattr(kind, "train_list", [[name, sums[name]] for name in names[:5]])
+    monkeypatch.setattr(kind, "test_list", [["test_batch", sums["test_batch"]]])
+    monkeypatch.setattr(kind, "meta", {**kind.meta, "md5": sums["batches.meta"]})
+    (home / "data_batch_4").write_bytes((home / "data_batch_4").read_bytes()[:100])
+    (home / "test_batch").unlink()
+    assert "data_batch_4 cannot be read" in (said := complaint(tmp_path))
+    assert "add --download" in said
+    assert np.array_equal(load("cifar10", root=tmp_path, download=True).test.pixels.numpy(), parts["test"][0])
+    archive.unlink()  # what is whole is fetched no more
+    assert len(load("cifar10", root=tmp_path, download=True).test) == len(parts["test"][0])
+
+
+def test_processes_that_start_together_fetch_one_after_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inside = threading.Semaphore(1)
+
+    def fetch(root: Path, download: bool) -> None:
+        assert inside.acquire(blocking=False), "two at once"
+        if not (Path(root) / FOLDERS["cifar100"]).exists():
+            time.sleep(0.3)
+            write_cifar(Path(root), "cifar100", "torchvision")
+            made.append(root)
+        inside.release()
+
+    made: list[Path] = []
+    monkeypatch.setitem(sys.modules, "torchvision", SimpleNamespace(datasets=SimpleNamespace(CIFAR100=fetch)))
+    with ThreadPoolExecutor(3) as threads:
+        found = list(threads.map(lambda _: load("cifar100", root=tmp_path, download=True), range(3)))
+    assert [len(data.test) for data in found] == [4, 4, 4]
+    assert made == [tmp_path]
 
 
 def test_the_real_cifar10_with_nas_bench_201s_split() -> None:

@@ -1,10 +1,13 @@
 """CIFAR-10 and CIFAR-100, from torchvision's folders or from Hugging Face parquet files."""
 
+import os
 import pickle
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock
 
 from nshot.errors import UserError
 
@@ -12,6 +15,8 @@ from .images import Images
 from .parquet import checked, read_parquet
 from .reading import Say
 from .sources import Source, sources
+
+AGAIN = "add --download, which fetches what is damaged, or copy the data set again"
 
 
 @sources.register("cifar10")
@@ -45,23 +50,30 @@ def _from_parquet(folder: Path, classes: int, labels: tuple[str, ...]) -> Source
 
 
 def _home(root: Path, name: str, folder: str, download: str | None) -> Path:
-    """The folder of torchvision's files, under the root or ``root/name``; fetched by that class where it is absent."""
-    homes = [home / folder for home in (root, root / name) if (home / folder).is_dir()]
-    if not homes and download is not None:
-        import torchvision
-
-        try:
-            root.mkdir(parents=True, exist_ok=True)
-            getattr(torchvision.datasets, download)(root, download=True)
-        except (OSError, RuntimeError) as error:
-            raise UserError(f"data set {name!r} cannot be fetched to {root} ({error}): try again, or copy it") from None
-        homes = [root / folder]
+    """The folder of torchvision's files, under the root or ``root/name``; where it is not whole, that class fetches."""
+    homes = [home for home in (root, root / name) if (home / folder).is_dir()]
+    if download is not None:
+        homes = homes or [root]
+        _fetch(homes[0], name, download)
     if not homes:
         raise UserError(
             f"data set {name!r} not found under {root}: expected {name}/train-*.parquet or {folder}/; "
             "set --data-root or NSHOT_DATA, or add --download"
         )
-    return homes[0]
+    return homes[0] / folder
+
+
+def _fetch(home: Path, name: str, kind: str) -> None:
+    """Has torchvision's class fetch what is missing or damaged by its checksums; of several processes one at a time,
+    after which the others find it."""
+    import torchvision
+
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        with FileLock(home / f".{name}.lock") if os.access(home, os.W_OK) else nullcontext():
+            getattr(torchvision.datasets, kind)(home, download=True)
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"data set {name!r} cannot be fetched to {home} ({error}): try again, or copy it") from None
 
 
 class _ArraysOnly(pickle.Unpickler):
@@ -93,9 +105,9 @@ def _read_batches(files: list[Path], key: bytes, classes: int) -> Images:
             planar = data.reshape(-1, 3, 32, 32)
         except Exception as error:  # a broken pickle can raise anything
             message = f"{type(error).__name__}: {error}"
-            raise UserError(f"data file {file} cannot be read ({message}): fetch the data set again") from None
+            raise UserError(f"data file {file} cannot be read ({message}): {AGAIN}") from None
         if data.dtype != np.uint8:
-            raise UserError(f"data file {file} has pixels of type {data.dtype}: expected uint8, fetch it again")
+            raise UserError(f"data file {file} has pixels of type {data.dtype}: expected uint8; {AGAIN}")
         pixels.append(planar.transpose(0, 2, 3, 1))
         labels.append(label)
     return checked(np.concatenate(pixels), labels, classes, files[0].parent)

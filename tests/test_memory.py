@@ -60,6 +60,17 @@ def test_images_are_judged_by_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
         check_memory(100_000, 32, "many")
 
 
+def test_the_images_of_all_processes_of_a_machine_count(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    root = system(tmp_path, "0::/", {"memory.max": f"{64 * MIB}"})
+    monkeypatch.setattr(nshot.data.decode, "memory_here", lambda: memory_here(root))
+    most = 64 * MIB // (7 * 3 * 32 * 32)
+    check_memory(most, 32, "some")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")  # as torchrun sets it
+    check_memory(most // 4, 32, "some")
+    with pytest.raises(UserError, match=r"GB in 4 processes, .* choose a smaller --resolution, fewer processes, or"):
+        check_memory(most // 4 + 1, 32, "some")
+
+
 # where lines go
 
 

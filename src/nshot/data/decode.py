@@ -9,7 +9,7 @@ import numpy as np
 
 from nshot.errors import UserError
 
-from .memory import memory_here
+from .memory import memory_here, processes_here
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -32,17 +32,18 @@ def stacked(pixels: Sequence[np.ndarray], where: Path | str) -> np.ndarray:
 
 
 def memory_needed(count: int, resolution: int | None, copies: int = COPIES) -> tuple[int, int]:
-    """Bytes that so many images take, and bytes that there are."""
-    return copies * 3 * count * (resolution or 0) ** 2, memory_here()
+    """Bytes that so many images take, in all processes that train together here, and bytes that there are."""
+    return processes_here() * copies * 3 * count * (resolution or 0) ** 2, memory_here()
 
 
 def check_memory(count: int, resolution: int | None, where: Path | str, copies: int = COPIES) -> None:
     """Raises UserError for more images than the memory can hold."""
     needed, memory = memory_needed(count, resolution, copies)
     if needed > memory:
+        each, fewer = (f" in {n} processes", ", fewer processes") if (n := processes_here()) > 1 else ("", "")
         raise UserError(
-            f"{where}: {count:,} images at resolution {resolution} take about {needed / 1e9:.0f} GB, and there are "
-            f"{memory / 1e9:.0f} of memory here: choose a smaller --resolution, or fewer images"
+            f"{where}: {count:,} images at resolution {resolution} take about {needed / 1e9:.0f} GB{each}, and there "
+            f"are {memory / 1e9:.0f} of memory here: choose a smaller --resolution{fewer}, or fewer images"
         )
 
 

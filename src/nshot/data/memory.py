@@ -1,5 +1,6 @@
 """How much memory there is for this process, of the machine or where a container has a limit, and how much it took."""
 
+import os
 import sys
 from pathlib import Path, PurePosixPath
 
@@ -12,6 +13,12 @@ def memory_here(root: Path = Path("/")) -> int:
     ``root`` is where /proc and /sys are.
     """
     return min([psutil.virtual_memory().total, *_limits(root)])
+
+
+def processes_here() -> int:
+    """How many processes train together on this machine, each with the images in memory of its own (torchrun)."""
+    said = os.environ.get("LOCAL_WORLD_SIZE", "")
+    return max(1, int(said)) if said.isdecimal() else 1
 
 
 def peak_memory() -> int:

@@ -152,6 +152,16 @@ def test_a_linear_classifier_of_very_few_images_or_large_sets(monkeypatch: pytes
     assert (facts["learnt_from"], facts["side"]) == (200, 4)
 
 
+def test_a_sample_of_one_class_is_answered_by_it() -> None:
+    """Of 40,000 images three are of the other class: samples of the parts have none of them."""
+    labels = np.zeros(40_000, np.int64)
+    labels[[1002, 20_000, 30_001]] = 1  # one in each part
+    pixels = np.random.default_rng(0).integers(0, 256, (len(labels), 4, 4, 3), dtype=np.uint8)
+    said, facts = linear(made(pixels, labels, 2))
+    assert facts["learnt_from"] == 10_000
+    assert set(said.tolist()) == {0}
+
+
 def test_the_majority_is_that_of_the_training_images() -> None:
     labels = np.array([1, 1, 0, 1, 2, 0, 2, 1, 0, 1, 1, 0])
     assert majority(made(np.zeros((12, 4, 4, 3), np.uint8), labels, 3)) == 1

@@ -4,6 +4,7 @@ import warnings
 from typing import Any
 
 import numpy as np
+from sklearn.dummy import DummyClassifier
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -55,6 +56,9 @@ def _values(images: Pictures, side: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _fitted(values: np.ndarray, labels: np.ndarray, strength: float) -> Any:
+    """A classifier; of one class alone, as a sample of a very uneven set may have, one that always says that."""
+    if len(np.unique(labels)) == 1:
+        return DummyClassifier().fit(values, labels)
     classifier = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=STEPS))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # stopping early is one more penalty

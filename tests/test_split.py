@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 import nshot.data.own
 from helpers import nshot_, refuse
@@ -274,6 +275,77 @@ def test_from_disk_sizes_alone_tell(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     path = home / "train" / "cat" / "003.png"
     path.write_bytes(path.read_bytes() + b"x")
     assert "(1 replaced, such as train/cat/003.png)" in refuse(*search)
+
+
+@pytest.fixture
+def memory(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Has memory hold the images, or has them read from disk."""
+
+    def there_is(kind: str) -> None:
+        needed = {"much": 1, "little": 3}[kind]
+        monkeypatch.setattr(nshot.data.own, "memory_needed", lambda count, resolution: (needed, 2))
+
+    return there_is
+
+
+KINDS = [("much", "little"), ("little", "much")]
+
+
+@pytest.mark.parametrize(("then", "now"), KINDS)
+def test_what_cannot_be_read_is_no_change(then: str, now: str, tmp_path: Path, memory: Callable[[str], None]) -> None:
+    home = folder(tmp_path / "pets", {"cat": 20, "dog": 20})
+    broken = [f"{kind}: 1.png" for kind in ("cat", "dog")]
+    for name in broken:
+        (home / "train" / name[:3] / name).write_bytes(b"none")
+    run, best = tmp_path / "run", tmp_path / "best"
+    train = [*SMOKE, "--checkpoint-every", "1", "--dataset", f"imagefolder:{home}", "--out", run]
+    search = ["search", run, "--sample", "3", "--device", "cpu"]
+    memory(then)
+    assert nshot_(*train)[0] == 0
+    listed = len((run / "data.csv").read_text().splitlines())
+    assert listed == 1 + 40 + 2 * (then == "little")
+    memory(now)
+    assert nshot_(*search)[0] == 0
+    short = ["--epochs", "1", "--batch-size", "4", "--device", "cpu"]
+    assert nshot_("retrain", run / "search.json", *short, "--out", best)[0] == 0
+    assert nshot_(*train)[0] == 0  # it is finished: there are no batches to make
+    (run / "supernet.safetensors").unlink()
+    said = refuse(*train)
+    assert f"2 cannot be read; go on where there is as {then} memory as then" in said
+    memory(then)
+    assert nshot_(*train)[0] == 0
+    memory(now)
+    path = home / "train" / "cat" / "003.png"  # what could be read is another thing
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    assert "such as train/cat/003.png)" in refuse(*search)
+    path.unlink()
+    assert "(1 removed, such as train/cat/003.png)" in refuse(*search)
+
+
+@pytest.mark.parametrize(("then", "now"), KINDS)
+@pytest.mark.parametrize("crop", ["padded", "resized"])
+def test_a_training_goes_on_with_the_batches_it_began_with(
+    crop: str, then: str, now: str, tmp_path: Path, memory: Callable[[str], None]
+) -> None:
+    """Resized crops are cut from the file on disk, in memory from the square at the resolution."""
+    home = folder(tmp_path / "pets", {"cat": 20, "dog": 20})
+    for path in home.rglob("*.png"):
+        Image.open(path).resize((19, 16)).save(path)
+    train = [*SMOKE, "--crop", crop, "--checkpoint-every", "1", "--dataset", f"imagefolder:{home}"]
+    run, ends = tmp_path / "run", []
+    for kind in (then, now):
+        memory(kind)
+        assert nshot_(*train, "--out", tmp_path / kind)[0] == 0
+        ends.append(load_file(tmp_path / kind / "supernet.safetensors"))
+    same = all(torch.equal(ends[0][key], ends[1][key]) for key in ends[0])
+    (tmp_path / then).rename(run)
+    (run / "supernet.safetensors").unlink()
+    if same:
+        assert nshot_(*train, "--out", run)[0] == 0
+    else:
+        assert f"go on where there is as {then} memory as then, or train in a new --out" in refuse(*train, "--out", run)
+    assert same == (crop == "padded")
 
 
 def test_a_run_of_an_earlier_version_is_refused(tmp_path: Path) -> None:

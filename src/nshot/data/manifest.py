@@ -9,6 +9,7 @@ from typing import NamedTuple
 from nshot.errors import UserError
 from nshot.files import csv_text, shown, write_atomically
 
+from .reading import left_out_in
 from .sources import Dataset, is_own
 
 MANIFEST = "data.csv"
@@ -26,9 +27,11 @@ class Row(NamedTuple):
 
 
 def write_manifest(folder: Path, data: Dataset) -> None:
-    """Writes what a data set consists of to a run folder, a line an image; nothing for a data set of ours."""
+    """Writes what a data set consists of to a run folder, a line an image, and what is known not to be used of it;
+    nothing for a data set of ours."""
     rows = list(_rows(data))
     if rows:
+        data.left_out.write(folder)
         write_atomically(folder / MANIFEST, csv_text([Row._fields, *rows]).encode(errors="surrogateescape"))
 
 
@@ -36,6 +39,9 @@ def check_manifest(folder: Path, data: Dataset, *, halves: bool = True, some: bo
     """Raises UserError, naming what changed, where the data set is not what a run was made of; ``halves``: whether it
     matters which of the images that are learnt from ranked subnets, or, with ``some``, whether there are more of
     them, as where a split file lists some alone.
+
+    Where images are read from disk, those that cannot be read are found out late and have a row, where memory holds
+    them they have none: that is no change.
 
     So it does for a run of an earlier version on images of one's own, which kept no manifest: other images were held
     out then.
@@ -58,12 +64,35 @@ def check_manifest(folder: Path, data: Dataset, *, halves: bool = True, some: bo
         )
         known = {row.name for row in before}
         now = [row for row in now if row.name in known or row.part != "train"] if some else now
-    changed = _differences(before, now, _nameless(data))
+    changed = _differences(*_readable(before, now, folder, data), _nameless(data))
     if changed:
         raise UserError(
             f"{data.name} is not what {folder} was made of ({'; '.join(changed)}): bring that back, or train in a new "
             "--out"
         )
+
+
+def check_batches(folder: Path, data: Dataset, *, resized: bool) -> None:
+    """Raises UserError where a training that goes on would be given other batches than it began with, though the images
+    are the same: memory held them then, and now they are read from disk, or the other way round. Then ``resized`` crops
+    are cut from another image, and what cannot be read has a place among the images or has none.
+    """
+    now, path = list(_rows(data)), folder / MANIFEST
+    if not now or not path.exists():
+        return
+    before = _read(path)
+    held, holds = (any(row.digest for row in rows) for rows in (before, now))
+    more = abs(len(before) - len(now))
+    if held == holds or not (resized or more):
+        return
+    began, goes_on, memory = (
+        ("in memory", "read from disk", "much") if held else ("read from disk", "in memory", "little")
+    )
+    why = "resized crops are cut from files that are read from disk" if resized else f"{more:,} cannot be read"
+    raise UserError(
+        f"{folder} was begun with images {began}, and now they are {goes_on}: its batches would be others, for {why}; "
+        f"go on where there is as {memory} memory as then, or train in a new --out"
+    )
 
 
 def _rows(data: Dataset) -> Iterator[Row]:
@@ -89,6 +118,17 @@ def _read(path: Path) -> list[Row]:
         return [Row(part, label, name, int(size), digest) for part, label, name, size, digest in lines[1:]]
     except (OSError, ValueError, IndexError, csv.Error) as error:
         raise UserError(f"{path} is broken ({error}): train again in a new --out") from None
+
+
+def _readable(before: list[Row], now: list[Row], folder: Path, data: Dataset) -> tuple[list[Row], list[Row]]:
+    """The rows of a run and of its data set, but for those that the other lacks as they could not be read there; what
+    has a digest was read."""
+    then, here = {row.name for row in before}, {row.name for row in now}
+    unread, was_unread = data.left_out.sizes, left_out_in(folder)
+    return (
+        [row for row in before if row.digest or row.name in here or unread.get(shown(row.name)) != row.bytes],
+        [row for row in now if row.digest or row.name in then or shown(row.name) not in was_unread],
+    )
 
 
 def _differences(before: list[Row], now: list[Row], nameless: bool) -> list[str]:

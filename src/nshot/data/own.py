@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from nshot.errors import UserError
+from nshot.files import shown
 
 from .decode import memory_needed, stacked
 from .images import Files, Images, Pictures
@@ -74,6 +75,7 @@ def _read(folder: Path, listed: Listed, classes: list[str], reader: Reader) -> I
     part = folder / listed.stored[0].name.partition("/")[0]
     encoded = [Encoded(stored.name, path) for stored, path in zip(listed.stored, listed.paths, strict=True)]
     pixels, stored, kept = reader(encoded, part.name)
+    reader.left_out.sizes.update({shown(one.name): one.size for one in listed.stored if one.name in reader.left_out})
     target = np.array(listed.labels, np.int64)[kept]
     for label, name in enumerate(classes):
         if not (target == label).any():

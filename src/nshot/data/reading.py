@@ -44,6 +44,8 @@ class LeftOut:
 
     def __init__(self) -> None:
         self.reasons: dict[str, str] = {}
+        self.sizes: dict[str, int] = {}
+        """Bytes, where images of a list were looked at as they loaded."""
         self._others: dict[str, str] = {}
         self._said = 0
         self._written: dict[Path, int] = {}
@@ -83,6 +85,13 @@ class LeftOut:
         lines = dict.fromkeys([*before, *(f"{name}: {why}" for name, why in found.items())])
         if len(lines) > len(before):
             write_atomically(path, "".join(f"{line}\n" for line in lines).encode())
+
+
+def left_out_in(folder: Path) -> set[str]:
+    """The names in a run folder's list. A reason follows a colon, and names may have some: all before one counts."""
+    path = folder / LEFT_OUT
+    lines = path.read_text(errors="replace").splitlines() if path.exists() else []
+    return {": ".join(parts[:i]) for parts in (line.split(": ") for line in lines) for i in range(1, len(parts))}
 
 
 class Reader:

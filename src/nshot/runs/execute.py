@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from nshot.data.manifest import check_batches
 from nshot.data.sources import Dataset
 from nshot.errors import DivergedError
 from nshot.training import distributed
@@ -92,6 +93,11 @@ class Run:
     data: Dataset | None = None
     processes: int | None = None
 
+    @property
+    def crop(self) -> str:
+        """Of training images, where the configuration says it."""
+        return self.config.get("recipe", self.config).get("augment", {}).get("crop", "")
+
     def tell_left_out(self, say: Say, *, last: bool = False) -> None:
         if self.data is not None:
             self.data.tell_left_out(self.folder, say, last=last)
@@ -130,6 +136,8 @@ def _lead(run: Run, make: Callable[[], Job], finish: Callable[[Job], None], say:
             say(f"{run.folder} is finished already: nothing to do")
             distributed.wait()
             return
+        if resumed and run.data is not None:
+            check_batches(run.folder, run.data, resized=run.crop == "resized")
         distributed.wait()  # the others may look into the folder now
         job = make()
         losses = torch.zeros(run.log_every, device=job.device)  # read off the device only when logged

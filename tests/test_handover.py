@@ -10,6 +10,7 @@ import sys
 from collections import Counter
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,11 +21,12 @@ import nshot
 from helpers import nshot_, refuse
 from nshot.data.images import Files
 from nshot.data.sources import load
-from nshot.handover.classifier import Classifier, read_classifier
+from nshot.handover.classifier import Classifier, completed, read_classifier
 from nshot.handover.embed import source_with_needs
 from nshot.handover.export import export
 from nshot.handover.folder import write_folder
 from nshot.handover.predict import predict
+from nshot.handover.readme import readme
 from nshot.networks.recipes import Recipe
 from nshot.networks.result import read_network
 from nshot.networks.retrain import RetrainConfig, retrain
@@ -221,10 +223,9 @@ def test_the_readmes_lines_run(
         pytest.importorskip(package, reason="the extra onnx is not installed")
     export(trained, tmp_path)
     monkeypatch.chdir(tmp_path)
-    # A larger JPEG is decoded smaller in training.
-    small = next(path for path in photos if path.suffix == ".jpg" and min(Image.open(path).size) < 2 * SIDE)
+    large = next(path for path in photos if path.suffix == ".jpg" and min(Image.open(path).size) > 8 * SIDE)
     png = photos[5]
-    Path("photo.jpg").write_bytes(small.read_bytes())
+    Path("photo.jpg").write_bytes(large.read_bytes())
     Path("other.png").write_bytes(png.read_bytes())
     blocks = re.findall(r"```python\n(.*?)```", Path("README.md").read_text(), re.DOTALL)
     expected = predict(trained, ["photo.jpg", "other.png"], device="cpu")
@@ -242,6 +243,49 @@ def test_the_readmes_lines_run(
     np.testing.assert_allclose(onnx_probabilities, expected.probabilities[:1].numpy(), atol=1e-5)
     np.testing.assert_allclose(onnx_logits, logits, atol=1e-4)
     assert json.loads((trained / "result.json").read_text())["arch"] in Path("README.md").read_text()
+
+
+@pytest.mark.parametrize("crop", [1.0, 0.6])
+def test_the_readmes_lines_make_the_pixels_of_training(
+    crop: float, trained: Path, photos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of RGB images of any size and turn: what the session is given by the lines for ONNX Runtime."""
+    monkeypatch.chdir(tmp_path)
+    session = SimpleNamespace(
+        get_modelmeta=lambda: SimpleNamespace(custom_metadata_map={"classes": "[]"}),
+        run=lambda names, given: (given["images"], None),
+    )
+    monkeypatch.setitem(sys.modules, "onnxruntime", SimpleNamespace(InferenceSession=lambda path: session))
+    text = readme({**completed(read_network(trained)[1]), "crop": crop}, ["model.onnx"])
+    (lines,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    large = photo("striped", np.random.default_rng(0)).resize((1300, 900), Image.Resampling.BICUBIC)
+    files = [path for path in photos if path.suffix in (".jpg", ".jpeg", ".bmp", ".WEBP")]
+    for i, orientation in enumerate((1, 6, 8)):
+        turned(large.resize((1300 // (1 + i), 900)), tmp_path / f"large{i}", orientation)
+        files.append(tmp_path / f"large{i}.jpg")
+    expected = Files(files, torch.zeros(len(files)), SIDE, crop).squares(torch.arange(len(files)))
+    for path, pixels in zip(files, expected.numpy(), strict=True):
+        Path("photo.jpg").write_bytes(path.read_bytes())
+        found: dict[str, np.ndarray] = {}
+        exec(lines, found)
+        assert np.array_equal(found["logits"][0], pixels), path
+
+
+@pytest.mark.parametrize("files", [["model.py", "weights.pt"], ["model.py", "weights.safetensors"], ["model.onnx"]])
+def test_a_readme_names_what_is_there_alone(files: list[str], trained: Path) -> None:
+    text = readme(completed(read_network(trained)[1]), files)
+    assert ("model.square" in text, "model.preprocess" in text) == (False, files[0] == "model.py")
+    assert ("ONNX" in text) == (files == ["model.onnx"])
+    needs = {"weights.pt": ["needs torch and Pillow alone"]}
+    needs["weights.safetensors"] = ["needs torch, Pillow and safetensors alone"]
+    assert re.findall(r"needs [\w, ]+ alone", text) == needs.get(files[-1], [])
+
+
+def test_what_a_model_of_safetensors_needs_is_said(trained: Path, tmp_path: Path) -> None:
+    for to, needs in (("torch", "torch and Pillow"), ("safetensors", "torch, Pillow and safetensors")):
+        export(trained, tmp_path / to, to)
+        first = (tmp_path / to / "model.py").read_text().partition("\n")[0]
+        assert first == f'"""An image classifier that needs {needs} alone.'
 
 
 def test_images_that_pil_has_opened(handed: Path, photos: list[Path], tmp_path: Path) -> None:

@@ -65,9 +65,10 @@ def export(args: list[str]) -> None:
         out: Path
         """Folder to write: a new or an empty one, or one that an earlier export wrote."""
         to: tuple[Literal["torch", "safetensors", "onnx"], ...] = ()
-        """torch: model.py, which needs torch and Pillow alone, and weights.pt; safetensors: the same with weights as
-        safetensors; onnx: a graph from pixels to probabilities for any number of images, checked in onnxruntime.
-        Default: all, ONNX where its packages are installed."""
+        """torch: model.py, which needs torch and Pillow alone, and weights.pt; safetensors: the weights as safetensors,
+        with a model.py that needs that package too where there are no others; onnx: a graph from pixels to
+        probabilities for any number of images, checked in onnxruntime. Default: all, ONNX where its packages are
+        installed."""
 
     folder = positional(args, "export", "FOLDER: what nshot retrain wrote")
     command = parse(Export, args, "export FOLDER", "Hand a retrained network over: it runs without nshot.")

@@ -31,8 +31,9 @@ def export(
         folder: what `nshot.networks.retrain.retrain` wrote.
         out: the folder to write: a new or an empty one, or one that an earlier export wrote.
         to: which formats; default: all, ONNX where its packages are installed. ``torch``: ``model.py``, which needs
-            torch and Pillow alone, and ``weights.pt``; ``safetensors``: the same with weights as safetensors; ``onnx``:
-            a graph from pixels to probabilities for any number of images, checked against torch in onnxruntime.
+            torch and Pillow alone, and ``weights.pt``; ``safetensors``: the weights as safetensors, with a ``model.py``
+            that needs that package too where there are no others; ``onnx``: a graph from pixels to probabilities for
+            any number of images, checked against torch in onnxruntime.
         say: takes lines for the user.
 
     Returns:

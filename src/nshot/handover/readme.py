@@ -9,9 +9,9 @@ from nshot.files import shown
 from .figures import accuracy_of
 
 WHAT = {
-    "model.py": "the network in one file that needs torch and Pillow alone",
+    "model.py": "the network in one file that needs {needs} alone",
     "weights.pt": "its weights, tensors by name",
-    "weights.safetensors": "the same weights as safetensors (`load('weights.safetensors')`)",
+    "weights.safetensors": "its weights as safetensors (`load('weights.safetensors')`)",
     "model.onnx": "the network from pixels to probabilities as ONNX, opset 18, for any number of images",
 }
 PYTHON = """## In Python
@@ -25,15 +25,17 @@ logits = network(model.preprocess("photo.jpg")[None])    # step by step; reads f
 """
 ONNX = """## With ONNX Runtime
 The input `images` is uint8 (N, {side}, {side}, 3), RGB from 0 to 255: the normalisation is in the graph. Names of the
-classes (JSON), sizes and these steps are in the file's metadata too. `model.square` makes these pixels of any image
-file, exactly as in training; where there is no torch, Pillow does of RGB images, to rounding:
+classes (JSON), sizes and the steps below are in the file's metadata too. {square}Pillow alone makes these pixels of
+images in RGB, as in training:
 ```python
 import json, numpy, onnxruntime
 from PIL import Image, ImageOps
 
 session = onnxruntime.InferenceSession("model.onnx")
 classes = json.loads(session.get_modelmeta().custom_metadata_map["classes"])
-image = ImageOps.exif_transpose(Image.open("photo.jpg")).convert("RGB")
+image = Image.open("photo.jpg")
+image.draft("RGB", ({draft}, {draft}))    # a large JPEG is decoded no larger than it has to be, as in training
+image = ImageOps.exif_transpose(image).convert("RGB")
 image = ImageOps.fit(image, ({side}, {side}), Image.Resampling.BILINEAR, bleed={bleed})
 logits, probabilities = session.run(None, {{"images": numpy.asarray(image)[None]}})
 ```
@@ -45,6 +47,8 @@ def steps(result: dict[str, Any]) -> list[str]:
     side, crop = result["space"]["resolution"], result["crop"]
     kept = "" if crop == 1 else f" {crop:.4g} of"
     return [
+        f"decode a JPEG at the least of 1/8, 1/4, 1/2 of its size that has {_least(result)} pixels a side, if any does "
+        "(Pillow's `draft`)",
         "turn it upright as its EXIF orientation says",
         "bring it to RGB of 8 bits: transparent parts onto white, deeper pixels scaled by the depth of the file",
         f"cut its central square of{kept} the shorter side",
@@ -71,17 +75,27 @@ def readme(result: dict[str, Any], files: Sequence[str]) -> str:
         f"| parameters | {result['params']:,} |",
         f"| FLOPs (multiply-accumulates of one image) | {result['flops']:,} |",
         f"\nArchitecture: {_code(result['arch'])}\n",
-        "\n".join(f"- `{name}`: {WHAT[name]}" for name in files) + "\n",
+        "\n".join(f"- `{name}`: {WHAT[name].format(needs=needs(files))}" for name in files) + "\n",
     ]
+    does = []
     if "model.py" in files:
         parts.append(PYTHON.format(side=side))
+        does.append("`model.preprocess` does it all.")
     if "model.onnx" in files:
-        parts.append(ONNX.format(side=side, bleed=round((1 - result["crop"]) / 2, 6)))
-    parts.append("## What is done to an image\n`model.preprocess` does it all; the ONNX graph does the last step.\n")
+        square = "`model.square` makes these pixels of any image file. " if "model.py" in files else ""
+        bleed = round((1 - result["crop"]) / 2, 6)
+        parts.append(ONNX.format(side=side, bleed=bleed, draft=_least(result), square=square))
+        does.append("The ONNX graph does the last step.")
+    parts.append(f"## What is done to an image\n{' '.join(does)}\n")
     parts.append("\n".join(f"{i}. {step}" for i, step in enumerate(steps(result), start=1)) + "\n")
     parts.append("## Classes\nIn the order of the logits:\n")
     parts.append("\n".join(f"{i}. {_code(name)}" for i, name in enumerate(result["classes"])) + "\n")
     return "\n".join(parts)
+
+
+def needs(files: Sequence[str]) -> str:
+    """The packages that model.py needs to read its weights, the first of these files that are some."""
+    return "torch and Pillow" if "weights.pt" in files else "torch, Pillow and safetensors"
 
 
 def tested(result: dict[str, Any]) -> str:
@@ -91,6 +105,11 @@ def tested(result: dict[str, Any]) -> str:
     images = result["test_images"]
     found = accuracy_of(round(result["test_accuracy"] * images / 100), images)
     return f"{found['accuracy']:.2f} % of {images:,} images (95 %: {found['low']:.2f} to {found['high']:.2f})"
+
+
+def _least(result: dict[str, Any]) -> int:
+    """Pixels that a side must have for its central square not to be enlarged."""
+    return round(result["space"]["resolution"] / result["crop"])
 
 
 def _numbers(result: dict[str, Any], key: str) -> str:

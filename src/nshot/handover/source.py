@@ -1,4 +1,5 @@
-"""A network as one Python file that needs torch and Pillow alone: `model.py` of a hand-over folder."""
+"""A network as one Python file that needs torch and Pillow alone, and safetensors where its weights are such a file:
+`model.py` of a hand-over folder."""
 
 import copy
 from typing import Any
@@ -9,8 +10,9 @@ from nshot.data.decode import fit, read, upright
 from nshot.nn.depthwise import DepthwiseConv
 
 from .embed import source_with_needs
+from .readme import needs
 
-MODEL = '''"""An image classifier that needs torch and Pillow alone.
+MODEL = '''"""An image classifier that needs {needs} alone.
 
     classes, probabilities = predict(["photo.jpg", PIL.Image.open("other.png")])
 
@@ -138,6 +140,7 @@ def source_of(network: nn.Module, result: dict[str, Any], weights_file: str) -> 
         side=result["space"]["resolution"],
         crop=result["crop"],
         weights=weights_file,
+        needs=needs([weights_file]),
         sha256=UNKNOWN,
         reading="\n\n\n".join(reading),
         layers="\n".join(lines),

@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from nshot.runs.log import read_log
 from nshot.seeding import seeded
 from nshot.spaces import Space
 from nshot.supernets.config import preset
+from nshot.supernets.train import train
 
 SPACE = nshot.space("nasbench201", channels=4, cells=1, resolution=8)
 ARCH = "|nor_conv_3x3~0|+|none~0|none~1|+|nor_conv_3x3~0|skip_connect~1|nor_conv_1x1~2|"
@@ -354,6 +356,47 @@ def test_a_killed_retraining_continues_bit_for_bit(
     assert results[0] == results[1]
 
 
+def test_a_retraining_goes_on_with_the_teacher_that_it_began_with(
+    two_steps: Dataset, teacher_folder: Path, tmp_path: Path
+) -> None:
+    teacher, run = tmp_path / "teacher", tmp_path / "run"
+    shutil.copytree(teacher_folder, teacher)
+    config = config_of(teacher=str(teacher), checkpoint_every=1)
+    before = trained(config, two_steps, run)
+    for name in ("result.json", "network.safetensors"):
+        (run / name).unlink()
+    assert difference(trained(config, two_steps, run), before) == 0
+    (run / "result.json").unlink()
+    other = RetrainConfig(SPACE, PLAIN, "digits", seed=1)
+    shutil.rmtree(teacher)
+    retrain(other, SUBNET, two_steps, teacher, device="cpu", say=quiet)
+    with pytest.raises(
+        UserError, match=r"holds another run \(teacher_weights: \w{16}, not \w{16}\): choose a new --out"
+    ):
+        trained(config, two_steps, run)
+    stored = read_json(run / "config.json")
+    was = blake2b((teacher_folder / "network.safetensors").read_bytes(), digest_size=8).hexdigest()
+    assert stored["config"].pop("teacher_weights") == was
+    (run / "config.json").write_text(json.dumps(stored))  # as an earlier version wrote it
+    trained(config, two_steps, run)
+
+
+@pytest.mark.parametrize("what", ["retrain", "train"])
+def test_images_of_another_side_than_the_spaces_are_refused(what: str, digits: Dataset, tmp_path: Path) -> None:
+    """A hand-over folder would bring images to a side that the network was not trained at."""
+    said = r"resolution 16: the images of digits are of 8 pixels, load them with resolution=16"
+    smoke = preset("smoke")
+    config = dataclasses.replace(smoke, space=dataclasses.replace(smoke.space, resolution=16))
+    how = {"device": "cpu", "say": quiet}
+    starts = {
+        "train": lambda: train(config, digits, tmp_path / "run", **how),
+        "retrain": lambda: retrain(RetrainConfig(config.space, PLAIN), SUBNET, digits, tmp_path / "run", **how),
+    }
+    with pytest.raises(UserError, match=said):
+        starts[what]()
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_retraining_of_an_earlier_version_is_known(two_steps: Dataset, tmp_path: Path) -> None:
     """What it did not write is taken as the default, and what differs is still refused."""
     before = trained(config_of(), two_steps, tmp_path / "run")
@@ -504,6 +547,20 @@ def test_a_search_is_retrained_by_the_recipe_of_its_space(
     assert asked(path, "--lr", "0.5").recipe == dataclasses.replace(config.recipe, lr=0.5)
     arch = space.format(next(space.subnets()))
     assert asked(arch, "--space", name, *flags_of(name), "--dataset", "digits").recipe.optimizer == optimizer
+
+
+def test_a_cutout_fits_the_resolution_that_is_used(asked: Callable[..., RetrainConfig]) -> None:
+    """DARTS's is 16 of 32 pixels: half of the side at most, unless it is named."""
+    space = nshot.space("darts")
+    words = [space.format(space.sample(np.random.default_rng(0))), "--space", "darts"]
+    for flags, cutout in (
+        (["--resolution", "16"], 8),
+        (["--resolution=20"], 10),
+        (["--resolution", "64"], 16),
+        ([], 16),
+        (["--resolution", "16", "--cutout", "12"], 12),
+    ):
+        assert asked(*words, *flags, "--dataset", "digits").recipe.augment.cutout == cutout
 
 
 def flags_of(name: str) -> list[str]:

@@ -27,7 +27,9 @@ def retrain(args: list[str]) -> None:
     named = take(args, "--recipe")
     own = TUNE if init else recipe_name(default.space, take([*args], "--dataset") or default.dataset)
     name = named or own
-    default = replace(default, recipe=recipe(name) if named else fitting(recipe(name), default.space.resolution))
+    asked = take([*args], "--resolution") or ""  # which the flags below have too, as all sizes of the space
+    side = int(asked) if asked.isdecimal() else default.space.resolution
+    default = replace(default, recipe=recipe(name) if named else fitting(recipe(name), side))
 
     @dataclass(frozen=True)
     class Retrain(Where, Download, Workers, Columns):

@@ -41,6 +41,14 @@ class Dataset:
     split: tuple[str, int, str] | None = None
     """Of a split by a file: its name, how many images it lists, and a digest of the lists."""
 
+    def check_side(self, resolution: int) -> None:
+        """Raises UserError for images of another height and width than a space's."""
+        if (side := self.train.side) != resolution:
+            raise UserError(
+                f"resolution {resolution}: the images of {self.name} are of {side} pixels, load them with "
+                f"resolution={resolution}, or choose a space of theirs"
+            )
+
     def tell_left_out(self, folder: Path, say: Say, *, last: bool = False) -> None:
         """Brings the run folder's list of what is left out up to date, and says what was found while files were read:
         when it has doubled, and at last."""

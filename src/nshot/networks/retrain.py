@@ -103,7 +103,7 @@ def retrain(
         raise ValueError("begin has to give the weights that config.init names")
     one = _Retraining.checked(config, subnet, data, device, workers, begin)
     folder, every = Path(out), (config.log_every, config.checkpoint_every)
-    run = Run(folder, "retrain", one.described(), RESULT, *every, _completed, data=data)
+    run = Run(folder, "retrain", one.described(), RESULT, *every, one.completed, data=data)
     execute(run, one.job, lambda job: one.finish(job, folder), say)
     return known_result(folder)
 
@@ -130,6 +130,7 @@ class _Retraining:
         """Raises UserError for values that do not fit together."""
         space = config.space.with_classes(data.classes)
         subnet = space.check(subnet)
+        data.check_side(space.resolution)
         given = None if begin is None else begin(subnet)
         learn = joined(data.train, data.valid)
         batches = make_batches(learn, data, config.recipe, config.seed, space.normalised)
@@ -149,7 +150,12 @@ class _Retraining:
             "space": self._sized(),
             "init": None if self.config.init is None else str(self.config.init),
             "subnet": self.space.format(self.subnet),
+            "teacher_weights": self.teacher and self.teacher.digest,
         }
+
+    def completed(self, stored: dict[str, Any]) -> dict[str, Any]:
+        """As `completed`; earlier versions trained from scratch alone, and later ones knew no teacher's weights."""
+        return {"init": None, "teacher_weights": self.described()["teacher_weights"], **completed(stored)}
 
     def _sized(self) -> dict[str, Any]:
         return {"name": self.space.name, **self.space.sizes()}
@@ -204,11 +210,6 @@ class _Retraining:
             "test_images": images_in(test),
         }
         write_json(folder / RESULT, result)
-
-
-def _completed(stored: dict[str, Any]) -> dict[str, Any]:
-    """As `completed`; earlier versions trained from scratch alone."""
-    return {"init": None, **completed(stored)}
 
 
 def retrain_best(

@@ -1,5 +1,6 @@
 """Distillation: labels that are in part what a trained network, the teacher, says (Hinton et al., 2015)."""
 
+from hashlib import blake2b, file_digest
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from nshot.data.batches import Normalise
 from nshot.data.sources import Dataset
 from nshot.errors import UserError, extra
 
-from .result import read_network
+from .result import NETWORK, read_network
 
 
 class Teacher:
@@ -45,6 +46,8 @@ class Teacher:
         self._scale, self._shift = own_std / its_std, (own_mean - its_mean) / its_std
         self.classes = classes
         self.share = share
+        self.digest: str | None = None
+        """Of the file that its weights are from, where they are from one here."""
 
     def to(self, device: torch.device | str) -> "Teacher":
         self.network.to(device)
@@ -75,14 +78,19 @@ def make_teacher(named: str, share: float, data: Dataset, normalise: Normalise) 
     Raises:
         UserError: for a folder, name or file that cannot be read, or a network of other classes or image size.
     """
+    weights = Path(named.partition(":")[2])
     if Path(named).is_dir():
         network, result = read_network(named)
+        weights = Path(named) / result.get("folder", "") / NETWORK
         mean, std = result["normalise"]["mean"], result["normalise"]["std"]
         _check_taught(named, result, data)
     else:
         network = _from_timm(named, data)
         mean, std = ([255 * value for value in network.pretrained_cfg[key]] for key in ("mean", "std"))
     teacher = Teacher(network, mean, std, normalise, classes=data.classes, share=share)
+    if weights.is_file():
+        with open(weights, "rb") as stream:
+            teacher.digest = file_digest(stream, lambda: blake2b(digest_size=8)).hexdigest()
     side = data.train.side
     try:
         shape = tuple(teacher.probabilities(torch.zeros(2, 3, side, side)).shape)

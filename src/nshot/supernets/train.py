@@ -82,6 +82,7 @@ def train(
     """
     if config.space.num_classes != data.classes:
         raise UserError(f"num_classes {config.space.num_classes}: {data.name} has {data.classes} classes")
+    data.check_side(config.space.resolution)
     on = on or On(jobs=jobs)
     check_whole(0, workers=workers)
     parts = strategies[config.strategy].parts(config.space, config.options, config.seed)

@@ -95,6 +95,7 @@ def values_drawn(result: dict, monkeypatch: pytest.MonkeyPatch) -> set[float]:
 
     kept: list[Figure] = []
     monkeypatch.setattr(Figure, "savefig", lambda self, path, **given: kept.append(self))
+    monkeypatch.setattr("nshot.files.write_atomically", lambda path, data: None)
     draw(Path("unwritten.png"), result)
     found = {float(z) for line in kept[0].axes[0].lines for xy in line.get_xydata().tolist() for z in xy}
     return {round(value, 9) for value in found}

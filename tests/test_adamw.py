@@ -27,7 +27,7 @@ from nshot.runs import checkpoint
 from nshot.spaces import Space
 from nshot.strategies import Plan, strategies
 from nshot.strategies.memory import Batch, Facts
-from nshot.supernets.config import TrainConfig, completed, from_dict, preset, to_dict
+from nshot.supernets.config import TrainConfig, completed, from_dict, preset, resumable, to_dict
 from nshot.supernets.train import make_batches, make_optimizer, make_strategy, new_supernet, train
 from nshot.training.optimizers import adamw, undecayed
 from nshot.training.tools import RunTools
@@ -317,13 +317,57 @@ def test_a_schedule_of_several_paths_is_the_rate_though_the_scale_of_gradients_m
     assert [line["lr"] for line in lines if "lr" in line] == pytest.approx(rates)
 
 
+@pytest.mark.parametrize(
+    ("strategy", "name", "changed", "goes_on"),
+    [
+        ("fairnas", "autoformer", {"options": {"schedule": "calr"}}, False),
+        ("fairnas", "autoformer", {"options": {"schedule": "cosine"}}, True),
+        ("spos", "autoformer", {"options": {"schedule": "calr"}}, True),
+        ("fairnas", "nasbench201", {"options": {"schedule": "calr"}}, True),
+        ("sandwich", "timm", {"options": {"schedule": "cosine"}}, False),
+        ("sandwich", "timm", {"options": {"schedule": "cosine"}, "idle": "drift"}, True),
+        ("spos", "timm", {"options": {"schedule": "cosine"}}, True),
+        ("spos", "nasbench201", {"precision": "bf16-mixed"}, False),
+    ],
+)
+def test_which_trainings_of_an_earlier_version_go_on(
+    strategy: str, name: str, changed: dict[str, Any], goes_on: bool
+) -> None:
+    """Not those whose remaining steps would be of other rules; all can be read, to be ranked and searched."""
+    base = preset("smoke", strategy, name)
+    options = dataclasses.replace(base.options, **changed.pop("options", {}))
+    config = dataclasses.replace(base, options=options, **changed)
+    now = json.loads(json.dumps(to_dict(config)))
+    assert resumable(now) == to_dict(config)
+    del now["rules"]
+    assert to_dict(from_dict(now)) == to_dict(config)
+    if goes_on:
+        assert resumable(now) == to_dict(config)
+    else:
+        with pytest.raises(
+            UserError, match="an earlier version of nshot began this training, by rules that are no more"
+        ):
+            resumable(now)
+
+
+@pytest.mark.parametrize("more", [{"schedule": "constant", "per_epoch": True}, {"variant": "released", "archive": 3}])
+def test_options_that_had_no_effect_are_forgotten(more: dict[str, Any]) -> None:
+    """Runs of earlier versions may have them."""
+    strategy = "nsas" if "archive" in more else "spos"
+    stored = json.loads(json.dumps(to_dict(preset("smoke", strategy))))
+    stored["options"] |= more
+    kept = {key: value for key, value in more.items() if key not in ("per_epoch", "archive")}
+    assert from_dict(stored).options == strategies[strategy].options_type.of(**kept)
+
+
 def test_what_paths_have_in_common_is_the_steps_rate() -> None:
     plan = Plan(((0,), (1,)), (0.9, 0.1), 0.5, 0)
     weighed = plan.weighed([0.2, 0.6])
     assert weighed.weights == pytest.approx((0.18, 0.06))
     spread = weighed.spread()
-    assert spread.lr == pytest.approx(0.5 * 0.4)
-    assert spread.weights == pytest.approx((0.45, 0.15))
+    assert spread.lr == pytest.approx(0.5 * 0.24)  # each path counts by its share of the loss: 0.9 0.2 + 0.1 0.6
+    assert spread.weights == pytest.approx((0.75, 0.25))
+    assert sum(spread.weights) == pytest.approx(sum(plan.weights))
     assert spread.rates == pytest.approx(weighed.rates)
     assert plan.spread() == plan
     assert plan.weighed([0.0, 0.0]).spread().weights == (0, 0)

@@ -188,6 +188,8 @@ def test_scores_are_averaged_in_doubles() -> None:
         (0.5, 0.0, math.nan),  # nothing is left at half: noise is all there is
         (0.5, -0.1, math.nan),
         (-0.5, 0.4, math.nan),
+        (0.125, 0.0885, math.nan),  # what is left is a thousandth, by chance
+        (0.02, -0.3, math.nan),
         (0.125, 0.08, math.nan),  # more than 1/√2 is lost, which no noise does that leaves anything
         (0.4, 0.3, (2 / 0.16 - 1 / 0.09) ** -0.5),
         (-0.4, -0.3, -((2 / 0.16 - 1 / 0.09) ** -0.5)),

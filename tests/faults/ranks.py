@@ -49,6 +49,19 @@ class Both:
         return tuple(torch.cat([p for view in zip(*(s[i] for s in parts), strict=True) for p in view]) for i in (0, 1))
 
 
+class Doubles:
+    """Batches in float64."""
+
+    def __init__(self, batches: Any, *_: Any) -> None:
+        self.batches = batches
+
+    def to(self, device: torch.device) -> "Doubles":
+        return self
+
+    def __call__(self, *asked: Any) -> tuple[Tensor, ...]:
+        return tuple(x.double() if x.is_floating_point() else x for x in self.batches(*asked))
+
+
 def as_one() -> None:
     """Has this process train on both shares."""
 
@@ -78,12 +91,12 @@ def trained(config: TrainConfig, data: Dataset, steps: int) -> Job:
             if step + 1 == steps:
                 break
 
-    def doubles(batches: Any, *_: Any) -> Any:
-        return lambda *asked: tuple(x.double() if x.is_floating_point() else x for x in batches(*asked))
-
-    train_module.execute, train_module.made = some_steps, doubles
+    second = train_module.make_second
+    train_module.execute, train_module.made = some_steps, Doubles
+    train_module.make_second = lambda *given: Doubles(second(*given))  # type: ignore[assignment]
     train_module.fabric = lambda device, _: fabric(device, "64-true")
     train_module.train(config, data, "nowhere", device="cpu")
+    train_module.make_second = second
     return jobs[0]
 
 

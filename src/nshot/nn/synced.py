@@ -61,7 +61,8 @@ def batch_norm(
     processes = _processes()
     if processes == 1 or not training:
         return F.batch_norm(x, mean, variance, weight, bias, training, momentum, eps)
-    count = processes * x.numel() / x.shape[1]
+    count, dtype = processes * x.numel() / x.shape[1], x.dtype
+    x = x if dtype == torch.float64 else x.float()  # as torch's own, whose statistics are no bf16 under autocast
     own = torch.cat(torch.var_mean(x, (0, 2, 3), correction=0))
     variances, means = _All.apply(own).chunk(2, dim=1)  # one exchange a norm
     now = means.mean(0)
@@ -71,7 +72,8 @@ def batch_norm(
             mean.lerp_(now.to(mean), momentum)
             variance.lerp_((spread * count / (count - 1)).to(variance), momentum)
     normed = (x - now[:, None, None]) * (spread + eps).rsqrt()[:, None, None]
-    return normed if weight is None or bias is None else normed * weight[:, None, None] + bias[:, None, None]
+    normed = normed if weight is None or bias is None else normed * weight[:, None, None] + bias[:, None, None]
+    return normed.to(dtype)
 
 
 class SyncedBatchNorm2d(nn.BatchNorm2d):

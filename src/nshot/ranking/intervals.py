@@ -20,6 +20,7 @@ from .metrics import kendall_tau
 Metric = Callable[[ArrayLike, ArrayLike], float]
 BLOCKS = 1024  # groups of images that are drawn together
 HALVES = 60
+LEAST = 0.1  # of the scores' variance that is no noise: below it a tau without noise is not told
 REACH = 2.6  # standard deviations; by the coverage in simulations, for following back to no noise adds some of its own
 
 
@@ -70,11 +71,18 @@ def at_infinity(
 
 
 def _without_noise(rho: float, half: float) -> float:
-    """ρ without noise, from that at the noise of all images and at twice as much; nan where these take all of it."""
+    """ρ without noise, from that at the noise of all images and at twice as much; nan where these take nearly all of it.
+
+    ``(ρ / ρ without noise)²`` is the share of the scores' variance that is no noise. Where that is small or below zero,
+    what is left without noise would be told by chance alone.
+    """
+    if rho * half <= 0:
+        return float("nan")
     if abs(half) >= abs(rho):
         return rho  # no noise is seen
-    if rho * half <= 0 or (inverse := 2 / rho**2 - 1 / half**2) <= 0:
-        return float("nan")  # the line comes to a square below zero: this noise is all there is, and hides the rest
+    inverse = 2 / rho**2 - 1 / half**2
+    if inverse * rho**2 < LEAST:
+        return float("nan")
     return float(np.copysign(max(inverse, 1.0) ** -0.5, rho))
 
 

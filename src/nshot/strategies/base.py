@@ -61,7 +61,7 @@ class Plan:
     def weighed(self, rates: Sequence[float]) -> "Plan":
         """The same with each path at a rate of its own, as a weight of its gradient (Alg. 2 of the supplement)."""
         weights = tuple(weight * rate for weight, rate in zip(self.weights, rates, strict=True))
-        return replace(self, weights=weights, common=sum(rates) / len(rates))
+        return replace(self, weights=weights, common=sum(weights) / sum(self.weights))
 
     def spread(self) -> "Plan":
         """The same rates for an optimizer to which the scale of gradients means nothing, as AdamW: what paths have in
@@ -88,8 +88,9 @@ class Strategy(ABC):
         steps_per_epoch: for what a method decides by epochs.
 
     A method with a memory overrides `memory`, and those of the hooks that it needs; the loop calls them in this order:
-    ``images``, ``before``, ``plan``, for each path ``objective``, the update, ``after``. Only ``before`` and ``after``
-    change the memory, by values that are equal in all processes, and by draws from (seed, purpose, step).
+    ``images``, ``before``, ``plan``, for each path ``objective``, the update, ``after``; ``skipped`` in place of the last
+    two. Only ``before``, ``after`` and ``skipped`` change the memory, by values that are equal in all processes, and by
+    draws from (seed, purpose, step).
     """
 
     name: ClassVar[str]

@@ -70,6 +70,8 @@ class TrainConfig:
     """Steps between lines of the log."""
     checkpoint_every: int = 500
     """Steps between checkpoints."""
+    rules: Hidden[int] = 2
+    """By which a configuration trains; they rise where the same one comes to other weights (`resumable`)."""
 
     def __post_init__(self) -> None:
         wanted = strategies[self.strategy].options_type
@@ -160,7 +162,11 @@ def _from_dict(values: dict[str, Any]) -> TrainConfig:
 
 
 def _completed_options(values: dict[str, Any]) -> dict[str, Any]:
-    """Those of an earlier version, which counted C(α) of a run's own networks and matched controls by a fixed power."""
+    """Those of an earlier version, which counted C(α) of a run's own networks, matched controls by a fixed power, and
+    took options without effect."""
+    own = {"per_epoch"} if values["schedule"] == "constant" else set()
+    own |= {"archive", "candidates", "recent", "neighbours"} if values.get("variant") == "released" else set()
+    values = {key: value for key, value in values.items() if key not in own}
     if "complexity_of" in values:
         return values
     rest = {key: value for key, value in values.items() if key != "power"}
@@ -172,6 +178,28 @@ def _completed_options(values: dict[str, Any]) -> dict[str, Any]:
 def completed(stored: dict[str, Any]) -> dict[str, Any]:
     """What `to_dict` wrote in an earlier version, with what has become an option since, as that version did it."""
     return to_dict(from_dict(stored))
+
+
+SEVERAL = ("fairnas", "nsas", "pinas", "sandwich", "sumnas")  # methods of ours whose steps have several paths
+
+
+def resumable(stored: dict[str, Any]) -> dict[str, Any]:
+    """As `completed`, of a run that goes on.
+
+    Raises:
+        UserError: for one that an earlier version began by rules that are no more: where AdamW went on as fast as it
+            began though several paths' rates fell, where channels rested that one of several paths used whole, and
+            where bf16 rounded images.
+    """
+    config = from_dict(stored)
+    several, idle = config.strategy in SEVERAL, config.idle == "rest" and config.space.name == "timm"
+    rates = config.optimizer == "adamw" and config.options.weighs
+    if "rules" not in stored and (config.precision != "32-true" or (several and (idle or rates))):
+        raise UserError(
+            "an earlier version of nshot began this training, by rules that are no more (of AdamW's rate, of what rests, "
+            "of bf16): train in a new --out; one that is finished can be ranked and searched as it is"
+        )
+    return to_dict(config)
 
 
 PRESETS = ("paper", "deep", "long", "proxy", "smoke")

@@ -38,7 +38,7 @@ from nshot.training.tools import RunTools, StrategyHooks
 from nshot.training.tuning import Frozen, apart, backbone
 
 from .checks import check_batch, check_supernet, goes_by_shares
-from .config import TrainConfig, completed, to_dict
+from .config import TrainConfig, completed, resumable, to_dict
 from .facts import decay_facts, told
 from .load import ANSWER, PARTS, WEIGHTS, bare_supernet, initial_weights
 
@@ -96,7 +96,7 @@ def train(
     opening = told(decay) if decay else ""
     processes = distributed.size() if goes_by_shares(config) else None
     folder = Path(out)
-    run = Run(folder, "supernet", to_dict(config), WEIGHTS, *every, completed, decay, opening, data, processes)
+    run = Run(folder, "supernet", to_dict(config), WEIGHTS, *every, resumable, decay, opening, data, processes)
     execute(run, one.job, lambda job: one.finish(job, folder), say)
     return folder
 

@@ -79,9 +79,16 @@ def sgd(parameters: Iterable[Tensor], *, idle: Idle, clip: float | None, fast: b
     weights = list(parameters)
     if fast and library() is not None and all(w.device.type == "cpu" and w.dtype == torch.float32 for w in weights):
         return FusedSGD(weights, idle=idle, clip=clip, **options)
-    # Without decay to copy it for, torch's batched Nesterov step on a GPU would leave g + momentum v for the gradient.
-    batched = {"foreach": False} if options.get("nesterov") and not options.get("weight_decay") else {}
-    return _prepared(SGD(weights, **options, **batched), weights, idle, clip)
+    optimizer = _prepared(SGD(weights, **options), weights, idle, clip)
+    if options.get("nesterov") and not options.get("weight_decay"):
+
+        def one_by_one(*_: Any) -> None:
+            # Torch's batched step on a GPU, without a decay to copy it for, would leave g + momentum v for the gradient.
+            for group in optimizer.param_groups:  # also those of a checkpoint
+                group["foreach"] = False
+
+        optimizer.register_step_pre_hook(one_by_one)
+    return optimizer
 
 
 def adamw(

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from nshot.errors import UserError
 from nshot.networks.retrain import Begin, RetrainConfig
+from nshot.runs.folder import differences
 from nshot.spaces import Space, Subnet, Supernet, extract
 from nshot.spaces.additive import extreme_subnets
 from nshot.spaces.pretrained import WORD
@@ -44,19 +45,30 @@ def begin_with(init: Path | None, space: Space) -> Begin | None:
 
 def _of_run(init: Path, space: Space) -> Supernet:
     config, supernet = load_run(init)
-    if config.space.retrained != space:
-        raise UserError(f"init {init}: its networks are of other sizes or classes than those that are trained here")
+    if config.space != space:  # also where the run's own networks are retrained at other sizes, as DARTS's
+        own, wanted = ({"space": of.name, **of.sizes()} for of in (config.space, space))
+        others = "; ".join(differences(own, wanted))
+        raise UserError(
+            f"init {init}: its networks are of other sizes or classes than those that are trained here ({others}): "
+            "say its sizes, or leave out --init"
+        )
     return supernet
 
 
 LARGEST = "largest"  # in place of a subnet's notation
 
 
-def begun_with(init: str | None, default: RetrainConfig, choice: str) -> RetrainConfig:
-    """The default configuration; for the word ``largest`` with ``--init RUN``, with that run's space and data set."""
+def begun_with(init: str | None, default: RetrainConfig, choice: str, named: str | None) -> RetrainConfig:
+    """The default configuration; for the word ``largest`` with ``--init RUN``, with that run's space and data set.
+
+    Raises:
+        UserError: where another space is ``named`` than the run's.
+    """
     if choice != LARGEST or init is None or not (Path(init) / "config.json").exists():
         return default
     config = load_run(init)[0]
+    if named not in (None, config.space.name):
+        raise UserError(f"space {named!r}: {init} is of the space {config.space.name}, leave out --space")
     return replace(default, space=config.space, dataset=config.dataset)
 
 

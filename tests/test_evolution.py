@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import random
+import re
 import shutil
 import signal
 from collections import Counter
@@ -188,6 +189,35 @@ def test_searches_are_functions_of_the_seed(space: Space) -> None:
         assert search(1) != search(2)
 
 
+@pytest.mark.parametrize("most", [None, 0.5])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_nsga2_evaluates_new_forms_as_long_as_there_are_any(seed: int, most: float | None) -> None:
+    """Of 5^4 subnets many are one form: 8 new ones a generation, until all within the limits are evaluated."""
+    space = nshot.space("nasbench201", **SMALL["nasbench201"])
+    for decision in ("1<-0", "2<-0"):
+        space = space.restrict(decision, "nor_conv_3x3")
+    forms = {space.canonical(subnet) for subnet in space.subnets()}
+    limits = Limits()
+    if most is not None:
+        limits = Limits(max_params=int(np.quantile([space.network_params(form) for form in forms], most)))
+        forms = {form for form in forms if space.network_params(form) <= (limits.max_params or 0)}
+    assert len(forms) < space.size
+    told: list[tuple[int, int]] = []
+    found = nsga2(
+        space,
+        Archive(Counting(), space.canonical),
+        limits=limits,
+        population=8,
+        generations=100,
+        seed=seed,
+        after=lambda generation, evaluated: told.append((generation, len(evaluated))),
+    )
+    assert sorted(found) == sorted(forms)
+    full = len(forms) // 8
+    assert told[:full] == [(generation, 8 * generation) for generation in range(1, full + 1)]
+    assert len(told) == -(-len(forms) // 8)
+
+
 def test_a_small_space_is_exhausted() -> None:
     space = nshot.space("nasbench201")
     for decision in ("1<-0", "2<-0", "2<-1", "3<-0"):
@@ -259,7 +289,7 @@ FEW = ["--population", "8", "--generations", "6", "--images", "100", "--device",
 def test_from_the_command_line(method: str, run: Path) -> None:
     status, out, err = nshot_("search", run, "--method", method, *FEW)
     assert (status, err) == (0, "")
-    assert "generation 6 of 6: best " in out
+    assert re.findall(r"^generation (\d+) of 6: best ", out, re.MULTILINE) == ["1", "2", "3", "4", "5", "6"]
     found = json.loads((run / "search.json").read_text())
     assert found["best"] == found["top"][0]
     assert f"generation 6 of 6: best {found['best']['accuracy']:.2f} %, loss {found['best']['loss']:.3f}" in out

@@ -1,6 +1,7 @@
 """Search with several objectives: NSGA-II (Deb et al., 2002), pymoo's."""
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -11,7 +12,7 @@ from nshot.spaces import Space, Subnet
 
 from .archive import Archive
 from .limits import Limits
-from .propose import feasible, random_subnets
+from .propose import endless, feasible
 
 FREE = Limits()
 
@@ -65,6 +66,9 @@ def nsga2(
 ) -> list[Subnet]:
     """Searches subnets within the limits for the best compromises: of each canonical form the leanest member.
 
+    Each generation evaluates ``population`` subnets that none before it did, as long as there are so many: children of
+    the best, and where too few of these are new, random ones.
+
     Args:
         space: where.
         archive: evaluates, none twice, and knows the forms.
@@ -87,43 +91,62 @@ def nsga2(
     check_whole(1, generations=generations)
     limits = limits or FREE
     rng = generator(seed, "nsga2")
-    first = random_subnets(space, population, limits, seed, archive.canonical)
+    draws = endless(space, limits, seed, archive.canonical)
+    first = list(itertools.islice(draws, population))
     if len(first) < population:  # all that there are
         archive(first)
         after(1, first)
         return first
     within = feasible(space, limits, archive.canonical, seed)
-    algorithm = _algorithm(space, first, len(objectives), generations, seed, _mutation(space, rng))
     seen: dict[Subnet, None] = {}
-    while algorithm.has_next():
-        if (infills := algorithm.ask()) is None or not len(infills):
-            break  # no child is new
-        subnets = [archive.canonical(tuple(row)) for row in infills.get("X").astype(int).tolist()]
-        subnets = [archive.canonical(within.inside(subnet, rng)) for subnet in subnets]
-        infills.set("X", np.array(subnets))
-        infills.set("F", objective_values(space, subnets, archive(subnets), objectives, limits))
-        for individual in infills:
-            individual.evaluated.update(["F", "G", "H"])
-        algorithm.tell(infills=infills)
+
+    def repaired(subnet: Subnet) -> Subnet:
+        return archive.canonical(within.inside(archive.canonical(subnet), rng))
+
+    operators = {
+        "mutation": _mutation(space, rng),
+        "repair": _repair(repaired),
+        "eliminate_duplicates": _only_new(seen),
+    }
+    algorithm = _algorithm(space, first, len(objectives), generations, seed, operators)
+    for generation in range(1, generations + 1):
+        children = algorithm.ask()  # None where none is new
+        subnets = [] if children is None else _subnets(children)
+        known = {*seen, *subnets}
+        subnets += itertools.islice((other for other in draws if other not in known), population - len(subnets))
+        if not subnets:
+            break  # all that there are were evaluated
+        values = objective_values(space, subnets, archive(subnets), objectives, limits)
+        algorithm.tell(infills=_evaluated(subnets, values))
         seen |= dict.fromkeys(subnets)
-        after(algorithm.n_iter, list(seen))
+        after(generation, list(seen))
     return list(seen)
 
 
-def _algorithm(space: Space, first: list[Subnet], objectives: int, generations: int, seed: int, mutation: Any) -> Any:
+def _subnets(population: Any) -> list[Subnet]:
+    return [tuple(row) for row in population.get("X").astype(int).tolist()]
+
+
+def _evaluated(subnets: list[Subnet], values: np.ndarray) -> Any:
+    """pymoo's population of subnets with what is minimised (S, objectives)."""
+    from pymoo.core.population import Population
+
+    population = Population.new(X=np.array(subnets), F=values)
+    for individual in population:
+        individual.evaluated.update(["F", "G", "H"])
+    return population
+
+
+def _algorithm(
+    space: Space, first: list[Subnet], objectives: int, generations: int, seed: int, operators: dict[str, Any]
+) -> Any:
     """pymoo's NSGA-II, which begins with these subnets."""
     from pymoo.algorithms.moo.nsga2 import NSGA2
     from pymoo.core.problem import Problem
     from pymoo.operators.crossover.ux import UX
     from pymoo.termination import get_termination
 
-    algorithm = NSGA2(
-        pop_size=len(first),
-        sampling=np.array(first),
-        crossover=UX(),
-        mutation=mutation,
-        eliminate_duplicates=True,
-    )
+    algorithm = NSGA2(pop_size=len(first), sampling=np.array(first), crossover=UX(), **operators)
     most = max(len(decision.options) for decision in space.decisions)
     problem = Problem(n_var=len(space.decisions), n_obj=objectives, xl=0, xu=most)
     algorithm.setup(problem, termination=get_termination("n_gen", generations), seed=seed, verbose=False)
@@ -140,3 +163,29 @@ def _mutation(space: Space, rng: np.random.Generator) -> Any:
             return np.where(rng.random(x.shape) < 1 / x.shape[1], other, x)
 
     return Redraw()
+
+
+def _repair(repaired: Callable[[Subnet], Subnet]) -> Any:
+    """pymoo's operator that repairs children, before it looks which of them are new."""
+    from pymoo.core.repair import Repair
+
+    class Repaired(Repair):
+        def _do(self, problem: Any, x: np.ndarray, **kwargs: Any) -> np.ndarray:
+            return np.array([repaired(tuple(row)) for row in x.astype(int).tolist()])
+
+    return Repaired()
+
+
+def _only_new(seen: Collection[Subnet]) -> Any:
+    """pymoo's operator that keeps of children those that are not in ``seen``, each once."""
+    from pymoo.core.duplicate import DuplicateElimination
+
+    class New(DuplicateElimination):
+        def do(self, pop: Any, *others: Any, **kwargs: Any) -> Any:
+            known = {*seen, *(subnet for other in others if len(other) for subnet in _subnets(other))}
+            places: dict[Subnet, int] = {}
+            for i, subnet in enumerate(_subnets(pop)):
+                places.setdefault(subnet, i)
+            return pop[[i for subnet, i in places.items() if subnet not in known]]
+
+    return New()

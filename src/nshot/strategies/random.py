@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from nshot.errors import check_whole
 from nshot.seeding import generator
 from nshot.spaces import Subnet
 
@@ -21,6 +22,10 @@ class RandomOptions(Options):
     """How many random subnets its own search tries."""
     tried_on: int = 512
     """On how many validation images each."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_whole(1, tried=self.tried, tried_on=self.tried_on)
 
 
 @strategies.register("random")

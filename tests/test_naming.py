@@ -137,7 +137,24 @@ def test_the_same_ranking_is_made_again_and_another_refused(run: Path, other: li
 
 
 @pytest.mark.parametrize(
-    "name", ["", ".", "..", "a/b", "/a", ".hidden", "-a", "a\nb", "config", "latency", "Config", "log", "n" * 256]
+    "name",
+    [
+        "",
+        ".",
+        "..",
+        "a/b",
+        "/a",
+        ".hidden",
+        "-a",
+        "a\nb",
+        "config",
+        "latency",
+        "Config",
+        "log",
+        "part-0",
+        "Part-x",
+        "n" * 256,
+    ],
 )
 @pytest.mark.parametrize("command", [["search", "--sample", "3"], ["rank", "--benchmark", "digits", "--sample", "3"]])
 def test_names_that_cannot_be(run: Path, name: str, command: list[str]) -> None:

@@ -1,6 +1,7 @@
 """Faults that a reading of the code found in spaces, searches, runs and commands: each by what it did to a user."""
 
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 import torch
@@ -9,10 +10,12 @@ import nshot
 from helpers import refuse
 from nshot import UserError
 from nshot.files import write_json
+from nshot.report.run_data import curves, damage, skipped
 from nshot.runs.checkpoint import save_weights
 from nshot.search.begin import begin_with
-from nshot.supernets.config import TrainConfig, to_dict
-from nshot.supernets.load import WEIGHTS, bare_supernet
+from nshot.strategies import list_strategies, strategies
+from nshot.supernets.config import TrainConfig, preset, to_dict
+from nshot.supernets.load import PARTS, WEIGHTS, bare_supernet, part_folders
 
 
 def finished(folder: Path, config: TrainConfig) -> Path:
@@ -60,3 +63,44 @@ def test_another_space_than_the_runs_is_refused(of_darts: Path, tmp_path: Path) 
     assert f"space 'mobilenet': {of_darts} is of the space darts, leave out --space" in refuse(*args, "mobilenet")
     assert "channels: 16, not 36" in refuse(*args, "darts")  # its own may be said
     assert not (tmp_path / "out").exists()
+
+
+# options that cannot be
+
+
+@pytest.mark.parametrize("name", list_strategies())
+def test_no_number_of_any_method_is_below_what_it_counts(name: str) -> None:
+    options = strategies[name].options_type
+    numbers = {key for key, kind in get_type_hints(options).items() if {int, float} & {kind, *get_args(kind)}}
+    assert name != "random" or {"tried", "tried_on"} < numbers
+    for key in numbers - {"min_flops", "max_flops"}:  # which no subnet or every one keeps to
+        with pytest.raises(UserError, match=f"{key} -2"):
+            options(**{key: -2})
+
+
+@pytest.mark.parametrize("flag", ["--tried", "--tried-on"])
+def test_a_search_of_nothing_is_refused_before_the_training(flag: str, tmp_path: Path) -> None:
+    args = ["train", "random", "--preset", "smoke", "--out", tmp_path / "run", flag]
+    assert "must be at least 1" in refuse(*args, "0")
+    assert not (tmp_path / "run").exists()
+
+
+# names in a run folder
+
+
+def test_the_parts_of_a_run_are_folders_with_a_number(tmp_path: Path) -> None:
+    """What an earlier version kept by such a name is none of them, and the tenth comes after the ninth."""
+    config = preset("smoke", "fsnas")
+    write_json(tmp_path / "config.json", {"kind": PARTS, "config": to_dict(config)})
+    for i in (10, 2, 0, 1):
+        (tmp_path / f"part-{i}").mkdir()
+    for name in ("part-best.json", "part-best.parquet", "part-3", "part-4.json", "part-5x"):
+        (tmp_path / name).write_text("")
+    (tmp_path / "part-old").mkdir()
+    with pytest.raises(UserError, match="is not finished"):
+        part_folders(tmp_path)  # 0, 1, 2 and 10 of five: a stray name is none
+    (tmp_path / "part-9").mkdir()
+    assert [path.name for path in part_folders(tmp_path)] == [f"part-{i}" for i in (0, 1, 2, 9, 10)]
+    assert curves(tmp_path) == {}
+    assert skipped(tmp_path) == {}
+    assert damage(tmp_path) == ""

@@ -13,7 +13,7 @@ from nshot.benchmarks.table import read_benchmark
 from nshot.errors import UserError
 from nshot.files import needed, read_json, read_parquet, typed
 from nshot.runs.log import damaged_lines, read_log
-from nshot.runs.naming import kind_of, searches
+from nshot.runs.naming import kind_of, parts_in, searches
 from nshot.search.pareto import front
 from nshot.spaces import Space
 from nshot.supernets.config import TrainConfig
@@ -31,7 +31,7 @@ ROW = ("arch", "subnet", "accuracy", "loss", "params", "flops")
 
 def curves(run: Path) -> dict[str, list[tuple[str, list[tuple[float, float]]]]]:
     """By quantity (loss, lr): a name and its points (step, value) for each supernet that wrote a log."""
-    folders = sorted(run.glob("part-*")) or [run]
+    folders = parts_in(run) or [run]
     logs = {folder.name: read_log(folder / "log.jsonl") for folder in folders}
     found = {}
     for key in ("loss", "lr"):
@@ -42,14 +42,14 @@ def curves(run: Path) -> dict[str, list[tuple[str, list[tuple[float, float]]]]]:
 
 def skipped(run: Path) -> dict[str, int]:
     """By supernet how many of its steps were skipped."""
-    folders = sorted(run.glob("part-*")) or [run]
+    folders = parts_in(run) or [run]
     lines = {folder.name: read_log(folder / "log.jsonl")[-1:] for folder in folders}
     return {name: int(last[0].get("skipped", 0)) for name, last in lines.items() if last}
 
 
 def damage(run: Path) -> str:
     """What the curves lack, for people; empty where nothing."""
-    folders = sorted(run.glob("part-*")) or [run]
+    folders = parts_in(run) or [run]
     count = sum(damaged_lines(folder / "log.jsonl") for folder in folders)
     lines = "1 line of log.jsonl is" if count == 1 else f"{count:,} lines of log.jsonl are"
     return f"{lines} damaged and left out." if count else ""
@@ -58,7 +58,7 @@ def damage(run: Path) -> str:
 def unfinished(run: Path, config: TrainConfig) -> list[str]:
     """The supernets of the run that are not trained to the end, or not begun."""
     count = how_many(config)
-    folders = [run / f"part-{i}" for i in range(count)] if count > 1 else sorted(run.glob("part-*")) or [run]
+    folders = [run / f"part-{i}" for i in range(count)] if count > 1 else parts_in(run) or [run]
     return [folder.name for folder in folders if not (folder / WEIGHTS).exists()]
 
 

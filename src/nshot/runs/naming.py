@@ -1,6 +1,7 @@
 """What is made of a run and kept in its folder by a name: ``<name>.json``, ``.parquet`` and ``.png``."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +14,14 @@ Kind = Literal["ranking", "search", "shift"]
 # An entry that the JSON of that kind alone has.
 MARKS: dict[str, Kind] = {"metrics": "ranking", "best": "search", "shift": "shift"}
 TAKEN = ("answer", "config", "data", "latency", "left-out", "log", "report", "result", "supernet", "verdict")
+
+_PART = re.compile(r"part-(\d+)")
+
+
+def parts_in(folder: Path) -> list[Path]:
+    """The folders ``part-<i>`` of a run that is made of runs, by number."""
+    found = [(match, path) for path in folder.glob("part-*") if (match := _PART.fullmatch(path.name)) and path.is_dir()]
+    return [path for _, path in sorted(found, key=lambda pair: int(pair[0][1]))]
 
 
 def kind_of(path: Path) -> Kind | None:
@@ -30,6 +39,8 @@ def check_name(folder: Path, name: str, kind: Kind) -> None:
         raise UserError(f"name {shown(name)!r}: must be a file name without folders, and begin with no dot or dash")
     check_length(folder / f"{name}.parquet")
     there = kind_of(folder / f"{name}.json")
+    if name.lower().startswith("part-"):
+        raise UserError(f"name {name!r}: the runs that a run is made of are called so, choose another --name")
     if name.lower() in TAKEN or there not in (None, kind):
         what = f"a {there}" if there else "another file of a run"
         raise UserError(f"name {name!r}: {folder} keeps {what} by this name, choose another --name")

@@ -8,6 +8,7 @@ from torch import Tensor
 from nshot.errors import UserError
 from nshot.runs.checkpoint import load_weights
 from nshot.runs.folder import read_config
+from nshot.runs.naming import parts_in
 from nshot.spaces import FewShot, Supernet
 from nshot.spaces.pretrained import WORD
 from nshot.strategies import strategies
@@ -37,7 +38,7 @@ def how_many(config: TrainConfig) -> int:
 
 def part_folders(folder: Path) -> list[Path]:
     """The runs that a run of several supernets is made of; raises UserError where there are not all of them yet."""
-    found = sorted(folder.glob("part-*"))
+    found = parts_in(folder)
     if len(found) < how_many(from_dict(read_config(folder)["config"])):
         raise UserError(f"run {folder} is not finished: continue it with the same nshot train command")
     return found

@@ -182,6 +182,7 @@ def test_names_that_are_registered_here_are_nobodys_plug_in() -> None:
 
 def test_doctor_says_what_works(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "cifar10").mkdir()
+    (tmp_path / "cifar10" / "train-0.parquet").touch()
     out = nshot_("doctor", "--data-root", tmp_path)[1]
     lines = dict(line.split(maxsplit=1) for line in out.splitlines() if not line.startswith("fast path"))
     assert lines["data"] == f"{tmp_path}: cifar10; digits are embedded"
@@ -190,6 +191,26 @@ def test_doctor_says_what_works(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     out = nshot_("doctor", "--data-root", tmp_path / "nowhere")[1]
     assert "fast path    off: no compiler 'no-such-compiler'" in out
     assert f"data         {tmp_path / 'nowhere'} is no folder" in out
+
+
+@pytest.mark.parametrize(
+    ("there", "told"),
+    [
+        (["cifar10/", "cifar100/", "imagenet/", "cifar-10-batches-py/", "imagenet/train/"], "none of cifar10, "),
+        (["cifar-10-batches-py/data_batch_1"], "cifar10; "),
+        (["cifar10/cifar-10-batches-py/data_batch_1"], "cifar10; "),
+        (["cifar-100-python/train"], "cifar100; "),
+        (["cifar100/train-00000-of-00001.parquet"], "cifar100; "),
+        (["cifar100-backup/train", "cifar10.zip", "imagenet16/train/"], "none of cifar10, "),
+        (["imagenet/train/", "imagenet/val/", "cifar10/train-0.parquet"], "cifar10, imagenet; "),
+    ],
+)
+def test_doctor_finds_the_data_that_can_be_loaded(there: list[str], told: str, tmp_path: Path) -> None:
+    """As their archives are unpacked and torchvision fetches them; no folder that is empty, or called alike."""
+    for name in there:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).mkdir() if name.endswith("/") else (tmp_path / name).touch()
+    assert f"{tmp_path}: {told}" in nshot_("doctor", "--data-root", tmp_path)[1]
 
 
 @pytest.mark.parametrize(("given", "told"), [("onnx", "onnx version"), ("none", "no: onnx missing")])

@@ -86,12 +86,14 @@ def _fast_path() -> str:
 
 def _data(root: Path | None) -> str:
     from nshot.benchmarks.table import benchmark_path
+    from nshot.data import cifar, imagenet
     from nshot.data.sources import data_root
 
     folder = data_root(root)
     if not folder.is_dir():
         return f"{folder} is no folder (--data-root or NSHOT_DATA); digits are embedded"
-    there = [name for name in ("cifar10", "cifar100", "imagenet") if any(folder.glob(f"{name}*"))]
+    there = [name for name in cifar.FOLDERS if cifar.find_home(folder, name) is not None]
+    there += ["imagenet"] if imagenet.is_there(folder) else []
     if benchmark_path("nasbench201", root).exists():
         there.append("nasbench201/table.parquet")
     return f"{folder}: {', '.join(there) or 'none of cifar10, cifar100, imagenet, nasbench201'}; digits are embedded"

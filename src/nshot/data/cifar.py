@@ -17,14 +17,15 @@ from .reading import Say
 from .sources import Source, sources
 
 AGAIN = "add --download, which fetches what is damaged, or copy the data set again"
+FOLDERS = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}  # torchvision's
 
 
 @sources.register("cifar10")
 def cifar10(root: Path, download: bool, say: Say) -> Source:
     """CIFAR-10: 50,000 images of 32x32 pixels to learn from, 10,000 to test on."""
-    if _has_parquet(root / "cifar10"):
-        return _from_parquet(root / "cifar10", 10, ("label",))
-    home = _home(root, "cifar10", "cifar-10-batches-py", "CIFAR10" if download else None)
+    home = _fetched(root, "cifar10", "CIFAR10" if download else None)
+    if _has_parquet(home):
+        return _from_parquet(home, 10, ("label",))
     learn = [home / f"data_batch_{i}" for i in range(1, 6)]
     return Source(10, _read_batches(learn, b"labels", 10), _read_batches([home / "test_batch"], b"labels", 10))
 
@@ -32,11 +33,20 @@ def cifar10(root: Path, download: bool, say: Say) -> Source:
 @sources.register("cifar100")
 def cifar100(root: Path, download: bool, say: Say) -> Source:
     """CIFAR-100, by its 100 fine labels."""
-    if _has_parquet(root / "cifar100"):
-        return _from_parquet(root / "cifar100", 100, ("fine_label", "label"))
-    home = _home(root, "cifar100", "cifar-100-python", "CIFAR100" if download else None)
+    home = _fetched(root, "cifar100", "CIFAR100" if download else None)
+    if _has_parquet(home):
+        return _from_parquet(home, 100, ("fine_label", "label"))
     parts = (_read_batches([home / part], b"fine_labels", 100) for part in ("train", "test"))
     return Source(100, *parts)  # type: ignore[arg-type]
+
+
+def find_home(root: Path, name: str) -> Path | None:
+    """Where the data set lies: ``root/name`` with parquet files, else torchvision's folder under the root or under
+    ``root/name``; None where there is none, or an empty one."""
+    if _has_parquet(root / name):
+        return root / name
+    homes = [home / FOLDERS[name] for home in (root, root / name)]
+    return next((home for home in homes if home.is_dir() and any(home.iterdir())), None)
 
 
 def _has_parquet(folder: Path) -> bool:
@@ -49,18 +59,19 @@ def _from_parquet(folder: Path, classes: int, labels: tuple[str, ...]) -> Source
     )
 
 
-def _home(root: Path, name: str, folder: str, download: str | None) -> Path:
-    """The folder of torchvision's files, under the root or ``root/name``; where it is not whole, that class fetches."""
-    homes = [home for home in (root, root / name) if (home / folder).is_dir()]
-    if download is not None:
-        homes = homes or [root]
-        _fetch(homes[0], name, download)
-    if not homes:
+def _fetched(root: Path, name: str, download: str | None) -> Path:
+    """Where the data set lies; torchvision's folder where it is absent or not whole is fetched by that class."""
+    home = find_home(root, name)
+    if download is not None and (home is None or not _has_parquet(home)):
+        where = root if home is None else home.parent
+        _fetch(where, name, download)
+        home = where / FOLDERS[name]
+    if home is None:
         raise UserError(
-            f"data set {name!r} not found under {root}: expected {name}/train-*.parquet or {folder}/; "
+            f"data set {name!r} not found under {root}: expected {name}/train-*.parquet or {FOLDERS[name]}/; "
             "set --data-root or NSHOT_DATA, or add --download"
         )
-    return homes[0] / folder
+    return home
 
 
 def _fetch(home: Path, name: str, kind: str) -> None:

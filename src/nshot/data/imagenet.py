@@ -7,7 +7,7 @@ import numpy as np
 from nshot.errors import UserError
 from nshot.seeding import generator
 
-from .listing import listing
+from .listing import find_folders, listing
 from .own import files_of
 from .reading import LeftOut, Say
 from .sources import Source, sources
@@ -43,6 +43,14 @@ def imagenet(root: Path, download: bool, say: Say) -> Source:
     held = _held_out(labels, len(names))
     rank, learn = learn.subset(np.flatnonzero(held)), learn.subset(np.flatnonzero(~held))
     return Source(len(names), learn, test, valid=rank, names=tuple(names), left_out=left_out)
+
+
+def is_there(root: Path) -> bool:
+    """Whether its two folders are under the data root."""
+    try:
+        return set(find_folders(root / "imagenet")) == {"train", "valid"}
+    except UserError:
+        return False
 
 
 def _held_out(labels: np.ndarray, classes: int) -> np.ndarray:

@@ -31,7 +31,7 @@ def listing(folder: Path, left_out: LeftOut, say: Say) -> tuple[list[str], dict[
     Raises:
         UserError: for parts or classes that do not fit, and a folder that cannot be read.
     """
-    found = find_parts(folder, lambda name: [folder / name] if (folder / name).is_dir() else [], "{}/<class>/")
+    found = find_folders(folder)
     classes = {part: _classes(paths[0]) for part, paths in found.items()}
     check_classes(classes["train"], folder)
     for part, names in classes.items():
@@ -55,6 +55,11 @@ def listing(folder: Path, left_out: LeftOut, say: Say) -> tuple[list[str], dict[
 def image_files(folder: Path) -> list[Path]:
     """All images below a folder, by their names. Raises UserError where it cannot be read."""
     return sorted(path for path, size in _walk(folder) if size is not None)
+
+
+def find_folders(folder: Path) -> dict[str, list[Path]]:
+    """The folder of each part; raises UserError as `find_parts`."""
+    return find_parts(folder, lambda name: [folder / name] if (folder / name).is_dir() else [], "{}/<class>/")
 
 
 def find_parts(folder: Path, find: Callable[[str], list[Path]], wanted: str) -> dict[str, list[Path]]:

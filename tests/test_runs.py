@@ -134,6 +134,22 @@ def test_a_corrupt_checkpoint_falls_back_to_the_older_one_and_says_so(config, di
     assert_identical(run, whole)
 
 
+@pytest.mark.parametrize("damaged", [0, 1])
+def test_of_the_checkpoints_that_are_kept_two_are_intact(damaged: int, tmp_path: Path) -> None:
+    """A damaged one of a later step than the next, or of an earlier, takes no place of an intact one."""
+    for step in (10, 20):
+        checkpoint.save(tmp_path, step, {"step": torch.tensor(step)})
+    path = checkpoint.checkpoints(tmp_path)[damaged]
+    path.write_bytes(path.read_bytes()[:-1])
+    intact = 10 if damaged == 0 else 20
+    start, _, corrupt = checkpoint.load_newest(tmp_path)
+    assert (start, corrupt) == (intact, [path.name] if damaged == 0 else [])
+    checkpoint.save(tmp_path, intact + 5, {"step": torch.tensor(intact + 5)})
+    assert [checkpoint.step_of(kept) for kept in checkpoint.checkpoints(tmp_path)] == [intact + 5, intact]
+    for kept in checkpoint.checkpoints(tmp_path):
+        assert int(torch.load(kept)["step"]) == checkpoint.step_of(kept)
+
+
 def test_no_intact_checkpoint_is_an_error(config, digits, tmp_path) -> None:
     run = tmp_path / "run"
     kill(config, digits, run, 25)

@@ -1,4 +1,4 @@
-"""Checkpoints that survive a crash: written whole or not at all, checked when read, the two newest kept."""
+"""Checkpoints that survive a crash: written whole or not at all, checked when read, the two newest intact ones kept."""
 
 import errno
 import hashlib
@@ -19,20 +19,26 @@ _NAME = re.compile(r"step-(\d{8})-([0-9a-f]{16})\.pt")
 
 
 def save(folder: Path, step: int, state: dict[str, Any]) -> Path:
-    """Writes ``step-<step>-<digest>.pt`` (torch.load reads it) and deletes all but the newest two."""
+    """Writes ``step-<step>-<digest>.pt`` (torch.load reads it) and deletes all but it and the newest other that is
+    intact."""
     buffer = io.BytesIO()
     torch.save({"format": FORMAT} | state, buffer)
     data = buffer.getvalue()
     path = folder / f"step-{step:08d}-{hashlib.sha256(data).hexdigest()[:16]}.pt"
     write_atomically(path, data)
-    for old in checkpoints(folder)[KEEP:]:
-        old.unlink()
+    del data  # as large as the next that is read
+    kept = [path]
+    for old in checkpoints(folder):
+        if old != path and (len(kept) == KEEP or _intact(old) is None):
+            old.unlink()
+        elif old != path:
+            kept.append(old)
     return path
 
 
 def checkpoints(folder: Path) -> list[Path]:
     """The folder's checkpoints, newest first."""
-    return sorted((p for p in folder.glob("step-*.pt") if _NAME.fullmatch(p.name)), reverse=True)
+    return sorted((p for p in folder.glob("step-*.pt") if _NAME.fullmatch(p.name) and not p.is_dir()), reverse=True)
 
 
 def step_of(path: Path) -> int:
@@ -67,15 +73,23 @@ def load_newest(folder: Path) -> tuple[int, dict[str, Any] | None, list[str]]:
 
 def _read(path: Path) -> dict[str, Any] | None:
     """A checkpoint's state; None where it is not what its name says, or cannot be read without running code of it."""
-    match = _NAME.fullmatch(path.name)
+    if (data := _intact(path)) is None:
+        return None
     try:
-        data = read_stored(path)
-        if match is None or not hashlib.sha256(data).hexdigest().startswith(match[2]):
-            return None
         state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception:  # a broken pickle can raise anything
         return None
     return state if isinstance(state, dict) else None
+
+
+def _intact(path: Path) -> bytes | None:
+    """A checkpoint's bytes; None where it is not what its name says, or cannot be read."""
+    match = _NAME.fullmatch(path.name)
+    try:
+        data = read_stored(path)
+    except OSError:
+        return None
+    return data if match is not None and hashlib.sha256(data).hexdigest().startswith(match[2]) else None
 
 
 def save_weights(path: Path, module: nn.Module) -> None:

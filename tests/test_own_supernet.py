@@ -4,11 +4,13 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import nshot
@@ -82,6 +84,38 @@ def test_what_a_space_has_by_default_is_right(blocks) -> None:
             blocks.network(subnet)(images)
         assert 2 * 2 * blocks.flops(subnet) == counter.get_total_flops()  # of two images, twice as many
     assert blocks.params_range == (28 * 12 + 193 * 7, 28 * 12 + 193 * 7 + 4 * (144 * 25 + 36))
+
+
+def test_flops_of_norms_over_a_single_pixel() -> None:
+    """A batch norm that trains wants more than one value a channel, and one image of 1x1 pixels has no more."""
+
+    class Pixel(nshot.spaces.Supernet):
+        def __init__(self, space: nshot.spaces.Space) -> None:
+            super().__init__()
+            self.space = space
+            self.stem, self.classifier = nn.Conv2d(3, 6, 8, bias=False), nn.Linear(6, space.num_classes)
+            self.blocks = nn.ModuleList(nn.Conv2d(6, 6, 1, groups=g, bias=False) for g in (1, 2, 3))
+            self.norm = nn.BatchNorm2d(6)
+
+        def forward(self, x: torch.Tensor, subnet: nshot.spaces.Subnet) -> torch.Tensor:
+            return self.classifier(self.norm(self.blocks[subnet[0]](self.stem(x))).flatten(1))
+
+    @dataclass(frozen=True)
+    class Pixels(nshot.spaces.Space):
+        name = "pixels"
+        resolution: int = 8
+
+        def all_decisions(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
+            return (("block", ("1", "2", "3")),)
+
+        def params(self, subnet: nshot.spaces.Subnet) -> int:
+            return 3 * 64 * 6 + 36 // (subnet[0] + 1) + 12 + 70
+
+        def supernet(self, num_classes: int | None = None) -> Pixel:
+            return Pixel(self.with_classes(num_classes))
+
+    space = Pixels()
+    assert [space.flops((i,)) for i in range(3)] == [3 * 64 * 6 + 36 // groups + 60 for groups in (1, 2, 3)]
 
 
 @pytest.mark.parametrize("text", ["0-1-2", "0-1-2-9", "0-1-2-x", "", "-1-0-0-0"])

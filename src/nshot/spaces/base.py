@@ -69,13 +69,14 @@ class Space(Choices):
     def flops(self, subnet: Subnet) -> int:
         """Multiply-accumulates of one image, which the field calls FLOPs (torch's counter gives twice as many).
 
-        By default counted by torch in a forward pass without values, once: milliseconds, where a table takes less.
+        By default counted by torch in a forward pass without values, once: milliseconds, where a table takes less. It
+        is of two images, for batch norms that train refuse a single value a channel.
         """
         supernet, known = self._weightless
         if (subnet := self.check(subnet)) not in known:
             with FlopCounterMode(display=False) as counter, torch.no_grad():
-                supernet(torch.empty(1, 3, self.resolution, self.resolution, device="meta"), subnet)
-            known[subnet] = counter.get_total_flops() // 2
+                supernet(torch.empty(2, 3, self.resolution, self.resolution, device="meta"), subnet)
+            known[subnet] = counter.get_total_flops() // 4
         return known[subnet]
 
     @cached_property

@@ -3,16 +3,17 @@
 import dataclasses
 import math
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
 import nshot
+from helpers import SMALL
 from nshot import UserError
 from nshot.networks.recipes import Recipe, completed
 from nshot.spaces import Space, Subnet
-from nshot.strategies import Options
+from nshot.strategies import Options, strategies
 from nshot.supernets.config import TrainConfig, from_dict, preset, to_dict
 from nshot.supernets.facts import decay_facts, told
 
@@ -99,6 +100,21 @@ def test_a_space_of_other_decisions_counts_its_own(name: str) -> None:
     assert f"{facts['mean_decay']:.2f} over the paths, {facts['paper_mean_decay']:.2f} at the paper's" in told(facts)
     with pytest.raises(UserError, match=r"complexity_of 'paper'.*use own"):
         strategy(space, schedule="calr", complexity_of="paper")
+
+
+def test_a_mean_at_the_papers_sizes_is_of_spaces_of_the_papers_alone() -> None:
+    """Of networks of timm's and of a user's own there is none, and classes are no size."""
+
+    class Own(type(nshot.space("autoformer"))):  # type: ignore[misc]
+        presets: ClassVar[dict[str, Any]] = {"proxy": {}}
+
+    own = Own(**SMALL["autoformer"])
+    spaces_ = [own, nshot.space("timm", **SMALL["timm"])]
+    spaces_ += [preset("paper", "spos", name).space.with_classes(37) for name in ("mobilenet", "autoformer")]
+    for space in spaces_:
+        facts = decay_facts(strategies["spos"](space, total_steps=1, options=Options(schedule="calr")))
+        assert facts.keys() == {"complexity_of", "complexity_range", "mean_decay"}
+        assert "paper" not in told(facts)
 
 
 def test_darts_proxy_counts_the_papers_size() -> None:

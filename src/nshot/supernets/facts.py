@@ -12,8 +12,8 @@ def decay_facts(strategy: Strategy) -> dict[str, Any]:
     """What γ(α) of the run comes to, JSON-able; empty where the schedule has none.
 
     ``complexity_of`` and ``complexity_range`` say whose C(α) it is; ``mean_decay`` is the mean γ over the paths that
-    are drawn, ``paper_mean_decay`` that in the whole space at the paper's sizes, for a space whose small networks have
-    other decisions.
+    are drawn, ``paper_mean_decay`` that in the whole space at the paper's sizes, for a space of the paper's whose small
+    networks have other decisions.
     """
     options, space = strategy.options.resolved(strategy.space), strategy.space
     if not options.decays:
@@ -23,8 +23,10 @@ def decay_facts(strategy: Strategy) -> dict[str, Any]:
         "complexity_range": list(strategy.cost_range),
         "mean_decay": strategy.mean_decay,
     }
+    if space.paper_sizes or "paper" not in space.presets:
+        return facts
     paper = preset("paper", strategy.name, space.name).space
-    if space.paper_sizes or space.sizes() == paper.sizes():
+    if space.sizes() == paper.with_classes(space.num_classes).sizes():
         return facts
     whole = type(strategy)(
         paper, total_steps=1, options=dataclasses.replace(options, ms=None, min_flops=None, max_flops=None)

@@ -2,11 +2,13 @@
 
 import dataclasses
 import importlib
+import json
 import shutil
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -15,6 +17,7 @@ from scipy.stats import kendalltau
 from helpers import nshot_
 from nshot import UserError
 from nshot.benchmarks.rank import rank_run
+from nshot.benchmarks.table import EMBEDDED, read_benchmark, write_benchmark
 from nshot.data.sources import load
 from nshot.errors import DivergedError
 from nshot.files import read_json
@@ -112,6 +115,29 @@ def test_it_is_ranked_like_any_run(run: Path) -> None:
     ranking, _ = rank_run(run, "digits", sample=30, images=200, name="some", device="cpu")
     assert len(ranking.subnets) == 30
     assert read_json(run / "some.json")["subnets"] == 30
+
+
+def test_a_part_is_ranked_by_the_rows_of_the_whole_table_that_are_in_it(run: Path, config: TrainConfig) -> None:
+    """By their notation; a list may not name others."""
+    table = pq.read_table(EMBEDDED).to_pylist()
+    true = {row["arch"]: row["digits_test"] for row in table if row["arch"].split("|")[7].startswith("nor_conv_3x3")}
+    ranking, _ = rank_run(run / "part-3", "digits", sample=0, images=40, device="cpu")
+    archs = [config.space.format(subnet) for subnet in ranking.subnets]
+    assert sorted(archs) == sorted(true)
+    assert len(archs) < len(table)
+    np.testing.assert_allclose(ranking.true, [true[arch] for arch in archs])
+    listed = run.parent / "listed.json"
+    others = [row["arch"] for row in table if row["arch"] not in true]
+    listed.write_text(json.dumps([*archs[:3], others[0]]))
+    with pytest.raises(UserError, match=r"listed\.json: "):
+        rank_run(run / "part-3", "digits", subnets=listed, name="listed", device="cpu")
+    none = config.space.restrict("1<-0", "none").restrict("2<-0", "none").restrict("3<-0", "none")
+    subnets = list(none.subnets())
+    write_benchmark(run.parent / "t.parquet", none, subnets, {"digits_test": np.arange(len(subnets), dtype=float)}, {})
+    assert read_benchmark(str(run.parent / "t.parquet"), none).subnets == subnets
+    other = config.space.restrict("1<-0", "skip_connect")
+    with pytest.raises(UserError, match="has none of the 3,125 subnets"):
+        read_benchmark(str(run.parent / "t.parquet"), other)
 
 
 def test_parallel_parts_are_the_same(run: Path, config: TrainConfig, digits, tmp_path: Path) -> None:

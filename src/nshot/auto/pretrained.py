@@ -10,7 +10,8 @@ from nshot.data.augment import Augment
 from nshot.errors import UserError
 from nshot.networks.recipes import TUNE, Recipe, recipe
 from nshot.search.limits import Limits
-from nshot.spaces import Space, space
+from nshot.search.propose import random_subnets
+from nshot.spaces import Space
 from nshot.spaces.additive import extreme_subnets
 from nshot.spaces.pretrained import WORD
 from nshot.spaces.timm import rounded
@@ -61,15 +62,18 @@ def _cached() -> bool:
         return False
 
 
-def fits(limits: Limits, side: int) -> str:
-    """Why no network of the space is within such limits; empty where there are some."""
-    sized = space("timm", model=MODEL, resolution=side, num_classes=10)
-    for name, most, least in (
-        ("parameters", limits.max_params, sized.params_range[0]),
-        ("FLOPs", limits.max_flops, sized.flops_range[0]),
-    ):
-        if most is not None and most < least:
-            return f"the smallest that it comes to has {least:,} {name}, more than {most:,}"
+def space_of(model: str, side: int, classes: int) -> Space:
+    """The part of the space timm that is searched."""
+    base: Any = preset("proxy", "sandwich", "timm").space
+    return replace(base, model=model, resolution=side, sides=rounded(side, SHARES), num_classes=classes)
+
+
+def trouble(limits: Limits, side: int, classes: int) -> str:
+    """Why no network of the space keeps to all limits of parameters and FLOPs; empty where one does."""
+    try:
+        random_subnets(space_of(MODEL, side, classes), 1, replace(limits, max_latency=None))
+    except UserError as error:
+        return str(error)
     return ""
 
 
@@ -80,13 +84,10 @@ def resolution_for(side: int) -> int:
 
 def training(look: Look, init: Path, model: str, side: int) -> TrainConfig:
     """How the supernet is trained."""
-    base = preset("proxy", "sandwich", "timm")
     batch = min(BATCH, look.train)
     return replace(
-        base,
-        space=replace(
-            cast(Any, base.space), model=model, resolution=side, sides=rounded(side, SHARES), num_classes=look.classes
-        ),
+        preset("proxy", "sandwich", "timm"),
+        space=space_of(model, side, look.classes),
         dataset=look.name,
         epochs=_epochs(look.train, batch, STEPS, EPOCHS),
         batch_size=batch,

@@ -71,7 +71,7 @@ def at_infinity(
 
 
 def _without_noise(rho: float, half: float) -> float:
-    """ρ without noise, from that at the noise of all images and at twice as much; nan where these take nearly all of it.
+    """ρ without noise, from that at the noise of all images and at twice as much; nan where these take nearly all.
 
     ``(ρ / ρ without noise)²`` is the share of the scores' variance that is no noise. Where that is small or below zero,
     what is left without noise would be told by chance alone.

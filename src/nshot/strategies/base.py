@@ -88,7 +88,7 @@ class Strategy(ABC):
         steps_per_epoch: for what a method decides by epochs.
 
     A method with a memory overrides `memory`, and those of the hooks that it needs; the loop calls them in this order:
-    ``images``, ``before``, ``plan``, for each path ``objective``, the update, ``after``; ``skipped`` in place of the last
+    ``images``, ``before``, ``plan``, for each path ``objective``, the update, ``after``; ``skipped`` in place of these
     two. Only ``before``, ``after`` and ``skipped`` change the memory, by values that are equal in all processes, and by
     draws from (seed, purpose, step).
     """

@@ -196,8 +196,8 @@ def resumable(stored: dict[str, Any]) -> dict[str, Any]:
     rates = config.optimizer == "adamw" and config.options.weighs
     if "rules" not in stored and (config.precision != "32-true" or (several and (idle or rates))):
         raise UserError(
-            "an earlier version of nshot began this training, by rules that are no more (of AdamW's rate, of what rests, "
-            "of bf16): train in a new --out; one that is finished can be ranked and searched as it is"
+            "an earlier version of nshot began this training, by rules that are no more (of AdamW's rate, of what "
+            "rests, of bf16): train in a new --out; one that is finished can be ranked and searched as it is"
         )
     return to_dict(config)
 

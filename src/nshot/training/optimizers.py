@@ -83,7 +83,7 @@ def sgd(parameters: Iterable[Tensor], *, idle: Idle, clip: float | None, fast: b
     if options.get("nesterov") and not options.get("weight_decay"):
 
         def one_by_one(*_: Any) -> None:
-            # Torch's batched step on a GPU, without a decay to copy it for, would leave g + momentum v for the gradient.
+            # Torch's batched step on a GPU, without a decay to copy it for, would leave g + momentum v as gradient.
             for group in optimizer.param_groups:  # also those of a checkpoint
                 group["foreach"] = False
 

@@ -1,19 +1,26 @@
 """Faults that a reading of the code found in spaces, searches, runs and commands: each by what it did to a user."""
 
+import itertools
 from pathlib import Path
+from types import SimpleNamespace
 from typing import get_args, get_type_hints
 
+import numpy as np
+import pyarrow as pa
 import pytest
 import torch
+from scipy.stats import kendalltau
 
 import nshot
-from helpers import refuse
+from helpers import SMALL, refuse
 from nshot import UserError
-from nshot.files import write_json
+from nshot.benchmarks.table import write_benchmark
+from nshot.files import write_json, write_parquet
 from nshot.report.run_data import curves, damage, skipped
 from nshot.runs.checkpoint import save_weights
 from nshot.search.begin import begin_with
 from nshot.strategies import list_strategies, strategies
+from nshot.studies.collect import bias
 from nshot.supernets.config import TrainConfig, preset, to_dict
 from nshot.supernets.load import PARTS, WEIGHTS, bare_supernet, part_folders
 
@@ -104,3 +111,30 @@ def test_the_parts_of_a_run_are_folders_with_a_number(tmp_path: Path) -> None:
     assert curves(tmp_path) == {}
     assert skipped(tmp_path) == {}
     assert damage(tmp_path) == ""
+
+
+# C(α) and parameters
+
+
+def test_the_bias_of_a_study_is_by_complexity_whatever_a_ranking_calls_parameters(tmp_path: Path) -> None:
+    """CB, pair by pair by hand: of those that are ordered wrongly, the share in which the one of less C(α) is first."""
+    space = nshot.space("nasbench201", **SMALL["nasbench201"])
+    rng = np.random.default_rng(0)
+    subnets = list({space.sample(rng) for _ in range(30)})
+    true, scores = rng.permutation(len(subnets)) + 10.0, rng.permutation(len(subnets)) + 10.0
+    write_benchmark(tmp_path / "true.parquet", space, subnets, {"digits_test": true}, {})
+    rows = {"arch": [space.format(subnet) for subnet in subnets], "params": list(range(len(subnets)))}
+    write_parquet(tmp_path / "ranking.parquet", pa.table({**rows, "accuracy": scores}))
+    job = SimpleNamespace(
+        result="ranking",
+        config=SimpleNamespace(space=space),
+        scale=SimpleNamespace(benchmark=str(tmp_path / "true.parquet")),
+    )
+    wrong = small_first = 0
+    for (a, s, t), (b, u, v) in itertools.permutations(zip(subnets, scores, true, strict=True), 2):
+        if s > u and t < v and space.params(a) != space.params(b):
+            wrong, small_first = wrong + 1, small_first + (space.params(a) < space.params(b))
+    found = bias(tmp_path, job, None)  # type: ignore[arg-type]
+    assert found["digits CB"] == pytest.approx(small_first / wrong)
+    expected = kendalltau([space.params(subnet) for subnet in subnets], scores / true).statistic
+    assert found["digits C³"] == pytest.approx(expected)

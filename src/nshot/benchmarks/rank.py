@@ -38,7 +38,8 @@ class Ranking:
     ``tau_inf``, what it would be on infinitely many images, with its 95 % interval ``low`` to ``high`` (``tau`` may
     lie outside: noise lowers it; nan where noise is all there is); ``spearman`` and ``top_tau`` (the best 10 %).
     ``baselines`` has the last two and ``tau`` of what costs nothing to know: the stand-alone networks' params and
-    flops. ``ceiling`` is what the noise of the true accuracies leaves to reach, where it is known.
+    flops. ``ceiling`` is what the noise of the true accuracies leaves to reach, where it is known. ``params`` (S,)
+    are the stand-alone networks'.
     """
 
     subnets: list[Subnet]
@@ -73,7 +74,7 @@ def compare(
             "spearman": spearman(score, truth),
             "top_tau": top_tau(score, truth),
         }
-    params = np.array([space.params(subnet) for subnet in subnets])
+    params = np.array([space.network_params(subnet) for subnet in subnets])
     images = scores.correct.shape[1]
     costs = {name: quality([cost(space, subnet) for subnet in subnets], truth) for name, cost in COSTS.items()}
     return Ranking(list(subnets), scores.accuracy, scores.mean_loss, truth, params, images, table, ceiling, costs)

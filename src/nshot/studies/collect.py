@@ -64,17 +64,18 @@ def _ceiling(folder: Path, name: str, job: Job, root: str | Path | None) -> dict
 
 
 def bias(folder: Path, job: Job, root: str | Path | None) -> dict[str, float]:
-    """CB and C³ against each data set of the benchmark."""
+    """CB and C³, by the subnets' C(α), against each data set of the benchmark."""
     ranked = needed(read_parquet, folder / f"{job.result}.parquet", AGAIN).to_pydict()
     space = job.config.space
     benchmark = read_benchmark(job.scale.benchmark, space, root)
     subnets = [space.parse(arch) for arch in ranked["arch"]]
+    complexity = [space.params(subnet) for subnet in subnets]
     found = {}
     for name, title in DATASETS.items():
         if f"{name}_test" in benchmark.columns:
             truth = benchmark.truth(f"{name}_test", subnets)
-            found[f"{title} CB"] = complexity_bias(ranked["accuracy"], truth, ranked["params"])
-            found[f"{title} C³"] = complexity_convergence(ranked["accuracy"], truth, ranked["params"])
+            found[f"{title} CB"] = complexity_bias(ranked["accuracy"], truth, complexity)
+            found[f"{title} C³"] = complexity_convergence(ranked["accuracy"], truth, complexity)
     return found
 
 

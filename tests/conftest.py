@@ -3,6 +3,7 @@
 import pytest
 
 SLOW = {
+    "as_configured",
     "auto", "benchmarks", "board", "cli", "compare", "contract", "cream", "damage", "darts_method", "data", "digests",
     "distributed", "documents", "draw", "drop", "equal", "evolution", "export", "fast", "feasible", "few",
     "files", "forms", "gdas", "gradients", "handover", "hostile", "intervals", "journey", "latency", "locks",

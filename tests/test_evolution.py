@@ -9,12 +9,15 @@ import shutil
 import signal
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 import nshot
 from helpers import SMALL, nshot_, refuse
@@ -24,6 +27,7 @@ from nshot.search.archive import Archive
 from nshot.search.evolution import Evolution, evolve
 from nshot.search.limits import Limits
 from nshot.search.pareto import front, nsga2, objective_values
+from nshot.search.pick import _score
 from nshot.search.propose import all_subnets, random_subnets
 from nshot.spaces import Space, Subnet
 
@@ -234,6 +238,45 @@ def test_the_front_by_brute_force() -> None:
     assert front(values).tolist() == expected
 
 
+def test_what_is_minimised_by_each_objective() -> None:
+    """Costs are those of the stand-alone networks, counted."""
+    space = nshot.space("nasbench201")
+    subnets = [(0, 0, 0, 3, 0, 0), (0, 0, 0, 2, 0, 0), (0, 0, 0, 1, 0, 0)]
+    figures = np.array([[70.0, 1.25], [60.0, 0.5], [10.0, 2.5]])
+    limits = Limits(latency=lambda subnet: {3: 7.5, 2: 2.5, 1: 1.0}[subnet[3]])
+    names = ("accuracy", "loss", "params", "flops", "latency")
+    found = objective_values(space, subnets, figures, names, limits)
+    counted = [[sum(w.numel() for w in space.network(s).parameters()) for s in subnets]]
+    macs = [sum(work(space.network(s), 32)) for s in subnets]
+    expected = [[-70, -60, -10], [1.25, 0.5, 2.5], *counted, macs, [7.5, 2.5, 1.0]]
+    np.testing.assert_array_equal(found, np.array(expected, dtype=float).T)
+    turned = objective_values(space, subnets, figures, names[::-1], limits)
+    np.testing.assert_array_equal(turned, found[:, ::-1])
+    assert len({tuple(row) for row in np.array(expected).argsort(axis=1).tolist()}) > 2  # columns are told apart
+
+
+def work(network: nn.Module, side: int) -> list[int]:
+    """Multiply-accumulates of each convolution and linear layer, by the sizes of what they give."""
+    found: list[int] = []
+
+    def count(layer: Any, given: Any, output: torch.Tensor) -> None:
+        found.append(output[0].numel() * layer.weight[0].numel())
+
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            layer.register_forward_hook(count)
+    with torch.no_grad():
+        network.eval()(torch.zeros(1, 3, side, side))
+    return found
+
+
+def test_a_loss_is_the_better_the_smaller() -> None:
+    """And an accuracy the better the larger; the other score breaks ties alone."""
+    figures = np.array([[50.0, 2.0], [60.0, 1.0], [70.0, 1.0], [90.0, 3.0], [90.0, 2.5]])
+    best_first = {by: np.argsort(-_score(by, figures)).tolist() for by in ("loss", "accuracy")}
+    assert best_first == {"loss": [2, 1, 0, 4, 3], "accuracy": [4, 3, 2, 1, 0]}
+
+
 def test_an_archive_on_disk_is_not_evaluated_again(space: Space, tmp_path: Path) -> None:
     store = tmp_path / "figures.jsonl"
     rng = np.random.default_rng(0)
@@ -299,6 +342,36 @@ def test_from_the_command_line(method: str, run: Path) -> None:
     for rows in (found["top"], found.get("front", []), scored):  # no network twice, and none that could be leaner
         subnets = [tuple(row["subnet"]) for row in rows]
         assert [space.canonical(subnet) for subnet in subnets] == list(dict.fromkeys(subnets))
+
+
+def test_evolution_by_loss_climbs_to_the_smallest(run: Path) -> None:
+    """What it says is best after each generation is the smallest loss of all that were scored until then."""
+    status, out, err = nshot_("search", run, "--method", "evolution", "--by", "loss", *FEW)
+    assert (status, err) == (0, "")
+    losses = [row["loss"] for row in pq.read_table(run / "search.parquet").to_pylist()]
+    said = [float(text) for text in re.findall(r"generation \d of 6: best [\d.]+ %, loss ([\d.]+)", out)]
+    assert len(said) == 6
+    smallest = [min(losses[: 8 * (i + 1)]) for i in range(6)]
+    assert said == pytest.approx(smallest, abs=6e-4)
+    assert smallest[-1] < smallest[0] < max(losses)
+    assert json.loads((run / "search.json").read_text())["best"]["loss"] == min(losses)
+
+
+@pytest.mark.parametrize(("names", "signs"), [(("loss", "flops"), (1, 1)), (("accuracy", "params"), (-1, 1))])
+def test_the_front_of_a_search_by_brute_force(names: tuple[str, ...], signs: tuple[int, ...], run: Path) -> None:
+    """Of all that were scored: those of which no other is as good in both and better in one."""
+    assert nshot_("search", run, "--method", "nsga2", "--objectives", ",".join(names), *FEW)[0] == 0
+    rows = pq.read_table(run / "search.parquet").to_pylist()
+    points = [[sign * row[name] for name, sign in zip(names, signs, strict=True)] for row in rows]
+    best = {
+        row["arch"]
+        for row, (a, b) in zip(rows, points, strict=True)
+        if not any((x <= a and y <= b) and (x < a or y < b) for x, y in points)
+    }
+    found = json.loads((run / "search.json").read_text())
+    assert found["objectives"] == list(names)
+    assert {row["arch"] for row in found["front"]} == best
+    assert 1 < len(best) < len(rows)
 
 
 def search_until_killed(run: Path, method: str, generation: int) -> None:

@@ -3,10 +3,12 @@
 import dataclasses
 import json
 import math
+import shutil
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
@@ -393,6 +395,25 @@ def test_search_of_a_sample_is_repeatable(run):
     assert other["top"] != first["top"]
     assert (first["candidates"], first["images"]) == (12, 64)
     assert all(counted(tuple(row["subnet"])) <= 9_000 for row in first["top"])
+
+
+def test_figures_that_are_kept_are_of_the_images_of_a_search(run, scored, tmp_path):
+    """A search on few images and then one on all: neither takes the other's figures for its own."""
+    own, path = Path(shutil.copytree(run, tmp_path / "run")), tmp_path / "list.json"
+    subnets, accuracy, loss = scored
+    for store in own.glob(".search-*"):
+        store.unlink()
+    path.write_text(json.dumps(subnets[:6]))
+    found = {}
+    for images in (32, None):
+        search_run(own, Limits(), subnets=path, images=images, name=f"of-{images}", device="cpu")
+        rows = pq.read_table(own / f"of-{images}.parquet").to_pylist()
+        found[images] = {row["arch"]: (row["accuracy"], row["loss"]) for row in rows}
+    assert len(list(own.glob(".search-*.jsonl"))) == 2
+    for i, subnet in enumerate(subnets[:6]):
+        arch = SPACE.format(SPACE.canonical(subnet))
+        assert found[None][arch] == pytest.approx((accuracy[i], loss[i]), rel=1e-4)
+        assert found[32][arch] != pytest.approx((accuracy[i], loss[i]), rel=1e-4)
 
 
 def test_search_without_a_finished_run_is_refused(run, tmp_path):

@@ -96,25 +96,40 @@ class ByHandNSAS:
 
 
 def test_nsas_is_its_loss_and_its_archive() -> None:
-    result = trained("nsas", archive=3, recent=2, neighbours=2)
+    result = trained("nsas", archive=3, recent=2, neighbours=2, epsilon=0.3)
     hand, model = ByHandNSAS(result.strategy, 3, 2, 2), new_supernet()
     optimizer = torch.optim.SGD(model.parameters(), 1.0, 0.9)
     for step in range(STEPS):
         (path, *members), (x, y) = hand.next(step), batches(step)
         archived = torch.stack([F.cross_entropy(model(x, member), y) for member in members]).mean()
-        loss = 0.5 * F.cross_entropy(model(x, path), y) + 0.5 * archived
+        loss = 0.7 * F.cross_entropy(model(x, path), y) + 0.3 * archived
         step_of(model, optimizer, loss, whole_rate(step, 0.04))
     assert distance(result.model, model) < 1e-9
     assert result.memory.members() == hand.members
     assert result.memory.trained() == hand.recent
 
 
-def test_nsas_released_trains_the_path_alone_at_half_the_gradient() -> None:
+@pytest.mark.parametrize(("epsilon", "share"), [({}, 0.5), ({"epsilon": 0.3}, 0.7)])
+def test_nsas_released_trains_the_path_alone_at_a_share_of_the_gradient(
+    epsilon: dict[str, float], share: float
+) -> None:
     plain = nshot.strategy("random", SPACE, total_steps=9, seed=1, per_epoch=False)
-    released = nshot.strategy("nsas", SPACE, total_steps=9, seed=1, per_epoch=False, variant="released")
+    released = nshot.strategy("nsas", SPACE, total_steps=9, seed=1, per_epoch=False, variant="released", **epsilon)
     for step in range(9):
         plan = released.plan(step, None)
-        assert (plan.paths, plan.weights, plan.lr) == (plain.plan(step).paths, (0.5,), plain.plan(step).lr)
+        assert (plan.paths, plan.lr) == (plain.plan(step).paths, plain.plan(step).lr)
+        assert plan.weights == pytest.approx((share,))
+
+
+def test_nsas_answers_the_best_of_fifty_on_all_images() -> None:
+    judge, strategy = Judged(70), nshot.strategy("nsas", SPACE, total_steps=9, seed=3)
+    best = strategy.choose(judge)
+    rng = generator(3, "random search")
+    assert [subnet for subnet, _ in judge.asked] == [SPACE.sample(rng) for _ in range(50)]
+    assert all(images == list(range(70)) for _, images in judge.asked)
+    values = [Judged(70).accuracy(subnet) for subnet, _ in judge.asked]
+    assert min(values) < max(values)
+    assert best == judge.asked[values.index(max(values))][0]  # of equals the first
 
 
 @pytest.mark.parametrize("name", ["archive", "candidates", "recent", "neighbours"])
@@ -148,10 +163,10 @@ def test_the_slot_that_changed_holds_the_best_of_its_candidates() -> None:
 
 
 def test_calr_weighs_nsas_and_ms_is_refused() -> None:
-    result = trained("nsas", schedule="calr", archive=2)
+    result = trained("nsas", schedule="calr", archive=2, epsilon=0.3)
     plan = result.strategy.plan(STEPS, result.memory)
     rates = [result.strategy.lr(STEPS, path) for path in plan.paths]
-    assert plan.rates == pytest.approx([0.5 * rates[0], 0.25 * rates[1], 0.25 * rates[2]])
+    assert plan.rates == pytest.approx([0.7 * rates[0], 0.15 * rates[1], 0.15 * rates[2]])
     with pytest.raises(UserError, match="several clusters"):
         nshot.strategy("nsas", SPACE, total_steps=9, ms="first")
 

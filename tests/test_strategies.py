@@ -292,6 +292,15 @@ def test_shuffled_depends_on_the_seed(space: Space) -> None:
     assert len(gammas) > 5
 
 
+def test_calr_by_epochs_is_that_of_an_epochs_first_step(space: Space) -> None:
+    options = Options(schedule="calr", per_epoch=True)
+    strategy = nshot.strategies.strategies["spos"](space, total_steps=60, steps_per_epoch=6, options=options)
+    for step in range(60):
+        plan = strategy.plan(step)
+        expected = (1 - step // 6 / 10) ** gamma_eq_4(params(plan.paths[0]))
+        assert plan.lr == pytest.approx(expected, rel=1e-9)
+
+
 # Sampling
 
 
@@ -343,6 +352,24 @@ def test_ms_random_is_an_open_decision_of_the_seed_alone(tiny: Space) -> None:
 def test_ms_does_not_change_the_paths(space: Space) -> None:
     with_ms, without = make("spos", space, ms="random"), make("spos", space)
     assert [with_ms.plan(i).paths for i in range(50)] == [without.plan(i).paths for i in range(50)]
+
+
+def test_ms_shuffled_gives_each_path_a_cluster_of_chance(space: Space) -> None:
+    """The same each time, unrelated to its option of the first decision, and all about equally often."""
+    strategy = make("spos", space, ms="shuffled", total_steps=2000)
+    assert strategy.clusters == 5
+    counts = np.zeros((5, 5), int)
+    for step in range(2000):
+        plan = strategy.plan(step)
+        assert plan.cluster == make("spos", space, ms="shuffled").cluster(plan.paths[0])
+        counts[plan.paths[0][0], plan.cluster] += 1
+    expected = counts.sum(1, keepdims=True) / 5
+    assert ((counts - expected) ** 2 / expected).sum() < 45.3  # p = 0.001 with 20 degrees of freedom
+
+
+def test_ms_shuffled_depends_on_the_seed(space: Space) -> None:
+    subnet = (1, 3, 2, 0, 4, 3)
+    assert {make("spos", space, ms="shuffled", seed=seed).cluster(subnet) for seed in range(40)} == set(range(5))
 
 
 @pytest.mark.parametrize("ms", ["first", "last", "random"])

@@ -93,7 +93,7 @@ def test_reductions_halve_and_widen(space: DARTS) -> None:
         (PUBLISHED.replace("dil_conv_3x3", "dil_conv_7x7"), "unknown operation 'dil_conv_7x7'"),
         (
             PUBLISHED.replace("('sep_conv_3x3', 0), ('sep_conv_3x3', 1)", "('sep_conv_3x3', 0), ('sep_conv_3x3', 0)"),
-            "no",
+            "is no darts subnet: expected Genotype(normal=[('sep_conv_3x3', 0), ...], reduce=[...]), two inputs a node",
         ),
         (PUBLISHED.replace("('dil_conv_3x3', 2)", "('dil_conv_3x3', 9)"), "is no darts subnet"),
     ],

@@ -21,6 +21,7 @@ from nshot import UserError
 from nshot.data.ahead import Ahead
 from nshot.data.augment import Augment
 from nshot.data.batches import TrainBatches, heldout_batches
+from nshot.data.imagenet import _held_out
 from nshot.data.images import Files, Images, joined
 from nshot.data.sources import Dataset, load
 from nshot.files import write_parquet
@@ -102,6 +103,27 @@ def test_resized_crops_are_cut_from_the_stored_image(root, monkeypatch) -> None:
     images, labels = batches(1)
     assert torch.equal(images, batches.normalise(torch.from_numpy(np.stack(expected))))
     assert torch.equal(labels, files.train.labels[order])
+
+
+def test_resized_crops_of_files_are_mirrored_one_in_two(root, monkeypatch) -> None:
+    """timm's crop of the stored image, or its mirror image."""
+    from timm.data.transforms import RandomResizedCropAndInterpolation
+
+    _, files = both(root, monkeypatch)
+    resized = Augment(crop="resized")
+    batches = TrainBatches(files.train, 16, 3, flip=True, augment=resized)
+    crop, counts = RandomResizedCropAndInterpolation(8, interpolation="bicubic"), [0, 0]
+    for step in range(batches.steps_per_epoch):
+        order = torch.randperm(len(files.train), generator=_order(3))[16 * step : 16 * step + 16]
+        with seeded_everywhere(3, "policy", step, CPU):
+            crops = [np.asarray(crop(Image.open(files.train.paths[i]))) for i in order]
+        for found, each in zip(batches(step)[0], crops, strict=True):
+            sides = [batches.normalise(torch.from_numpy(side.copy())[None])[0] for side in (each, each[:, ::-1])]
+            alike = [torch.equal(found, side) for side in sides]
+            assert sum(alike) == 1
+            counts[alike.index(True)] += 1
+    assert min(counts) > sum(counts) / 4
+    assert sum(counts) >= 64
 
 
 def _order(seed: int) -> torch.Generator:
@@ -224,6 +246,15 @@ def test_imagenet_is_judged_on_val_and_ranked_on_images_of_train(imagenet: Path)
     assert {path.parts[-3] for path in map(Path, test)} == {"val"}
     again = load("imagenet", root=imagenet, resolution=56)
     assert again.valid.paths == data.valid.paths
+
+
+@pytest.mark.parametrize(("images", "held"), [(600, 50), (501, 50), (499, 49), (49, 4), (10, 1), (5, 1), (2, 1)])
+def test_fifty_of_each_class_of_imagenet_rank_but_a_tenth_of_few(images: int, held: int) -> None:
+    """Of 600 of another class, which are mixed with them, always 50."""
+    labels = np.repeat([0, 1], [images, 600])
+    labels = labels[np.random.default_rng(0).permutation(len(labels))]
+    found = _held_out(labels, 2)
+    assert np.bincount(labels[found], minlength=2).tolist() == [held, 50]
 
 
 def test_imagenet_is_tested_on_the_central_crop(imagenet: Path) -> None:

@@ -20,6 +20,13 @@ from nshot.supernets.shift import shift_paths
 
 SPACE = space("nasbench201", **SMALL["nasbench201"])
 EDGES = [(1, 0), (2, 0), (2, 1), (3, 0), (3, 1), (3, 2)]
+FIRST = {  # of each space the layer that every path runs first
+    "autoformer": "layers.0.attention.qkv",
+    "darts": "stem.0",
+    "mobilenet": "stem.conv",
+    "nasbench201": "stem.conv",
+    "timm": "net.conv_stem",
+}
 IMAGES = torch.randn(6, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
@@ -92,6 +99,26 @@ def test_distance() -> None:
     assert distance(a, b).tolist() == pytest.approx([0, 1, math.sqrt(2), 1 / math.sqrt(5), 0])
 
 
+def test_depth_is_the_mean_share_of_a_paths_layers_that_run_before(supernet) -> None:
+    """Of two paths: of 23 layers, five convolutions a stage, and of 14, two a stage on edges 1 and 4."""
+    found = feature_shift(supernet, [(3, 2, 3, 1, 2, 3), (1, 2, 1, 1, 2, 1)], IMAGES)
+    places = {  # which layer it is of either path, from 0
+        "stem.conv": (0, 0),
+        "stages.0.0.edges.1.nor_conv_1x1.conv": (2, 1),
+        "stages.0.0.edges.4.nor_conv_1x1.conv": (4, 2),
+        "reductions.0.conv_a.conv": (6, 3),
+        "stages.1.0.edges.1.nor_conv_1x1.conv": (10, 6),
+        "stages.1.0.edges.4.nor_conv_1x1.conv": (12, 7),
+        "reductions.1.conv_a.conv": (14, 8),
+        "stages.2.0.edges.1.nor_conv_1x1.conv": (18, 11),
+        "stages.2.0.edges.4.nor_conv_1x1.conv": (20, 12),
+        "classifier": (22, 13),
+    }
+    for name, (one, other) in places.items():
+        assert found[name].depth == pytest.approx((one / 22 + other / 13) / 2), name
+    assert [name for name in found if name in places] == list(places)  # from the shallowest
+
+
 # cases in which it must be 0
 
 
@@ -147,8 +174,8 @@ def test_every_space(name) -> None:
     assert len(values) > 5
     assert np.all((values >= 0) & (values <= math.sqrt(2)))
     assert values.max() > 0.1
-    depths = [layer.depth for layer in found.values()]
-    assert depths == sorted(depths)
+    assert [next(iter(found)), list(found)[-1].removeprefix("net.")] == [FIRST[name], "classifier"]
+    assert [next(iter(found.values())).depth, list(found.values())[-1].depth] == [0, 1]
     assert supernet.fast  # as it was
     assert not any(module._forward_pre_hooks for module in supernet.modules())
     assert all(torch.equal(before[key], value) for key, value in supernet.state_dict().items())

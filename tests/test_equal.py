@@ -54,3 +54,41 @@ def test_two_processes_have_equal_memories(name: str, tmp_path: Path) -> None:
     state = checkpoint.load_newest(tmp_path / "run")[1]
     assert state is not None
     assert "memory" in state
+
+
+UNLIKE = """
+import torch
+from torch import nn
+from nshot.seeding import generator
+from nshot.strategies import Plan, Strategy, strategies
+from nshot.training import distributed
+
+@strategies.register("unlike")
+class Unlike(Strategy):
+    name = "unlike"
+
+    def memory(self, supernet, facts):
+        memory = nn.Module()
+        memory.register_buffer("ranks", torch.zeros(1))
+        return memory
+
+    def plan(self, step, memory=None):
+        return Plan((self.draw(generator(self.seed, "path", step)),), (1.0,), 1.0, 0)
+
+    def after(self, step, plan, seen, memory, tools):
+        memory.ranks += distributed.rank()
+"""
+
+
+@pytest.mark.parametrize(("every", "step"), [(4, 4), (1000, 10)])
+def test_a_method_whose_memories_differ_ends_at_a_checkpoint_or_the_end(every: int, step: int, tmp_path: Path) -> None:
+    """Of ten steps. Nothing of them is kept."""
+    (tmp_path / "unlike.py").write_text(UNLIKE)
+    flags = ("--preset", "smoke", "--epochs", "1", "--batch-size", "58", "--checkpoint-every", str(every))
+    mine = ("train", "unlike", *flags, "--plugin", tmp_path / "unlike.py", "--device", "cpu")
+    done = together(*mine, "--out", tmp_path / "run")
+    assert done.returncode == 2
+    differs = f"step {step}: the method's memory differs in process 1 from that in process 0: start again in one"
+    assert f"nshot: error: {differs} process" in done.stderr
+    assert not list((tmp_path / "run").glob("step-*"))
+    assert not (tmp_path / "run" / "supernet.safetensors").exists()

@@ -70,7 +70,9 @@ def test_one_command_shrinks_a_pretrained_network(photos: Path, weights: Path, t
     tried = {name: json.loads((out / "trials" / name / "result.json").read_text()) for name in ("found", "resized")}
     assert tried["resized"]["arch"] == whole["arch"].replace("32px", "24px")
     right = {name: result["test_accuracy"] for name, result in tried.items()}
-    taken = "resized" if right["resized"] > right["found"] else "found"
+    share = (right["resized"] + right["found"]) / 200
+    chance = 100 * (2 * share * (1 - share) / tried["found"]["test_images"]) ** 0.5
+    taken = "found" if right["found"] - right["resized"] > chance else "resized"
     assert best["arch"] == tried[taken]["arch"]
     counts = f"{right['found']:.1f} % (found) and {right['resized']:.1f} % (resized) of"
     assert counts in printed
@@ -192,9 +194,10 @@ def test_what_is_refused(photos: Path, weights: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "never").exists()
 
 
-@pytest.mark.parametrize(("right", "taken"), [((50, 50), "found"), ((50, 51), "resized"), ((60, 51), "found")])
+@pytest.mark.parametrize(("right", "taken"), [((50, 50), "resized"), ((62, 50), "resized"), ((64, 50), "found")])
 def test_a_trial(right: tuple[int, int], taken: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The other is taken where it is right on more; there may be fewer images than the recipe's batches have."""
+    """The search's best is taken where it is better by more than chance makes of 30 images, which is 12.8 % here; there
+    may be fewer images than the recipe's batches have."""
     digits = load("digits", resolution=32)
     data = replace(digits, train=digits.train.subset(np.arange(21)), valid=digits.valid.subset(np.arange(30)))
     space = SIZED.with_classes(10)

@@ -4,6 +4,7 @@ With few images a supernet is trained for few steps, and what it says of its sub
 on the images that trained the supernet, and the others tell which is better.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -39,6 +40,13 @@ def same_weights(space: Space, subnet: Subnet) -> bool:
     return space.network_params(subnet) == space.network_params(extreme_subnets(space, [space.params, space.flops])[1])
 
 
+def by_chance(a: float, b: float, images: int) -> float:
+    """Percent by which two networks that are right on ``a`` and ``b`` percent of so many images differ by chance: a
+    standard error."""
+    p = (a + b) / 200
+    return 100 * math.sqrt(2 * p * (1 - p) / images)
+
+
 def better(
     config: RetrainConfig,
     itself: RetrainConfig,
@@ -48,7 +56,10 @@ def better(
     out: Path,
     given: dict[str, Any],
 ) -> Subnet:
-    """The one of the two that is right on more of the images that rank; the found one where it is as good.
+    """The found one where it is right on more of the images that rank than chance makes, else the simpler one.
+
+    More than chance: by a standard error of the difference of two shares of so many images. The simpler one begins with
+    the weights that teach it, which the trial, of fewer images, cannot show.
 
     Args:
         config: how the found one is tuned at last; here as ``itself`` says, without a teacher, which would have seen
@@ -75,7 +86,8 @@ def better(
     for name, (subnet, how) in names.items():
         begin = begin_with(how.init, space)
         right[name] = retrain(how, subnet, half, check_inside(out, name), begin=begin, **given)["test_accuracy"]
-    taken = max(names, key=right.__getitem__)
+    chance = by_chance(right["found"], right["resized"], len(data.valid))
+    taken = "found" if right["found"] - right["resized"] > chance else "resized"
     told = " and ".join(f"{right[name]:.1f} % ({name})" for name in names)
     say(f"tuned on {len(data.train):,} images they are right on {told} of {len(data.valid):,} others: {taken} is taken")
     return names[taken][0]

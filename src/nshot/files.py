@@ -137,7 +137,7 @@ def appending(path: Path) -> IO[str]:
 
 
 def check_inside(folder: Path, name: str) -> Path:
-    """A folder in a run folder; raises UserError where it is a link, which may lead anywhere."""
+    """A file or a folder in a run folder; raises UserError where it is a link, which may lead anywhere."""
     if (folder / name).is_symlink():
         raise UserError(f"{folder / name} is a link, and nothing is written outside {folder}: take it away")
     return folder / name

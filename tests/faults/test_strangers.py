@@ -133,10 +133,45 @@ def test_no_pickle_is_run_where_all_else_is_as_it_should_be(home: Path) -> None:
         assert (status, "no intact checkpoint" in err) == (2, True)
         status, _, err = nshot_("predict", given, home, *CPU)
         assert (status, "holds no network that this version can read" in err) == (2, True), err
-        for path in (run / ".scores").parent.glob(".scores-*/*.npz"):
-            path.write_bytes(data)
         run_all(home)
         assert not mark.exists()
+
+
+@pytest.mark.parametrize("kind", ["npz", "torch", "pickle"])
+def test_no_pickle_is_run_of_a_kept_scoring(kind: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an interrupted ranking has kept is scored anew where it cannot be read."""
+    from nshot.benchmarks import rank as rank_module
+    from nshot.supernets import heldout
+
+    def interrupted(*given: Any) -> None:
+        raise KeyboardInterrupt
+
+    rank = ("rank", "run", "--benchmark", "digits", "--sample", "12", *CPU)
+    with monkeypatch.context() as patched:
+        patched.setattr(rank_module, "write_ranking", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            nshot_(*rank, "--name", "again")
+    (kept,) = (home / "run").glob(".scores-*/*.npz")
+    mark = home.parent / "run-by-a-pickle"
+    bombs = {"npz": npz_bomb, "torch": torch_bomb, "pickle": lambda mark: pickle.dumps(Bomb(mark), protocol=2)}
+    if kind == "npz":
+        (home / "bomb.npz").write_bytes(npz_bomb(mark / "no" / "such"))
+        with pytest.raises(FileNotFoundError), np.load(home / "bomb.npz", allow_pickle=True) as bomb:  # it would go off
+            bomb["correct"]
+    kept.write_bytes(bombs[kind](mark))
+    scored: list[int] = []
+    plain = heldout.evaluate
+    monkeypatch.setattr(
+        heldout, "evaluate", lambda *given, **more: scored.append(len(given[1])) or plain(*given, **more)
+    )
+    status, _, err = nshot_(*rank, "--name", "again")
+    assert (status, mark.exists()) == (0, False), err
+    assert sum(scored) == len({tuple(row) for row in read_scores(home, "again")}) > 5
+    assert read_scores(home, "again") == read_scores(home, "ranking")
+
+
+def read_scores(home: Path, name: str) -> list[tuple[Any, ...]]:
+    return [tuple(row.values()) for row in read_parquet(home / "run" / f"{name}.parquet").to_pylist()]
 
 
 def torch_bomb(mark: Path) -> bytes:
@@ -202,34 +237,95 @@ def test_weights_that_were_changed_are_told_by_the_module_itself(home: Path) -> 
 # Paths
 
 
-WRITTEN = [
-    "config.json", "log.jsonl", "data.csv", "left-out.txt", "supernet.safetensors", "answer.json", "ranking.json",
-    "ranking.parquet", "ranking.png", "search.json", "search.parquet", "search.png", "other.json", "other.parquet",
-    "other.png", "latency.json", "report.html", "network.safetensors", "result.json", "verdict.json", "confusion.png",
-    "model.py", "weights.pt", "README.md", "nshot.json", ".model.py.new", ".weights.pt.new", ".README.md.new",
-    ".nshot.json.new", ".lease", ".search.lease", ".ranking.lease", ".other.lease", ".latency.lease", ".lock",
-]  # fmt: skip
+SPOS = ("train", "spos", *SMOKE, *CPU, "--batch-size", "256", "--out", "run")
+OFTEN = ("train", "spos", *SMOKE[:4], "--log-every", "2", *SMOKE[6:], *CPU, "--batch-size", "256", "--out", "run")
+OWN = ("train", "spos", *SMOKE, *CPU, "--batch-size", "4", "--dataset", "imagefolder:pets", "--data-root", "data",
+       "--out", "own")  # fmt: skip
+GDAS = ("train", "gdas", *SMOKE, *CPU, "--batch-size", "256", "--out", "own")
+RANK = ("rank", "run", "--benchmark", "digits", "--sample", "12", *CPU)
+SEARCH = ("search", "run", "--sample", "6", *CPU)
+TIMED = ("search", "run", "--sample", "5", "--name", "other", "--max-latency", "50ms", *CPU)
+LATENCY = ("latency", "run", "--samples", "30")
+RETRAIN = ("retrain", "run", "--epochs", "1", *CPU, "--out", "net")
+VERDICT = ("verdict", "net", *CPU)
+EXPORT = ("export", "net", "--to", "torch", "safetensors", "--out", "given")
+PREDICT = ("predict", "net", "data/pets/test", *CPU, "--out", "table.csv")
+SHIFT = ("analyse", "shift", "run", "--images", "8", "--paths", "16", *CPU)
+DANGLING, THERE = "dangling", "there"
+BOTH = (DANGLING, THERE)
+
+WRITES: list[tuple[tuple[str, ...], list[str], tuple[str, ...], list[str]]] = [
+    # a command, what it writes, links to what lead from there, and what is not there when it begins
+    (SPOS, ["run/log.jsonl", "run/.lease"], BOTH, ["run/supernet.safetensors"]),
+    (SPOS, ["run/supernet.safetensors"], (DANGLING,), ["run/supernet.safetensors"]),
+    (OFTEN, ["run/config.json"], (THERE,), ["run/supernet.safetensors"]),
+    (OWN, ["own/data.csv"], BOTH, ["own/*", "own/.*"]),
+    (OWN, ["own/left-out.txt"], BOTH, ["own/supernet.safetensors", "own/left-out.txt"]),
+    (GDAS, ["own/answer.json"], BOTH, ["own/supernet.safetensors"]),
+    (RANK, ["run/ranking.json", "run/ranking.parquet", "run/ranking.png", "run/.ranking.lease"], BOTH, []),
+    (SEARCH, ["run/search.json", "run/search.parquet", "run/search.png", "run/.search.lease"], BOTH, []),
+    (SEARCH, ["run/.search-*.jsonl"], BOTH, []),
+    (LATENCY, ["run/.latency.lease"], BOTH, ["run/latency.json"]),
+    (LATENCY, ["run/latency.json"], (DANGLING,), ["run/latency.json"]),
+    (TIMED, ["run/latency.json"], (THERE,), []),
+    (("report", "run"), ["run/report.html"], BOTH, []),
+    (("report", "net"), ["net/report.html"], BOTH, []),
+    (("draw", "run", "--out", "picture.svg"), ["picture.svg"], BOTH, []),
+    (RETRAIN, ["net/network.safetensors", "net/log.jsonl"], BOTH, ["net/result.json"]),
+    (RETRAIN, ["net/result.json"], (DANGLING,), ["net/result.json"]),
+    (VERDICT, ["net/verdict.json", "net/confusion.png"], BOTH, []),
+    (EXPORT, ["given/model.py", "given/weights.pt", "given/README.md", "given/nshot.json"], (THERE,), []),
+    (EXPORT, ["given/.model.py.new", "given/.weights.pt.new", "given/.README.md.new"], BOTH, []),
+    (EXPORT, ["given/nshot.json"], (DANGLING,), ["given/*"]),
+    (PREDICT, ["table.csv"], BOTH, []),
+    (SHIFT, ["run/shift.json", "run/shift.png"], BOTH, []),
+]
+FOLLOWED = "is a link, and nothing is written outside"
+REFUSED = {  # what is written again and again under its name, and so cannot give way
+    **{(output, kind): FOLLOWED for _, outputs, kinds, _ in WRITES for output in outputs for kind in kinds
+       if output.endswith(".lease")},
+    ("run/.search-*.jsonl", DANGLING): "cannot be written (Too many levels of symbolic links)",
+}  # fmt: skip
+ONE_BY_ONE = [
+    pytest.param(words, output, kind, gone, id=f"{words[0]}-{output}-{kind}")
+    for words, outputs, kinds, gone in WRITES
+    for output in outputs
+    for kind in kinds
+]
 
 
-@pytest.mark.parametrize("there", [True, False])
-def test_nothing_is_written_through_a_link(there: bool, home: Path) -> None:
-    """Each file that a command writes is a link to one outside already, one that is there or one that would be made."""
-    outside = home.parent / "outside"
-    outside.mkdir()
-    named = [path.relative_to(home) for path in home.rglob(".s*") if path.is_file()]
-    for folder in ("run", "net", "given", "parts"):
-        (home / folder).mkdir(exist_ok=True)
-        for name in [*WRITTEN, *(path.name for path in named if path.parts[0] == folder)]:
-            path, target = home / folder / name, outside / f"{folder}-{name}"
-            if there and path.exists():
-                shutil.copy(path, target)
-            elif there:
-                target.write_bytes(b"precious")
-            path.unlink(missing_ok=True)
-            path.symlink_to(target)
-    before = snapshot(outside)
-    run_all(home)
-    assert snapshot(outside) == before
+@pytest.mark.parametrize(("words", "output", "kind", "gone"), ONE_BY_ONE)
+def test_nothing_is_written_through_a_link(
+    words: tuple[str, ...], output: str, kind: str, gone: list[str], home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One file that a command writes is a link to one outside already, one that is there or one that would be made, and
+    all else is as it should be: the link gives way to the file, or the command says why it ends."""
+    for name, value in (("CALLS", 1), ("SECONDS", 0), ("ROUNDS", 1), ("CHECKS", 5)):  # of a measurement
+        monkeypatch.setattr(f"nshot.search.latency.{name}", value)
+    pets(home / "data" / "pets")
+    (home / "data" / "pets" / "train" / "cat" / "0.png").write_bytes(b"no image")
+    if words in (OWN, GDAS):
+        assert nshot_(*words)[0] == 0
+    path = next(iter(home.glob(output)), home / output)
+    for pattern in gone:
+        for file in home.glob(pattern):
+            file.unlink()
+    content = path.read_bytes() if path.is_file() else b"precious"
+    path.unlink(missing_ok=True)
+    target = home.parent / "outside" / "target"
+    target.parent.mkdir()
+    if kind == THERE:
+        target.write_bytes(content)
+    path.symlink_to(target)
+    before = snapshot(target.parent)
+    status, _, err = within(lambda: nshot_(*words))
+    assert snapshot(target.parent) == before
+    if said := REFUSED.get((output, kind)):
+        assert (status, said in err) == (2, True), err
+        return
+    assert status == 0, err
+    assert not path.is_symlink()
+    assert path.is_file() != path.name.endswith(".new")  # these take other names
 
 
 def test_nothing_is_written_in_a_folder_that_a_link_leads_to(home: Path) -> None:

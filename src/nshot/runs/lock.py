@@ -27,7 +27,7 @@ from filelock import SoftFileLease, Timeout
 
 from nshot.data.manifest import MANIFEST
 from nshot.errors import UserError, unwritable
-from nshot.files import make_folder, shown
+from nshot.files import check_inside, make_folder, shown
 from nshot.training.distributed import alone
 
 TRAINING = ".lease"
@@ -41,7 +41,8 @@ def locked(folder: Path) -> Iterator[None]:
     """Makes the folder where needed and holds it for this process: nobody else writes there.
 
     Raises:
-        UserError: where another process writes to it, or it holds files but no run; then nothing is written.
+        UserError: where another process writes to it, its lease is a link, or it holds files but no run; then nothing
+            is written.
     """
     if folder.is_dir() and not (folder / "config.json").exists() and any(not _ours(p) for p in folder.iterdir()):
         raise UserError(f"{folder} is not empty and no run folder: choose a new --out")
@@ -58,8 +59,8 @@ def held(folder: Path, what: str, name: str) -> Iterator[None]:
     """Holds a name in a run folder for ``what`` this process does, such as ``a search``.
 
     Raises:
-        UserError: where another process holds the name or trains there, the folder cannot be written, or torchrun
-            started several processes.
+        UserError: where another process holds the name or trains there, its lease is a link, the folder cannot be
+            written, or torchrun started several processes.
     """
     alone(what)
     with _leased(folder / f".{name}.lease", "start again when that has ended"):
@@ -70,6 +71,7 @@ def held(folder: Path, what: str, name: str) -> Iterator[None]:
 
 @contextmanager
 def _leased(path: Path, instead: str) -> Iterator[None]:
+    check_inside(path.parent, path.name)
     lease = SoftFileLease(path, lease_duration=LEASE, on_compromise=lambda lost: _give_way(path))
     _acquire(lease, path, instead)
     try:

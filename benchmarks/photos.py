@@ -6,7 +6,7 @@ NSHOT_DATA=DATA python benchmarks/photos.py --seeds 0 1 2 --test 4000 [--runs ru
 The photos are CIFAR-10 training images, 45 of each class, drawn by the seed, as PNG files. nshot holds some of them out
 to test on; here all is tested on the first of CIFAR-10's own test images, which it never sees. The linear classifier
 learns from the images that nshot learned from (`linear`), and from all 450 (`linear, all`). What was killed continues;
-minutes are then of the last start.
+its minutes are then not known.
 """
 
 import argparse
@@ -45,7 +45,7 @@ def row(seed: int, runs: Path, test: Any) -> dict[str, Any]:
     folder, job = runs / f"images-{seed}", runs / f"job-{seed}"
     if not folder.exists():
         cut(45, folder, seed)
-    named, began = f"imagefolder:{folder.resolve()}", time.monotonic()
+    named, anew, began = f"imagefolder:{folder.resolve()}", not job.exists(), time.monotonic()
     used = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
     subprocess.run([sys.executable, "-m", "nshot.cli", "auto", named, "--out", str(job)], check=True)
     minutes = (time.monotonic() - began) / 60
@@ -55,8 +55,8 @@ def row(seed: int, runs: Path, test: Any) -> dict[str, Any]:
     every = dataclasses.replace(data, valid=joined(photos.valid, photos.test))
     return {
         "seed": seed,
-        "minutes": round(minutes, 1),
-        "processor minutes": round(used, 1),
+        "minutes": round(minutes, 1) if anew else None,
+        "processor minutes": round(used, 1) if anew else None,
         "latency_ms": json.loads((job / "network" / "verdict.json").read_text())["latency_ms"],
         "network": tested(job / "network", data),
         "whole": tested(job / "whole", data),
@@ -75,7 +75,7 @@ def markdown(rows: list[dict[str, Any]]) -> str:
         share = row["network"]["flops"] / row["whole"]["flops"]
         cells = [
             str(row["seed"]),
-            f"{row['minutes']:.1f}",
+            "-" if row["minutes"] is None else f"{row['minutes']:.1f}",
             said(row["network"]),
             f"{share:.0%}",
             f"{row['latency_ms']:.1f}",

@@ -124,7 +124,7 @@ def test_scores_that_are_all_equal_have_no_tau(run: Path, monkeypatch: pytest.Mo
     assert status == 0
     assert read_json(run / "equal.json")["metrics"]["accuracy"]["tau"] is None
     assert nshot_("report", run)[0] == 0
-    assert "<td>– to –</td>" in (run / "report.html").read_text()
+    assert "<td>–</td>" in (run / "report.html").read_text()
     job = Job.of(studies["table-k"].rows[0].setting, SCALES["smoke"], 0)
     (run / f"{job.result}.json").write_text((run / "equal.json").read_text())
     found = tau(run, job, None)

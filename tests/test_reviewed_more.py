@@ -289,3 +289,19 @@ def test_subnets_that_are_all_alike_are_not_far_off(run: Path) -> None:
     _panel(panel, "title", alike, truth)
     assert not any("further off" in text.get_text() for text in panel.texts)
     assert scatter(run / "alike.png", {"one": alike}, truth).exists()
+
+
+@pytest.mark.parametrize("batched", [None, True])
+def test_nesterov_without_decay_leaves_gradients_as_they_are(batched: bool | None) -> None:
+    """PA&DA and Pi-NAS read them after the step. As on a GPU, or from its checkpoint: with torch's batched step."""
+    weights = [torch.nn.Parameter(torch.randn(3)) for _ in range(2)]
+    optimizer = sgd(weights, idle="rest", clip=None, fast=False, lr=0.1, momentum=0.9, weight_decay=0.0, nesterov=True)
+    state = optimizer.state_dict()
+    state["param_groups"][0]["foreach"] = batched
+    optimizer.load_state_dict(state)
+    given = [torch.randn(3) for _ in weights]
+    for _ in range(2):
+        for weight, grad in zip(weights, given, strict=True):
+            weight.grad = grad.clone()
+        optimizer.step()
+        assert all(w.grad is not None and w.grad.equal(g) for w, g in zip(weights, given, strict=True))

@@ -105,6 +105,22 @@ def test_shares_are_normalised_as_one_batch(together: Any, affine: bool, running
             torch.testing.assert_close(dict(norm.named_buffers())[name], value)
 
 
+def test_statistics_are_float32_where_images_are_not(together: Any) -> None:
+    """As torch's own under autocast: of values far from 0, whose mean bf16 would tell to one in 256."""
+    torch.manual_seed(0)
+    x = (100 + torch.randn(SIZE * 4, 5, 3, 2)).bfloat16()
+    whole = nn.BatchNorm2d(5)
+    expected = whole(x)
+    norms = [nn.Sequential(nn.BatchNorm2d(5)) for _ in range(SIZE)]
+    assert [synchronise(norm) for norm in norms] == [1] * SIZE
+    found = torch.cat(together(lambda rank: norms[rank][0](x.chunk(SIZE)[rank])))
+    assert found.dtype == expected.dtype == torch.bfloat16
+    torch.testing.assert_close(found, expected, rtol=0.01, atol=0.01)
+    for norm in norms:
+        torch.testing.assert_close(norm[0].running_mean, whole.running_mean)
+        torch.testing.assert_close(norm[0].running_var, whole.running_var)
+
+
 @pytest.mark.parametrize("some", [False, True])
 def test_sliced_norms_too(together: Any, some: bool) -> None:
     """Some of a norm's channels, by all processes: as torch's norm of these on the whole batch."""

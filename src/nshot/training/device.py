@@ -1,6 +1,5 @@
 """Where training runs, and in which precision: Lightning Fabric on one device."""
 
-from contextlib import AbstractContextManager
 from typing import Any, cast
 
 import torch
@@ -47,12 +46,12 @@ class Running(nn.Module):
         self._cast: Any = fabric.autocast
 
     def forward(self, *args: Any) -> Any:
-        with cast(AbstractContextManager[None], self._cast()):
+        with self._cast():
             return _float(self.network(*args))
 
     def features(self, *args: Any) -> Any:
         """What the network's own ``features`` gives."""
-        with cast(AbstractContextManager[None], self._cast()):
+        with self._cast():
             return _float(cast(Any, self.network).features(*args))
 
 

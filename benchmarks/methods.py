@@ -1,10 +1,12 @@
-"""A training step of DARTS and GDAS against a plain torch loop of the same method: NAS-Bench-201 at proxy size.
+"""A training step of each method: NAS-Bench-201 at proxy size.
 
 python benchmarks/methods.py [--quick] [--out docs/results/methods.json]
 
-The plain loop is the released procedure: contiguous tensors, torch's own modules, SGD and Adam, every option of every
-edge for DARTS; second order by copies of the weights in place. The contenders in turn, one thread, the same batches;
-the figure is the median over rounds of the ratio of a round's mean step. Prints JSON.
+DARTS and GDAS against a plain torch loop of the same method. The plain loop is the released procedure: contiguous
+tensors, torch's own modules, SGD and Adam, every option of every edge for DARTS; second order by copies of the weights
+in place. Methods of paths against nshot's own plain path (torch's modules and SGD) and, by how many passes forward and
+backward a step has, against a step of SPOS. The contenders in turn, one thread, the same batches; a ratio is the median
+over rounds of the ratio of a round's mean step. Prints JSON.
 """
 
 import argparse
@@ -14,6 +16,7 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -35,6 +38,19 @@ CASES: dict[str, tuple[str, dict]] = {
     "darts, second order": ("darts", {"order": 2}),
     "gdas": ("gdas", {}),
 }
+# Of methods of paths how often a step runs forward and backward. Cream's teacher runs forward too, and its meta network
+# learns every 200 steps; Pi-NAS's paths and their averages see two views each, and its classifier two more paths.
+PASSES = {
+    "spos": 1,
+    "random": 1,
+    "pada": 1,
+    "fairnas": 5,
+    "nsas": 9,
+    "sumnas": 10,
+    "sandwich": 4,
+    "cream": 1,
+    "pinas": 4,
+}
 
 
 def batch_of(count: int, form: torch.memory_format) -> tuple[Tensor, Tensor]:
@@ -47,18 +63,25 @@ class Ours:
     """nshot's own loop, one step a call."""
 
     def __init__(self, name: str, options: dict, batch: int, fast: bool) -> None:
-        data, method = batch_of(batch, torch.channels_last), strategies[name]
+        method = strategies[name]
+        images, labels = batch_of(batch, torch.channels_last)
+        views = images.repeat(method.views, 1, 1, 1).contiguous(memory_format=torch.channels_last)
+        data = views, labels.repeat(method.views)
         space = nshot.space("nasbench201", **SIZE)
         self.net = space.supernet().to(memory_format=torch.channels_last)
         self.net.fast = fast
         optimizer = SeparatedMomentum(sgd(self.net.parameters(), idle="drift", clip=5.0, fast=fast, **RECIPE), 1)
-        known = {"total_steps": 10**6, "steps_per_epoch": 391}
+        known = {"total_steps": 10**6, "steps_per_epoch": 390}
         strategy = method(space, options=method.options_type.of(**options), **known)
         facts = Facts(25_000, 10, batch, 0.025)
-        tools = RunTools(facts, self.net, optimizer, self.net, F.cross_entropy, lambda step: data)
+
+        def batches(step: int, *chosen: Tensor) -> tuple[Tensor, Tensor]:
+            return data
+
+        tools = RunTools(facts, self.net, optimizer, self.net, F.cross_entropy, batches)
         hooks = StrategyHooks(strategy, strategy.memory(self.net, facts), tools)
         known = {"start": 0, "total_steps": 10**6, "lr": 0.025}
-        self.steps = train_steps(self.net, optimizer, hooks.plan, lambda step: data, hooks=hooks, **known)
+        self.steps = train_steps(self.net, optimizer, hooks.plan, batches, hooks=hooks, **known)
 
     def __call__(self) -> None:
         next(self.steps)
@@ -121,9 +144,9 @@ class Plain:
         self.alpha.grad = own - rate * (ends[0] - ends[1]) / (2 * radius)
 
 
-def rounds(calls: dict[str, Callable[[], None]], repeats: int, steps: int) -> dict[str, list[float]]:
+def rounds(calls: dict[Any, Callable[[], None]], repeats: int, steps: int) -> dict[Any, list[float]]:
     """Of each round the mean milliseconds of a step, after one that is not measured."""
-    times: dict[str, list[float]] = {name: [] for name in calls}
+    times: dict[Any, list[float]] = {name: [] for name in calls}
     for _ in range(repeats):
         for name, call in calls.items():
             call()
@@ -147,6 +170,26 @@ def compare(name: str, options: dict, repeats: int, steps: int, batch: int = 64)
     return {**found, "plain loop over fast path": round(statistics.median(a / b for a, b in pairs), 2)}
 
 
+def compare_paths(repeats: int, steps: int, batch: int = 64) -> dict[str, dict[str, float]]:
+    torch.manual_seed(0)
+    calls = {(name, fast): Ours(name, {}, batch, fast) for name in PASSES for fast in (False, True)}
+    times = rounds(calls, repeats, steps)
+
+    def ratio(a: tuple[str, bool], b: tuple[str, bool]) -> float:
+        return statistics.median(x / y for x, y in zip(times[a], times[b], strict=True))
+
+    return {
+        name: {
+            "plain path": round(statistics.median(times[name, False]), 2),
+            "fast path": round(statistics.median(times[name, True]), 2),
+            "plain path over fast path": round(ratio((name, False), (name, True)), 2),
+            "passes": passes,
+            "a pass over SPOS's step": round(ratio((name, True), ("spos", True)) / passes, 2),
+        }
+        for name, passes in PASSES.items()
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a few steps, to see that it runs")
@@ -156,6 +199,7 @@ def main() -> None:
     repeats, steps = (1, 2) if args.quick else (5, 8)
     load = [round(value, 2) for value in os.getloadavg()]
     results = {name: compare(*case, repeats, steps) for name, case in CASES.items()}
+    results |= compare_paths(repeats, 2 * steps)
     said = {"size": SIZE, "batch": 64, "threads": 1, "load before": load, "ms a step": results}
     print(json.dumps(said, indent=1))
     if args.out:

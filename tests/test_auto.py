@@ -254,6 +254,25 @@ def test_what_is_seen_is_what_is_there(tmp_path: Path) -> None:
     assert "1 of 3 test images are in another part too" in text
 
 
+def test_pictures_outside_the_parts_are_not_looked_at(tmp_path: Path) -> None:
+    root = folder_of(tmp_path / "data", {"a": 4, "b": 8}, sides=(20,))
+    (root / "originals").mkdir()
+    for i in range(40):
+        Image.new("RGB", (300, 400)).save(root / "originals" / f"{i}.png")
+    assert stored_side(f"imagefolder:{root}", None) == 20
+
+
+def test_images_whose_files_tell_no_size_need_a_resolution(
+    pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As those of a loader of one's own."""
+    monkeypatch.setattr("nshot.auto.command.stored_side", lambda name, root: 0)
+    said = refuse("auto", f"imagefolder:{pets}", "--out", tmp_path / "job")
+    assert "its files do not tell how large its images are: say --resolution" in said
+    assert not (tmp_path / "job").exists()
+    assert "shorter side" not in sized(100, side=0).lines()[0]
+
+
 def test_a_balanced_set_without_repetition_is_not_warned_of(pets: Path) -> None:
     seen = look(load(f"imagefolder:{pets}", resolution=8, say=lambda line: None), 12)
     assert seen.repeated == 0
@@ -277,6 +296,13 @@ def test_trainings_are_as_long_as_the_steps_ask(count: int) -> None:
     assert 1 <= chosen.train.batch_size <= count // 2
     assert 1 <= chosen.recipe.batch_size <= count
     assert (chosen.recipe.augment.policy == "randaugment") == (count < 5_000)
+
+
+def test_a_recipe_keeps_its_cutout_where_few_images_want_more() -> None:
+    """DARTS's, of a side of 16 on images of 32 pixels; half of smaller ones."""
+    for side, cutout in ((32, 16), (24, 12), (48, 16)):
+        augment = plan(sized(500, side), Limits(), "darts", side).recipe.augment
+        assert (augment.policy, augment.cutout) == ("randaugment", cutout)
 
 
 def test_few_images_have_small_batches() -> None:

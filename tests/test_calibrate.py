@@ -158,3 +158,41 @@ def test_calibration_without_running_statistics_is_refused(tmp_path: Path) -> No
     run = train(config, load("digits", resolution=8), tmp_path / "run", device="cpu", say=lambda line: None)
     message = refuse("search", run, "--sample", "3", "--images", "50", "--device", "cpu", "--calibration", "1")
     assert "calibration 1 has no effect: this supernet has no running statistics" in message
+
+
+class Dropping(nn.Module):
+    """Drops half of what it is given, in training; with batch norms of running statistics or without."""
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.drop, self.norm, self.head = nn.Dropout(0.5), norm, nn.Linear(3, 10)
+        self.norm.eval()  # a mode of its own, which stays
+
+    def forward(self, x: Tensor, subnet: tuple[int, ...]) -> Tensor:
+        return self.head(self.norm(self.drop(x)).mean((2, 3)))
+
+
+@pytest.mark.parametrize("norm", [nn.Identity(), nn.GroupNorm(1, 3), nn.BatchNorm2d(3)])
+def test_nothing_is_dropped_where_subnets_are_scored(norm: nn.Module) -> None:
+    """In evaluation mode, whatever the supernet's norms are; after it each module is in its own mode."""
+    supernet, images = Dropping(norm), [(batch, torch.arange(len(batch)) % 10) for batch in IMAGES]
+    calibration = [IMAGES[0]] if isinstance(norm, nn.BatchNorm2d) else []
+    modes = [module.training for module in supernet.modules()]
+    found = [evaluate(supernet, [(0,)], images, calibration=calibration) for _ in range(3)]
+    assert all((one.loss == found[0].loss).all() for one in found)
+    assert [module.training for module in supernet.modules()] == modes
+    still = copy.deepcopy(supernet).eval()
+    with torch.no_grad():
+        expected = torch.cat([nn.functional.cross_entropy(still(x, ()), y, reduction="none") for x, y in images])
+    np.testing.assert_allclose(found[0].loss[0], expected, rtol=1e-6)
+
+
+def test_a_calibration_that_is_interrupted_leaves_modes_and_momenta(supernet: nn.Module, space: Space) -> None:
+    def images():
+        yield IMAGES[0]
+        raise KeyboardInterrupt
+
+    before = [(module.training, getattr(module, "momentum", None)) for module in supernet.modules()]
+    with pytest.raises(KeyboardInterrupt):
+        calibrate(supernet, images(), subnets_of(space, 1)[0])
+    assert [(module.training, getattr(module, "momentum", None)) for module in supernet.modules()] == before

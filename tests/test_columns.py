@@ -11,7 +11,9 @@ import pytest
 from helpers import nshot_, refuse
 from nshot import UserError
 from nshot.auto.look import stored_side
+from nshot.data.manifest import check_batches, check_manifest, write_manifest
 from nshot.data.sources import Dataset, load
+from nshot.flags import Columns
 from test_data import png
 
 SMOKE = ["train", "spos", "--preset", "smoke", "--epochs", "1", "--batch-size", "8", "--device", "cpu"]
@@ -252,3 +254,63 @@ def test_missing_labels_are_refused(tmp_path: Path) -> None:
         UserError, match=r"labels \(text\) of type string with 1 missing: expected a whole number or a text"
     ):
         loaded(home)
+
+
+@pytest.mark.parametrize("texts", ["train", "test"])
+def test_classes_go_by_what_they_are_called_in_every_part(texts: str, tmp_path: Path) -> None:
+    """Texts in one part and numbers in another: sorted as texts, 10 comes before 2."""
+    kinds = np.arange(44) % 11
+    home = tmp_path / "bugs"
+    home.mkdir()
+    shade = {}
+    for part, first in (("train", 0), ("test", 100)):
+        data = pa.array([{"bytes": png(np.full((8, 8, 3), first + i, np.uint8)), "path": None} for i in range(44)])
+        labels = pa.array([str(kind) for kind in kinds] if part == texts else kinds)
+        pq.write_table(pa.table({"photo": data, "label": labels}), home / f"{part}-0.parquet")
+        shade |= {first + i: str(kind) for i, kind in enumerate(kinds)}
+    data = load(f"parquet:{home}", resolution=8, say=lambda line: None)
+    assert {pixel: data.names[label] for pixel, label in shades(data).items()} == shade
+    assert sorted(data.names) == sorted(map(str, range(11)))
+    pq.write_table(pa.table({"photo": COLUMNS["photo"], "label": pa.array([11, *THREE[1:]])}), home / "test-0.parquet")
+    with pytest.raises(UserError, match=r"test-0.parquet has the label '11', which no image to train on has"):
+        load(f"parquet:{home}", resolution=8, say=lambda line: None)
+
+
+def test_labels_below_zero_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "bugs").mkdir()
+    table = pa.table({"photo": COLUMNS["photo"], "label": pa.array([label - 1 for label in THREE])})
+    pq.write_table(table, tmp_path / "bugs" / "train-0.parquet")
+    with pytest.raises(UserError, match=r"has the label -1: expected 0, 1, 2, \.\.\. without gaps"):
+        loaded(tmp_path / "bugs")
+
+
+def test_a_picture_beside_the_tables_is_none_of_their_images(tmp_path: Path) -> None:
+    """A preview, as of a data set of the hub."""
+    home = write(tmp_path / "bugs", ["photo", "kind"], None)
+    (home / "preview.png").write_bytes(png(np.zeros((600, 700, 3), np.uint8)))
+    assert stored_side(f"parquet:{home}", None) == 8
+
+
+def test_a_training_goes_on_with_rows_in_the_order_that_it_began_with(tmp_path: Path) -> None:
+    """Batches go by it: the same rows in files of other names are other batches."""
+    home, run = tmp_path / "bugs", tmp_path / "run"
+    for folder in (home, run):
+        folder.mkdir()
+    table = pa.table({"photo": COLUMNS["photo"], "label": COLUMNS["kind"]})
+    for name, rows in (("a", table[:24]), ("b", table[24:]), ("c", table[:0])):
+        pq.write_table(rows, home / f"train-{name}.parquet")
+    data = load(f"parquet:{home}", resolution=8, say=lambda line: None)
+    write_manifest(run, data)
+    check_batches(run, data, resized=False)
+    (home / "train-a.parquet").rename(home / "train-d.parquet")
+    again = load(f"parquet:{home}", resolution=8, say=lambda line: None)
+    check_manifest(run, again)  # the same images, in the same parts
+    with pytest.raises(UserError, match=r"begun with the rows of parquet:.* in another order"):
+        check_batches(run, again, resized=False)
+
+
+def test_columns_that_a_name_has_already_may_be_said_again() -> None:
+    """As a search's file has them, whose network is retrained with the flags of its training."""
+    named = Columns(image_column="img", label_column="kind")
+    assert named.named("parquet:x:image=img") == "parquet:x:image=img:label=kind"
+    assert named.named("parquet:x:noflip:label=kind:image=img") == "parquet:x:noflip:label=kind:image=img"

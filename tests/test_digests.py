@@ -134,3 +134,15 @@ def test_links_and_pipes_are_not_followed(tmp_path: Path) -> None:
     with appending(tmp_path / "lines") as stream:
         stream.write("b\n")
     assert (tmp_path / "lines").read_text() == "a\nb\n"
+
+
+def test_weights_under_two_names_are_written_under_both(tmp_path: Path) -> None:
+    """As of a block that stands at two places, and of a part of a larger tensor."""
+    whole = nn.Linear(6, 6)
+    net = nn.ModuleDict({"a": whole, "b": whole, "c": nn.Linear(3, 6)})
+    with torch.no_grad():
+        net["c"].weight = nn.Parameter(whole.weight.data.view(-1)[:18].view(6, 3))
+    save_weights(tmp_path / "w.safetensors", net)
+    found = load_weights(tmp_path / "w.safetensors")
+    assert found.keys() == net.state_dict().keys()
+    assert all(found[name].equal(value) for name, value in net.state_dict().items())

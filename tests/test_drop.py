@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import nshot
 import nshot.supernets.train as train_module
 from helpers import SMALL, refuse
-from nshot import UserError
+from nshot import SeparatedMomentum, UserError
 from nshot.data.sources import load
 from nshot.nn.auxiliary import AuxiliaryHead
 from nshot.nn.cells import batch_norm
@@ -22,6 +22,7 @@ from nshot.runs.log import read_log
 from nshot.spaces.darts import OPS, choices
 from nshot.supernets.config import TrainConfig, preset
 from nshot.supernets.train import train
+from nshot.training.loop import train_steps
 
 WITH_DROP_PATH = ("autoformer", "darts")
 
@@ -193,3 +194,40 @@ def test_a_resumed_run_is_bit_identical(name: str, strategy: str, tmp_path: Path
     plain = tmp_path / "plain"
     train(dropping(name, strategy, 0.0), data, plain, device="cpu", say=lambda line: None)
     assert not all(weights[0][key].equal(value) for key, value in load_file(plain / "supernet.safetensors").items())
+
+
+class Own(nn.Module):
+    """A module of a user's, which may call torch's functions."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.dropout(x, 0.5, self.training)
+
+
+@pytest.mark.parametrize(
+    "module",
+    [nn.Dropout(), nn.Dropout2d(), nn.AlphaDropout(), nn.RReLU(), nn.MultiheadAttention(4, 2, dropout=0.1), Own()],
+)
+def test_every_module_that_may_draw_is_seeded(module: nn.Module) -> None:
+    assert draws(nn.Sequential(nn.Conv2d(3, 4, 1), module))
+    assert not draws(nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.ReLU()))
+
+
+def test_a_training_follows_from_its_seed_whatever_draws() -> None:
+    """Channels dropped whole, as by torch's Dropout2d: the same weights, and the user's generator is left alone."""
+    space = nshot.space("nasbench201", **SMALL["nasbench201"])
+    x, y = images(space, 8), torch.arange(8)
+    found = []
+    for start in (0, 99):
+        torch.manual_seed(5)
+        net = space.supernet()
+        net.stem = nn.Sequential(net.stem, nn.Dropout2d(0.5))
+        net.fast = False
+        optimizer = SeparatedMomentum(torch.optim.SGD(net.parameters(), lr=0.1), 1)
+        plan = nshot.strategy("spos", space, total_steps=3).plan
+        torch.manual_seed(start)
+        before = torch.get_rng_state()
+        for _ in train_steps(net, optimizer, plan, lambda step: (x, y), start=0, total_steps=3, lr=0.1, seed=2):
+            pass
+        assert torch.get_rng_state().equal(before)
+        found.append(torch.cat([weight.detach().flatten() for weight in net.parameters()]))
+    assert found[0].equal(found[1])

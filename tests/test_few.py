@@ -184,6 +184,18 @@ def test_a_training_begins_with_a_trained_supernet(config: TrainConfig, digits, 
     for i in range(5):
         for name, weight in load_file(few / f"part-{i}" / "supernet.safetensors").items():
             torch.testing.assert_close(weight, given[name], rtol=0, atol=1e-8)
+    said: list[str] = []
+    two = one.rename(tmp_path / "two")
+    train(dataclasses.replace(still, init=two), digits, few, device="cpu", say=said.append)
+    assert sum("finished already" in line for line in said) == 5
+    shutil.rmtree(few / "part-0")
+    train(dataclasses.replace(still, init=two), digits, few, device="cpu", say=quiet)
+    assert [read_json(few / f"part-{i}" / "config.json")["config"]["init"] for i in (0, 1)] == [str(two), str(one)]
+    train(dataclasses.replace(preset("smoke"), epochs=1, seed=1), digits, one, device="cpu", say=quiet)
+    with pytest.raises(
+        UserError, match=r"holds another run \(init: .*; init: other content than it had\): choose a new"
+    ):
+        train(still, digits, few, device="cpu", say=quiet)
     other = dataclasses.replace(config, init=one, space=dataclasses.replace(config.space, channels=8))
     with pytest.raises(UserError, match=r"init .*: its supernet has no .* of this shape"):
         train(other, digits, tmp_path / "other", device="cpu", say=quiet)

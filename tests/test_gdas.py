@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 import nshot
 from by_hand import BATCH, EPOCH, IMAGES, LR, SPACE, batches, distance, new_supernet, trained, validation, whole_rate
 from forked import together
+from helpers import refuse
 from nshot.data.sources import load
 from nshot.runs.checkpoint import load_newest
 from nshot.seeding import torch_generator
@@ -160,3 +162,19 @@ def test_two_processes_have_equal_memory(name: str, flags: list[str], tmp_path: 
     done = together("train", name, "--preset", "smoke", *flags, *more)
     assert done.returncode == 0, done.stderr
     assert json.loads((run / "answer.json").read_text())["arch"]
+
+
+def test_an_alpha_that_is_no_number_draws_no_longer() -> None:
+    """A training that diverges: the loss then says so; no noise would make it finite."""
+    strategy = nshot.strategies.strategies["gdas"](SPACE, total_steps=EPOCHS, seed=2, options=None)
+    memory = strategy.memory(new_supernet(), Facts(IMAGES, 10, BATCH, LR))
+    with torch.no_grad():
+        memory.alpha[2, 3] = math.nan
+    assert strategy.mixture(4, "weights", memory).weights.isnan().any()
+
+
+@pytest.mark.parametrize(("name", "lr"), [("gdas", "1e5"), ("pada", "1e30"), ("darts", "1e30")])
+def test_a_training_that_diverges_says_so(name: str, lr: str, tmp_path: Path) -> None:
+    args = ["--preset", "smoke", "--epochs", "3", "--lr", lr, "--out", tmp_path / "run", "--device", "cpu"]
+    said = refuse("train", name, *args)
+    assert re.search(r"(the loss is (nan|inf) at|weights are not finite after) step \d+.*: lower --lr", said), said

@@ -17,6 +17,7 @@ import nshot.search.pick
 from helpers import SMALL, nshot_, refuse
 from nshot import UserError
 from nshot.files import read_json
+from nshot.report.search_plot import plot_search
 from nshot.search.archive import Archive
 from nshot.search.evolution import Evolution, evolve
 from nshot.search.latency import Latency, Setting, fitted, latency_of, machine, measure
@@ -47,6 +48,35 @@ def test_additive_costs_are_recovered(name: str) -> None:
     assert check["error_90"] < 1e-6
     assert check["tau"] == pytest.approx(1)
     assert check["repeat_90"] == 0
+
+
+def test_each_side_has_a_table_of_its_own() -> None:
+    """What an option costs depends on the images' side: recovered, also where only some sides are left."""
+    every = nshot.space("timm", **SMALL["timm"])
+    assert len(every.all_sides) == 3
+
+    def by_side(space: Space, subnet: Subnet, setting: Setting) -> float:
+        return cost(space, subnet) * every.side(subnet) ** 2
+
+    for space in (every, every.restrict("side", *map(str, every.all_sides[1:]))):
+        table = fitted(space, by=by_side)
+        assert (table["by"], list(table["tables"])) == (
+            "side",
+            [str(side) for side in every.all_sides][-len(table["tables"]) :],
+        )
+        latency = Latency(space, json.loads(json.dumps(table)))
+        rng = np.random.default_rng(5)
+        for subnet in (space.sample(rng) for _ in range(100)):
+            assert latency(subnet) == pytest.approx(by_side(space, subnet, Setting()), rel=1e-6)
+        assert table["check"]["error_90"] < 1e-6
+        assert table["check"]["subnets"] == 50
+
+
+def test_a_table_of_an_earlier_version_is_one_for_all_sides() -> None:
+    space = nshot.space("timm", **SMALL["timm"])
+    rows = [{"name": d.name, "ms": dict.fromkeys(d.options, 0.25)} for d in space.decisions]
+    latency = Latency(space, {"setting": {}, "base_ms": 2.0, "decisions": rows})
+    assert latency(space.sample(np.random.default_rng(0))) == 2 + len(rows) / 4
 
 
 def test_the_check_says_how_far_the_table_is_off() -> None:
@@ -286,3 +316,24 @@ def test_what_cannot_be_is_refused(run: Path, args: list[str], message: str) -> 
     before = sorted(path.name for path in run.iterdir())
     assert message in refuse(args[0], run, *args[1:])
     assert sorted(path.name for path in run.iterdir()) == before
+
+
+def test_a_search_keeps_to_a_latency_of_ones_own(run: Path) -> None:
+    """Of another machine, say: this one is not measured, and the costs are those that were told."""
+    space = nshot.space("nasbench201", **SMALL["nasbench201"])
+
+    def own(subnet: Subnet) -> float:
+        return 3.0 + sum(subnet)
+
+    limits = Limits(max_latency=12.0, latency=own)
+    before = (run / "latency.json").read_bytes()
+    found = nshot.search.pick.search_run(
+        run, limits, nshot.search.pick.How(sample=30), images=100, name="own", device="cpu", say=lambda line: None
+    )
+    assert all(row["latency_ms"] == own(tuple(row["subnet"])) <= 12 for row in found["top"])
+    assert "latency" not in found
+    assert "measured_ms" not in found["best"]
+    assert (run / "latency.json").read_bytes() == before
+    assert space.check(found["best"]["subnet"])
+    scored = pq.read_table(run / "own.parquet").to_pydict()
+    assert plot_search(run / "own.png", found, scored).read_bytes().startswith(b"\x89PNG")

@@ -349,3 +349,22 @@ def test_state_of_a_plain_optimizer_is_refused() -> None:
     plain.step()
     with pytest.raises(ValueError, match="momentum_buffer"):
         SeparatedMomentum(SGD(parameters(), lr=0.1, momentum=0.9), clusters=3).load_state_dict(plain.state_dict())
+
+
+def test_the_state_it_was_wrapped_with_is_in_the_checkpoint() -> None:
+    """Of clusters too that were not stepped before it was taken."""
+    runs = []
+    for stopped in (False, True):
+        weights = parameters()
+        optimizer = SGD(weights, lr=0.1, momentum=0.9)
+        put(weights, [torch.ones_like(w) for w in weights], "drift")
+        optimizer.step()
+        separated = SeparatedMomentum(optimizer, clusters=2)
+        separated.step(cluster=0)
+        if stopped:
+            state = copy.deepcopy(separated.state_dict())
+            separated = SeparatedMomentum(SGD(weights, lr=0.1, momentum=0.9), clusters=2)
+            separated.load_state_dict(state)
+        separated.step(cluster=1)
+        runs.append(weights)
+    assert_same(*runs)

@@ -249,3 +249,10 @@ def test_a_script_of_several_processes_is_refused_too(run: Path, monkeypatch: py
     for call in (lambda: rank_run(run, "digits"), lambda: search_run(run, Limits())):
         with pytest.raises(UserError, match="2 processes: "):
             call()
+
+
+def test_rankings_of_the_documents_stand_side_by_side() -> None:
+    """Of one run: each after the first has a name of its own."""
+    lines = re.findall(r"^nshot rank (runs/ours .+?)(?:    #.*)?$", Path("docs/commands.md").read_text(), re.MULTILINE)
+    names = [line.partition("--name ")[2].split(" ")[0] or "ranking" for line in lines]
+    assert len(names) == len(set(names)) > 1

@@ -150,3 +150,16 @@ def test_a_registered_space_does_the_whole_job(blocks, tmp_path: Path) -> None:
         sys.modules.pop("model", None)
     logits = model.load(tmp_path / "out" / "weights.pt")(model.normalise(torch.zeros(5, 8, 8, 3, dtype=torch.uint8)))
     assert logits.shape == (5, 10)
+
+
+def test_a_large_space_needs_its_ranges_only_where_they_count(blocks) -> None:
+    class Large(type(blocks)):
+        def all_decisions(self):
+            return tuple((f"block{i}", ("a", "b", "c")) for i in range(10))
+
+        def params(self, subnet):
+            return 1 + sum(subnet)
+
+    assert len(nshot.strategy("spos", Large(), total_steps=10).plan(3).paths[0]) == 10
+    with pytest.raises(UserError, match=r"59,049 subnets, too many"):
+        nshot.strategy("spos", Large(), total_steps=10, schedule="calr")

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from forked import command
 from helpers import nshot_
 from nshot import UserError, plugins
 from nshot.registry import Registry
+from nshot.scores import scores
 from nshot.strategies import strategies
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "plugin.py"
@@ -224,3 +226,29 @@ def test_doctor_knows_the_extras(given: str, told: str, monkeypatch: pytest.Monk
     assert f"onnx         {told}" in out
     assert "\nx " not in out
     assert "\ndev " not in out
+
+
+def test_a_plug_in_that_failed_can_be_mended(tmp_path: Path, fresh: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the same process, as in a notebook: names that it had registered before it failed are free again."""
+    text = "from nshot.scores import scores\n\n@scores.register('halfway')\ndef halfway(*given): return 1.0\n"
+    file = tmp_path / "mended_later.py"
+    file.write_text(text + "1 / 0\n")
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"plug-in mended_later\.py: ZeroDivisionError in line 5"):
+            _load(file)
+    file.write_text(text)
+    try:
+        _load(file)
+        assert "halfway" in scores.names()
+    finally:
+        scores._items.pop("halfway", None)
+        sys.modules.pop("mended_later", None)
+
+
+def test_the_first_look_up_may_come_from_several_threads() -> None:
+    code = (
+        "import nshot\nfrom concurrent.futures import ThreadPoolExecutor as Pool\n"
+        "with Pool(8) as pool: print(set(pool.map(lambda i: nshot.space('nasbench201').size, range(8))))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.stdout.strip(), done.stderr) == ("{15625}", "")

@@ -371,14 +371,29 @@ def test_a_retraining_goes_on_with_the_teacher_that_it_began_with(
     shutil.rmtree(teacher)
     retrain(other, SUBNET, two_steps, teacher, device="cpu", say=quiet)
     with pytest.raises(
-        UserError, match=r"holds another run \(teacher_weights: \w{16}, not \w{16}\): choose a new --out"
+        UserError, match=r"holds another run \(teacher: other content than it had\): choose a new --out, or the same"
     ):
         trained(config, two_steps, run)
     stored = read_json(run / "config.json")
     was = blake2b((teacher_folder / "network.safetensors").read_bytes(), digest_size=8).hexdigest()
-    assert stored["config"].pop("teacher_weights") == was
+    assert stored.pop("contents") == {"teacher": was}
+    stored["config"]["teacher_weights"] = was
     (run / "config.json").write_text(json.dumps(stored))  # as an earlier version wrote it
     trained(config, two_steps, run)
+
+
+def test_a_teacher_may_have_moved(two_steps: Dataset, teacher_folder: Path, tmp_path: Path) -> None:
+    """The same weights teach, wherever they lie by now; the folder then says where."""
+    teacher, elsewhere, run = tmp_path / "teacher", tmp_path / "moved" / "there", tmp_path / "run"
+    shutil.copytree(teacher_folder, teacher)
+    before = trained(config_of(teacher=str(teacher), checkpoint_every=1), two_steps, run)
+    for name in ("result.json", "network.safetensors"):
+        (run / name).unlink()
+    elsewhere.parent.mkdir()
+    teacher.rename(elsewhere)
+    config = config_of(teacher=str(elsewhere), checkpoint_every=1)
+    assert difference(trained(config, two_steps, run), before) == 0
+    assert read_json(run / "config.json")["config"]["teacher"] == str(elsewhere)
 
 
 @pytest.mark.parametrize("what", ["retrain", "train"])

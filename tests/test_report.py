@@ -190,7 +190,7 @@ def test_what_cannot_be_reported(run: Path, tmp_path: Path) -> None:
         assert "search.json is no search result" in refuse("report", tmp_path)
     (tmp_path / "search.json").unlink()
     (tmp_path / "ranking.parquet").write_bytes(b"no table")
-    assert "ranking.parquet is no ranking" in refuse("report", tmp_path)
+    assert "ranking.parquet has lost its ranking.json" in refuse("report", tmp_path)
     shutil.copy(run / "ranking.parquet", tmp_path)
     (tmp_path / "ranking.json").write_text("{}")
     assert "ranking.parquet is no ranking" in refuse("report", tmp_path)
@@ -308,3 +308,17 @@ def test_no_page_scrolls_sideways(run: Path, bare: Path, browser: Any, tmp_path:
         )
         assert outside == []
         assert browser.get_log("browser") == []
+
+
+def test_a_search_that_has_lost_its_json_is_told_by_its_name(tmp_path: Path) -> None:
+    """It is no ranking; what makes it again is told."""
+    run = tmp_path / "run"
+    args = ["--device", "cpu"]
+    assert nshot_("train", "spos", "--preset", "smoke", "--epochs", "1", "--out", run, *args)[0] == 0
+    assert nshot_("search", run, "--name", "evolved", "--sample", "3", "--images", "100", *args)[0] == 0
+    (run / "evolved.json").unlink()
+    said = refuse("report", run)
+    assert (
+        "evolved.parquet has lost its evolved.json: make it again by its name, with nshot rank or nshot search" in said
+    )
+    assert "--name evolved, or take the file away" in said

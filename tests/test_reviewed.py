@@ -22,7 +22,7 @@ from nshot.auto.estimate import estimate
 from nshot.auto.look import look
 from nshot.auto.plan import plan
 from nshot.data.images import Files
-from nshot.data.sources import load
+from nshot.data.sources import Dataset, load
 from nshot.errors import DivergedError
 from nshot.files import read_json
 from nshot.networks.recipes import Recipe
@@ -361,6 +361,24 @@ def test_a_long_warm_up_is_estimated_too(monkeypatch: pytest.MonkeyPatch) -> Non
     found = estimate(config, recipe, data, 3, "cpu")
     assert found.train == 0.25 * 3 * (len(data.train) // 32)
     assert found.retrain == 0.125 * 4 * ((len(data.train) + len(data.valid)) // 64)
+
+
+def test_an_estimate_tests_on_little_and_leaves_what_cannot_be_read_to_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Dataset] = []
+    config, data = dataclasses.replace(preset("smoke"), space=SPACE, batch_size=32), load("digits", resolution=8)
+    monkeypatch.setattr("nshot.auto.estimate._step", lambda run: 1.0)
+    for name in ("train", "retrain"):
+        monkeypatch.setattr(f"nshot.auto.estimate.{name}", lambda *given, **how: seen.extend(given))
+    estimate(config, Recipe(), data, 3, "cpu")
+    found = [one for one in seen if isinstance(one, Dataset)]
+    assert [len(one.test) for one in found] == [64, 64] < [len(data.test)] * 2
+    data.left_out.add("a.png", "broken")
+    said: list[str] = []
+    for one in found:
+        one.left_out.tell(said.append, "here", 9)
+    assert not said
+    data.left_out.tell(said.append, "here", 9)
+    assert len(said) == 1
 
 
 def test_few_images_are_not_refused_without_timm(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -215,6 +215,24 @@ def test_a_pipe_among_images_is_not_waited_for(tmp_path: Path) -> None:
     assert dict(_listed(tmp_path / "none.png")) == {tmp_path / "none.png": ""}  # who reads it says that
 
 
+@pytest.mark.parametrize("closed", ["", "sub"])
+def test_a_folder_that_may_not_be_read_is_said(closed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user's own right to read is not taken away from root, so the system's answer is made up."""
+    (tmp_path / "sub").mkdir()
+    for name in ("a.png", "sub/b.png"):
+        (tmp_path / name).touch()
+    scandir = os.scandir
+
+    def refusing(path: str) -> Any:
+        if Path(path) == tmp_path / closed:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    found = {tmp_path / closed: "Permission denied"}
+    assert dict(_listed(tmp_path)) == (found if not closed else {tmp_path / "a.png": "", **found})
+
+
 def test_statistics_do_not_depend_on_whether_memory_holds_the_images(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,6 +1,7 @@
 """Scores that need no training: each against a computation of another kind, and what must hold of all."""
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 
 import numpy as np
@@ -296,3 +297,36 @@ def test_names() -> None:
     assert list(COSTS) == ["params", "flops"]
     with pytest.raises(UserError, match="unknown score 'naswot': choose of params, flops, gradnorm"):
         score("naswot", SPACE, SUBNETS[0], batches())
+
+
+@pytest.mark.parametrize("value", [torch.tensor(3.0), np.float32(3), 3])
+def test_a_score_may_be_any_number(value: object) -> None:
+    scores.register("mine")(lambda network, batches, generator: value)
+    try:
+        found = score("mine", SPACE, SUBNETS[0], batches())
+        assert (type(found), found) == (float, 3.0)
+    finally:
+        del scores._items["mine"]
+
+
+@pytest.mark.parametrize("name", ["loss", "params", "flops", "true", "arch", "zen"])
+def test_names_that_a_table_has_already_are_taken(name: str) -> None:
+    with pytest.raises(ValueError, match=f"there is a score '{name}' already: choose another name"):
+        scores.register(name)(lambda network, batches, generator: 1.0)
+
+
+@pytest.mark.parametrize("norm", [nn.GroupNorm(1, 5), nn.BatchNorm1d(5), nn.InstanceNorm1d(5), nn.RMSNorm(5)])
+def test_synflow_takes_every_norm_for_the_identity(norm: nn.Module) -> None:
+    network = flat(nn.Linear(12, 5, bias=False), norm, nn.Linear(5, 3, bias=False))
+    a, b = (layer.weight.detach().double().abs().numpy() for layer in layers_of(network))
+    assert scores["synflow"](network, batches(side=2), NONE) == pytest.approx(2 * (b @ a).sum(), rel=1e-12)
+
+
+def test_scores_in_threads_are_those_of_one() -> None:
+    alone = [score("synflow", SPACE, subnet, batches()) for subnet in SUBNETS]
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda subnet: score("synflow", SPACE, subnet, batches()), SUBNETS * 6))
+    assert found == alone * 6
+    assert torch.get_rng_state().equal(before)

@@ -1,5 +1,6 @@
 """Spaces on the command line: what cannot be is refused with what can, before any folder; section A's values."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -7,8 +8,9 @@ import pytest
 import torch
 
 import nshot
-from helpers import nshot_, refuse
+from helpers import SMALL, nshot_, refuse
 from nshot import UserError
+from nshot.spaces.feasible import Bound, Feasible
 from nshot.supernets.config import preset
 
 
@@ -84,3 +86,54 @@ def test_paper_presets_are_section_a(space: str, method: str, epochs: int) -> No
     else:
         assert (config.optimizer, config.lr, config.weight_decay, config.warmup) == ("adamw", 5e-4, 0.05, 20)
         assert config.drop_path == 0.1
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes"),
+    [("mobilenet", {"width": "1.0"}), ("mobilenet", {"resolution": "224"}), ("darts", {"channels": "16"})],
+)
+def test_a_size_of_another_kind_is_one_line(name: str, sizes: dict) -> None:
+    with pytest.raises(UserError) as error:
+        nshot.space(name, **sizes)
+    assert repr(next(iter(sizes.values()))) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_numpys_numbers_are_numbers() -> None:
+    space = nshot.space("nasbench201", channels=np.int64(8), cells=np.int32(1))
+    assert space == nshot.space("nasbench201", channels=8, cells=1)
+    assert json.loads(json.dumps(space.sizes()))["channels"] == 8
+    assert nshot.space("nasbench201").index(np.array([4] * 6, np.uint8)) == 15624
+
+
+@pytest.mark.parametrize(
+    ("concat", "taken"),
+    [("range(2, 6)", True), ("[2, 3, 4, 5]", True), ("(5, 4, 3, 2)", True), ("[4, 5]", False), ("range(6)", False),
+     ("range(2, 10**15)", False), ("list(range(2, 6))", False), ("[2, 2, 3, 4, 5]", False), ("None", False)],
+)  # fmt: skip
+def test_a_genotype_that_leaves_nodes_out_is_refused(concat: str, taken: bool) -> None:
+    """The space's cells give all four: another network would be taken for it."""
+    space = nshot.space("darts")
+    subnet = space.sample(np.random.default_rng(0))
+    text = space.format(subnet).replace("reduce_concat=range(2, 6)", f"reduce_concat={concat}")
+    if taken:
+        assert space.parse(text) == subnet
+        return
+    with pytest.raises(UserError):
+        space.parse(text)
+
+
+def test_a_subnet_that_was_found_stands_in_where_draws_miss(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several tight limits: a grid of rounded costs is hit now and then, and repair may fail."""
+    space = nshot.space("mobilenet", **SMALL["mobilenet"])
+    rng = np.random.default_rng(0)
+    known = space.sample(rng)
+    bounds = [
+        Bound(space.params, space.params(known), space.params(known) + 50),
+        Bound(space.flops, most=space.flops(known)),
+    ]
+    draws = Feasible(space, bounds, rng)
+    assert not draws.often
+    monkeypatch.setattr(draws, "_from_grid", lambda rng: space.sample(rng))
+    monkeypatch.setattr(draws, "repair", lambda subnet, rng: None)
+    assert all(draws.keeps(draws.draw(rng)) for _ in range(3))

@@ -11,7 +11,9 @@ import pytest
 import torch
 
 import nshot
+from helpers import SMALL
 from nshot import UserError
+from nshot.dynamic.calr import G
 from nshot.flags import parse
 from nshot.spaces import Space, Subnet
 from nshot.strategies import Options, Plan, Strategy
@@ -534,3 +536,45 @@ def test_a_window_is_said_as_limits_of_a_search_are(text: str, value: int | None
 def test_a_window_that_is_no_quantity_is_refused(text: str) -> None:
     with pytest.raises(UserError, match=f"quantity '{text}'"):
         parse(Options, [f"--max-flops={text}"], "train", "")
+
+
+def test_a_method_by_epochs_is_told_how_long_they_are() -> None:
+    space = nshot.space("nasbench201")
+    by_epoch = nshot.strategy("random", space, total_steps=20, steps_per_epoch=5)
+    rates = [by_epoch.plan(step).lr for step in range(20)]
+    assert [len(set(rates[start : start + 5])) for start in range(0, 20, 5)] == [1] * 4
+    assert sorted(set(rates), reverse=True) == [rates[start] for start in range(0, 20, 5)]
+    with pytest.raises(UserError, match="steps_per_epoch 0: must be at least 1"):
+        nshot.strategy("random", space, total_steps=20, steps_per_epoch=0)
+
+
+def test_another_g_is_an_entry_of_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    space = nshot.space("nasbench201")
+    monkeypatch.setitem(G, "root", lambda c, c_max: c**0.5)
+    mine = nshot.strategy("spos", space, total_steps=9, schedule="calr", g="root")
+    low, high = (math.sqrt(end) for end in space.params_range)
+    middle = (1, 2, 3, 1, 2, 3)
+    tau = 4 - (4 - 1 / 4) * (math.sqrt(space.params(middle)) - low) / (high - low)
+    assert mine.decay(middle) == pytest.approx(tau)
+    with pytest.raises(UserError, match="unknown g 'cube': choose one of log, linear, exp, root"):
+        nshot.strategy("spos", space, total_steps=9, schedule="calr", g="cube")
+    monkeypatch.setitem(G, "falls", lambda c, c_max: -c)
+    with pytest.raises(UserError, match="too narrow for g 'falls', which must rise"):
+        nshot.strategy("spos", space, total_steps=9, schedule="calr", g="falls")
+
+
+def test_the_mean_decay_in_a_rare_window_takes_no_search_for_each_draw(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where one plain draw in hundreds is inside; the mean is that of plain draws which are, within their noise."""
+    space = nshot.space("mobilenet", **SMALL["mobilenet"])
+    rng, sample = np.random.default_rng(0), type(space).sample
+    drawn = [space.sample(rng) for _ in range(40_000)]
+    flops = np.array([space.flops(path) for path in drawn])
+    most = int(np.quantile(flops, 0.005))
+    spos = nshot.strategy("spos", space, total_steps=9, schedule="calr", max_flops=most)
+    assert spos._window.often
+    calls: list[int] = []
+    monkeypatch.setattr(type(space), "sample", lambda self, rng: calls.append(1) or sample(self, rng))
+    mean = spos.mean_decay
+    assert len(calls) < 20_000
+    inside = [spos._decay_ratio(path) for path, cost in zip(drawn, flops, strict=True) if cost <= most]
+    assert mean == pytest.approx(np.mean(inside), abs=4 * np.std(inside) / len(inside) ** 0.5)

@@ -21,6 +21,7 @@ from nshot.networks.retrain import RetrainConfig, retrain
 from nshot.runs import checkpoint
 from nshot.search.begin import begin_with, subnets_of
 from nshot.supernets.load import load_run
+from nshot.training.tuning import check_head
 
 SIZES = ["--resolution", "16", "--device", "cpu"]
 
@@ -151,3 +152,28 @@ def test_what_needs_init_says_so() -> None:
     assert "have no effect without --init" in refuse(
         "retrain", "largest", "--space", "timm", "--recipe", "tune", "--out", "never"
     )
+
+
+def test_a_head_that_is_not_named_so_is_said(tmp_path: Path) -> None:
+    """All weights would be frozen, and nothing learn."""
+    own = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3, 2))
+    check_head(own, 0, 1.0)
+    for frozen, rate in ((1, 1.0), (0, 0.5)):
+        with pytest.raises(UserError, match=r"no module of the network is named classifier; name its head so"):
+            check_head(own, frozen, rate)
+    own.add_module("classifier", torch.nn.Linear(2, 2))
+    check_head(own, 1, 0.5)
+
+
+def test_a_space_without_such_a_head_is_refused_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nshot.training.tuning.backbone", lambda network: list(network.parameters()))
+    run = tmp_path / "run"
+    assert nshot_("train", "spos", "--preset", "smoke", "--epochs", "1", "--out", run, "--device", "cpu")[0] == 0
+    args = ["--preset", "smoke", "--epochs", "2", "--init", run, "--out", tmp_path / "other", "--device", "cpu"]
+    assert "named classifier" in refuse("train", "spos", *args, "--frozen", "1")
+    sizes = ["--cells", "1", "--channels", "4", "--resolution", "8", "--dataset", "digits"]
+    args = [*sizes, "--init", run, "--out", tmp_path / "other", "--recipe", "tune", "--device", "cpu"]
+    assert "named classifier" in refuse("retrain", "released:3", *args)
+    assert not (tmp_path / "other").exists()

@@ -59,6 +59,7 @@ class Columns:
         """The data set's name with the columns."""
         columns = {"image": self.image_column, "label": self.label_column}
         marks = [f":{what}={column}" for what, column in columns.items() if column is not None]
+        marks = [mark for mark in marks if mark[1:] not in dataset.split(":")[2:]]
         if marks and ":" not in dataset:
             raise UserError(f"{marks[0][1:]} has no effect on data set {dataset!r}: its columns are known")
         return dataset + "".join(marks)

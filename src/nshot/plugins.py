@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from threading import RLock
 from types import ModuleType
+from typing import Any
 
 from nshot.errors import UserError
 
@@ -19,7 +21,9 @@ VARIABLE = "NSHOT_PLUGINS"  # the files, for this process and all that it starts
 
 _searched: list[bool] = []  # whether installed packages were looked through
 _loaded: dict[str, set[str]] = {}  # plug-in: the names that it registered
+_lock = RLock()  # of who imports: another thread's look-up waits for the names
 _current: list[str] = []  # those that are being imported
+_registered: list[tuple[dict[str, Any], str]] = []  # what these have registered, and where
 
 
 def add(path: Path) -> None:
@@ -44,6 +48,11 @@ def load() -> None:
     Raises:
         UserError: for one that cannot be imported, with the line where it fails.
     """
+    with _lock:
+        _load()
+
+
+def _load() -> None:
     for file in _files():
         path = Path(file)
         if path.name not in _loaded:
@@ -53,15 +62,17 @@ def load() -> None:
     if not _searched:
         from importlib.metadata import entry_points
 
-        _searched.append(True)
         for entry in entry_points(group=GROUP):
-            _import(entry.dist.name if entry.dist else entry.module, entry.load)
+            if (name := entry.dist.name if entry.dist else entry.module) not in _loaded:
+                _import(name, entry.load)
+        _searched.append(True)
 
 
-def owns(name: str) -> None:
-    """Notes whose name this is, where a plug-in registers it."""
+def owns(name: str, among: dict[str, Any]) -> None:
+    """Notes whose name this is, where a plug-in registers it among others."""
     if _current:
         _loaded[_current[-1]].add(name)
+        _registered.append((among, name))
 
 
 def check(names: Iterable[str], what: str) -> None:
@@ -90,10 +101,13 @@ def _files() -> list[str]:
 def _import(name: str, make: Callable[[], object]) -> None:
     _loaded[name] = set()
     _current.append(name)
+    before = len(_registered)
     try:
         make()
     except Exception as error:
         del _loaded[name]
+        for among, registered in _registered[before:]:  # so that it can be mended and tried again
+            del among[registered]
         frames = traceback.extract_tb(error.__traceback__)
         lines = [frame.lineno for frame in frames if Path(frame.filename).name == name] or [frames[-1].lineno]
         line = error.lineno if isinstance(error, SyntaxError) else lines[-1]
@@ -101,6 +115,7 @@ def _import(name: str, make: Callable[[], object]) -> None:
         raise UserError(f"plug-in {name}: {type(error).__name__} in line {line}: {told}") from error
     finally:
         _current.pop()
+        del _registered[before:]
 
 
 def _module(path: Path) -> ModuleType:

@@ -3,10 +3,13 @@
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import RLock
 from zlib import crc32
 
 import numpy as np
 import torch
+
+GLOBAL = RLock()  # held while the global generators are seeded
 
 
 def generator(seed: int, purpose: str, step: int = 0) -> np.random.Generator:
@@ -22,8 +25,8 @@ def torch_generator(seed: int, purpose: str, step: int = 0) -> torch.Generator:
 @contextmanager
 def seeded(seed: int, purpose: str, step: int = 0) -> Iterator[None]:
     """Seeds torch's global generators inside the block and restores the CPU's after: for weight initialisation and
-    drop-path, which draw from the global generators only."""
-    with torch.random.fork_rng(devices=[]):
+    drop-path, which draw from the global generators only. One thread at a time: the generators are the process's."""
+    with GLOBAL, torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(generator(seed, purpose, step).integers(2**63)))
         yield
 
@@ -32,8 +35,8 @@ def seeded(seed: int, purpose: str, step: int = 0) -> Iterator[None]:
 def seeded_everywhere(seed: int, purpose: str, step: int, device: torch.device) -> Iterator[None]:
     """As `seeded`, for libraries that draw from the global generators of Python, numpy and torch on the device."""
     draw = generator(seed, purpose, step)
-    pythons, numpys = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with GLOBAL, torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        pythons, numpys = random.getstate(), np.random.get_state()
         torch.manual_seed(int(draw.integers(2**63)))
         random.seed(int(draw.integers(2**63)))
         np.random.seed(int(draw.integers(2**32)))

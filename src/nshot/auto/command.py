@@ -146,7 +146,10 @@ def _loaded(name: str, given: Auto, photos: bool) -> tuple[Dataset, int]:
 
     if is_own(name):
         stored = stored_side(name, given.data_root)
-        return at(given.resolution or resolution_for(stored)), stored
+        own = at(given.resolution or resolution_for(stored))
+        if not (stored or given.resolution):
+            raise UserError(f"{name}: its files do not tell how large its images are: say --resolution")
+        return own, stored
     whole = at(None)  # of a named set all images have one size
     wanted = given.resolution or resolution_for(whole.train.side)
     return (whole if wanted == whole.train.side else at(wanted)), whole.train.side

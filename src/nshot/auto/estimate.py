@@ -13,6 +13,7 @@ from nshot.data.batches import Normalise, heldout_batches
 from nshot.data.images import Pictures
 from nshot.data.memory import peak_memory
 from nshot.data.mixture import mixture
+from nshot.data.reading import LeftOut
 from nshot.data.sources import Dataset
 from nshot.networks.recipes import Recipe
 from nshot.networks.retrain import RetrainConfig, retrain
@@ -55,12 +56,14 @@ def estimate(config: TrainConfig, recipe: Recipe, data: Dataset, candidates: flo
     """Times steps of the supernet and of a middling network, and scores, in a folder that is thrown away."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        some = dataclasses.replace(data, train=_few(data, config.batch_size))
+        # Little to test on; and what cannot be read is for the job to say.
+        tested, unsaid = data.test.subset(np.arange(min(len(data.test), 64))), LeftOut()
+        some = dataclasses.replace(data, train=_few(data, config.batch_size), test=tested, left_out=unsaid)
         fresh = dataclasses.replace(config, init=None, backbone_lr=1.0, frozen=0)  # steps of new weights take as long
         short = dataclasses.replace(fresh, epochs=1, warmup=0, log_every=FIRST, checkpoint_every=STEPS)
         train(short, some, folder / "supernet", device=device, say=_nothing)
         step = _step(folder / "supernet")
-        one = dataclasses.replace(data, train=_few(data, recipe.batch_size), valid=data.valid.subset(np.arange(0)))
+        one = dataclasses.replace(some, train=_few(data, recipe.batch_size), valid=data.valid.subset(np.arange(0)))
         once = dataclasses.replace(recipe, epochs=1, warmup=0, backbone_lr=1.0, frozen=0)
         alone = RetrainConfig(config.space.retrained, once, data.name, log_every=FIRST, checkpoint_every=STEPS)
         subnets = {"network": config.space.sample(generator(0, "estimate"))}

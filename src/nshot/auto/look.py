@@ -10,7 +10,7 @@ from statistics import median
 import numpy as np
 
 from nshot.data.images import Images, Pictures
-from nshot.data.listing import image_files
+from nshot.data.listing import find_folders, image_files
 from nshot.data.parquet import stored_images
 from nshot.data.sources import Dataset, data_root, own_columns, own_folder
 
@@ -22,7 +22,7 @@ class Look:
     """What was seen of a data set.
 
     ``side`` is the median of the shorter sides of its images as they are stored, in pixels; ``least`` and ``most`` are
-    the sizes of the smallest and the largest class of what is learned from.
+    the sizes of the smallest and the largest class of what is learned from. A ``side`` of 0: it is not known.
     """
 
     name: str
@@ -43,9 +43,10 @@ class Look:
 
     def lines(self) -> list[str]:
         """It, for a person."""
+        sides = f"; the shorter side is {self.side} pixels in the middle" if self.side else ""
         found = [
             f"{self.name}: {self.classes} classes, {self.train:,} images to train on, {self.valid:,} to rank on, "
-            f"{self.test:,} to test on; the shorter side is {self.side} pixels in the middle"
+            f"{self.test:,} to test on{sides}"
         ]
         if self.most > 3 * self.least:
             found.append(
@@ -88,11 +89,13 @@ def _sides(images: Iterable[Path | BytesIO]) -> Iterator[int]:
 
 
 def _some(name: str, folder: Path) -> list[Path] | list[BytesIO]:
-    """Files from all over the folder, or the first images of its tables."""
-    files = image_files(folder) if folder.is_dir() else []
-    if files or not name.startswith("parquet:"):
-        return files[:: -(-len(files) // SAMPLE) or 1]
-    return [BytesIO(stored) for stored in stored_images(folder, SAMPLE, **own_columns(name))]
+    """Files from all over a folder's parts, or the first images of its tables; not what else lies beside them."""
+    kind = name.partition(":")[0]
+    if kind == "parquet":
+        return [BytesIO(stored) for stored in stored_images(folder, SAMPLE, **own_columns(name))]
+    parts = [path for paths in find_folders(folder).values() for path in paths] if kind == "imagefolder" else [folder]
+    files = [file for part in parts if part.is_dir() for file in image_files(part)]
+    return files[:: -(-len(files) // SAMPLE) or 1]
 
 
 def _repeated(data: Dataset) -> int:

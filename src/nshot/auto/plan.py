@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from importlib.util import find_spec
 
 from nshot.data.augment import Augment
-from nshot.networks.recipes import OWN, RECIPES, Recipe
+from nshot.networks.recipes import OWN, RECIPES, Recipe, fitting
 from nshot.search.limits import Limits
 from nshot.spaces import Space, space
 from nshot.spaces.additive import extremes
@@ -71,7 +71,7 @@ def plan(look: Look, limits: Limits, space_name: str, side: int) -> Plan:
         batch_size=batch,
         options=strategies["spos"].options_type(schedule="calr", ms="first"),
     )
-    recipe = retraining(look, policy, space_name)
+    recipe = fitting(retraining(look, policy, space_name), side)
     return Plan(train, recipe, tuple(reasons))
 
 
@@ -112,7 +112,7 @@ def retraining(look: Look, augment: Augment, space_name: str) -> Recipe:
         lr=round(lr, 4),
         warmup=min(base.warmup, epochs),
         label_smoothing=0.1,
-        augment=base.augment if base.augment.policy != "none" else augment,
+        augment=base.augment if base.augment.policy != "none" else replace(base.augment, policy=augment.policy),
     )
 
 

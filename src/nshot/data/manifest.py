@@ -75,12 +75,18 @@ def check_manifest(folder: Path, data: Dataset, *, halves: bool = True, some: bo
 def check_batches(folder: Path, data: Dataset, *, resized: bool) -> None:
     """Raises UserError where a training that goes on would be given other batches than it began with, though the images
     are the same: memory held them then, and now they are read from disk, or the other way round. Then ``resized`` crops
-    are cut from another image, and what cannot be read has a place among the images or has none.
+    are cut from another image, and what cannot be read has a place among the images or has none. Or they are rows of
+    tables, which have no names to be sorted by, and these come in another order.
     """
     now, path = list(_rows(data)), folder / MANIFEST
     if not now or not path.exists():
         return
     before = _read(path)
+    if _nameless(data) and _learned(before) != _learned(now):
+        raise UserError(
+            f"{folder} was begun with the rows of {data.name} in another order, by which its batches go: name and "
+            "divide the files as they were, or train in a new --out"
+        )
     held, holds = (any(row.digest for row in rows) for rows in (before, now))
     more = abs(len(before) - len(now))
     if held == holds or not (resized or more):
@@ -107,6 +113,11 @@ def _rows(data: Dataset) -> Iterator[Row]:
 def _nameless(data: Dataset) -> bool:
     """Whether its images go by their content, as rows of a table do."""
     return any(stored.key == stored.digest for stored in data.train.stored[:1])
+
+
+def _learned(rows: list[Row]) -> list[list[str]]:
+    """The digests of what is learned from, in their order."""
+    return [[row.digest for row in rows if row.part == part] for part in ("train", "valid")]
 
 
 def _read(path: Path) -> list[Row]:

@@ -125,15 +125,18 @@ def _cells(path: Path, columns: Columns, table: "pa.Table") -> list[bytes | None
 
 
 def _labels(path: Path, columns: Columns, table: "pa.Table", names: Sequence[str]) -> np.ndarray:
-    """The labels (N,); raises UserError where one is missing, or of no class."""
+    """The labels (N,); raises UserError where one is missing, or of no class.
+
+    Numbers are positions among classes that the files name. Else a class goes by what it is called, in every part.
+    """
     values = _values(path, columns, table)
-    if values.dtype.kind in "iu":
+    if columns.names:
         return values.astype(np.int64)
     places = {name: i for i, name in enumerate(names)}
-    unknown = next((value for value in values if value not in places), None)
+    unknown = next((value for value in values if str(value) not in places), None)
     if unknown is not None:
-        raise UserError(f"data file {path} has the label {unknown!r}, which no image to train on has: take it out")
-    return np.array([places[value] for value in values], np.int64)
+        raise UserError(f"data file {path} has the label {str(unknown)!r}, which no image to train on has: take it out")
+    return np.array([places[str(value)] for value in values], np.int64)
 
 
 def _values(path: Path, columns: Columns, table: "pa.Table") -> np.ndarray:
@@ -161,6 +164,8 @@ def _names(train: Part, where: Path) -> tuple[str, ...]:
         raise UserError(f"{where} has labels that are texts in some files and numbers in others: make them alike")
     every = np.unique(np.concatenate([_values(*one) for one in train]))
     if kinds != {"O"} and len(every) and not np.array_equal(every, np.arange(len(every))):
+        if every[0] < 0:
+            raise UserError(f"{where} has the label {every[0]}: expected 0, 1, 2, ... without gaps")
         gap = next(i for i, label in enumerate(every) if label != i)
         raise UserError(
             f"{where} has labels {every[0]} to {every[-1]}, but no {gap}: expected 0, 1, 2, ... without gaps"

@@ -56,7 +56,9 @@ def check_decay(complexity_range: Sequence[float], gamma: float, g: str) -> None
     if g not in G:
         raise ValueError(f"unknown g {g!r}: choose one of {', '.join(G)}")
     if not G[g](low, high) < G[g](high, high):
-        raise ValueError(f"complexity range {low} to {high}: too narrow to tell apart")
+        raise ValueError(
+            f"complexity range {low} to {high}: too narrow for g {g!r}, which must rise from one to the other"
+        )
 
 
 class ComplexityAwareLR(LRScheduler):

@@ -17,9 +17,9 @@ class SeparatedMomentum(Optimizer):
     cluster it equals the wrapped optimizer bit for bit; with K it equals K optimizers over the same weights.
 
     Wrappers that call a bare ``step()`` (Fabric, GradScaler) work when ``optimizer.cluster = i`` is set before.
-    A cluster's state is allocated when it is first stepped, and begins as the state that the optimizer had when it was
-    wrapped, usually none. ``state_dict`` is torch's own: in ``state``, a parameter's entry maps each cluster to what
-    the wrapped optimizer keeps for it.
+    A cluster's state is allocated when it is first stepped; of an optimizer that has some when it is wrapped, each
+    cluster has a copy at once. ``state_dict`` is torch's own: in ``state``, a parameter's entry maps each cluster to
+    what the wrapped optimizer keeps for it.
 
     Args:
         optimizer: the optimizer to separate. Its parameter groups are shared, so learning rate schedulers may hold
@@ -46,8 +46,10 @@ class SeparatedMomentum(Optimizer):
         self.clusters = clusters
         # In a list, so that wrappers which copy this object's attributes (Fabric) still set the one cluster there is.
         self._cluster: list[int | None] = [None if clusters > 1 else 0]
-        self._initial: dict[Tensor, dict[str, Any]] = dict(optimizer.state)
+        initial = dict(optimizer.state)
         super().__init__(optimizer.param_groups, optimizer.defaults)
+        for parameter, entry in initial.items():
+            self.state[parameter] = {cluster: deepcopy(entry) for cluster in range(clusters)}
         self._share()
 
     @property
@@ -84,7 +86,7 @@ class SeparatedMomentum(Optimizer):
         self._share()
 
     def __getstate__(self) -> dict[str, Any]:
-        mine = ("base", "clusters", "_cluster", "_initial")
+        mine = ("base", "clusters", "_cluster")
         return {**super().__getstate__(), **{name: getattr(self, name) for name in mine}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -94,22 +96,19 @@ class SeparatedMomentum(Optimizer):
     def _share(self) -> None:
         """(Re)connects the wrapped optimizer with this one's groups and per-cluster states."""
         self.base.param_groups = self.param_groups
-        self._views = [_ClusterState(self.state, i, self._initial) for i in range(self.clusters)]
+        self._views = [_ClusterState(self.state, i) for i in range(self.clusters)]
 
 
 class _ClusterState(defaultdict[Tensor, Any]):
     """The wrapped optimizer's ``state`` for one cluster: its entries live in the separated optimizer's own."""
 
-    def __init__(self, state: dict[Tensor, Any], cluster: int, initial: dict[Tensor, dict[str, Any]]) -> None:
+    def __init__(self, state: dict[Tensor, Any], cluster: int) -> None:
         super().__init__()
-        self._of = (state, cluster, initial)
+        self._of = (state, cluster)
 
     def __missing__(self, parameter: Tensor) -> dict[str, Any]:
-        state, cluster, initial = self._of
-        clusters = state[parameter]
-        if cluster not in clusters:
-            clusters[cluster] = deepcopy(initial.get(parameter, {}))
-        self[parameter] = clusters[cluster]
+        state, cluster = self._of
+        self[parameter] = state[parameter].setdefault(cluster, {})
         return self[parameter]
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -127,7 +127,8 @@ def _listed(path: Path) -> Iterator[tuple[Path, str]]:
         return
     count = 0
     seen: set[str] = set()
-    for folder, below, files in os.walk(path, followlinks=True):
+    closed: list[OSError] = []
+    for folder, below, files in os.walk(path, onerror=closed.append, followlinks=True):
         real = os.path.realpath(folder)
         below[:] = [] if real in seen else sorted(name for name in below if not name.startswith("."))
         for name in sorted(files) if real not in seen else ():
@@ -135,7 +136,9 @@ def _listed(path: Path) -> Iterator[tuple[Path, str]]:
                 count += 1
                 yield Path(folder, name), _no_file(Path(folder, name))
         seen.add(real)
-    if not count:
+    for error in closed:
+        yield Path(error.filename), error.strerror or "it cannot be read"
+    if not count and not closed:
         yield path, "it holds no images"
 
 

@@ -19,7 +19,7 @@ from nshot.spaces import Space, Subnet
 from nshot.strategies.base import Plan
 from nshot.strategies.memory import Batch
 from nshot.training.loop import Criterion, Hooks, smoothed, train_steps, warmed
-from nshot.training.tuning import Frozen, backbone
+from nshot.training.tuning import Frozen, backbone, check_head
 
 from .recipes import Recipe
 
@@ -80,10 +80,12 @@ def make_alone(
 
 
 def check_batch(alone: Alone, recipe: Recipe, side: int) -> None:
-    """Raises UserError for batches that have no statistics: of one image, which the network shrinks to one pixel.
+    """Raises UserError for batches that have no statistics: of one image, which the network shrinks to one pixel; and
+    for a head that cannot be told from the rest, which is to learn otherwise.
 
     ``alone`` is one without values, on torch's device ``meta``.
     """
+    check_head(alone.network, recipe.frozen, recipe.backbone_lr)
     if recipe.batch_size == 1:
         with torch.device("meta"), torch.no_grad(), statistics_needed():
             alone.train()(torch.empty(1, 3, side, side), ())

@@ -89,7 +89,8 @@ class Recipe:
         """
         if self.schedule != "calr":
             return 1.0
-        counted = space.counted(self.complexity_of or space.complexity_of)
+        # As in the whole space, whichever part of it the supernet had.
+        counted = replace(space.counted(self.complexity_of or space.complexity_of), kept=())
         try:
             return decay_ratio(counted.params(subnet), counted.params_range, space.gamma)
         except ValueError as error:

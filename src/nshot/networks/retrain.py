@@ -16,7 +16,7 @@ from nshot.data.mixture import mixture
 from nshot.data.sources import Dataset
 from nshot.errors import UserError, check_choices, check_whole
 from nshot.files import check_inside, make_folder, needed, read_json, write_json
-from nshot.runs.checkpoint import save_weights
+from nshot.runs.checkpoint import digest, save_weights
 from nshot.runs.execute import Job, Run, Say, execute
 from nshot.runs.lock import held
 from nshot.runs.progress import Progress
@@ -33,7 +33,8 @@ from .teacher import Teacher, make_teacher
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-Begin = Callable[[Subnet], Mapping[str, Tensor]]
+Weights = Mapping[str, Tensor]
+Begin = Callable[[Subnet], Weights]
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ def retrain(
         raise ValueError("begin has to give the weights that config.init names")
     one = _Retraining.checked(config, subnet, data, device, workers, begin)
     folder, every = Path(out), (config.log_every, config.checkpoint_every)
-    run = Run(folder, "retrain", one.described(), RESULT, *every, one.completed, data=data)
+    run = Run(folder, "retrain", one.described(), RESULT, *every, one.completed, data=data, contents=one.contents())
     execute(run, one.job, lambda job: one.finish(job, folder), say)
     return known_result(folder)
 
@@ -118,7 +119,7 @@ class _Retraining:
     data: Dataset
     batches: TrainBatches
     lightning: "Fabric"
-    given: Mapping[str, Tensor] | None
+    given: Weights | None
     """Weights that are not new."""
     teacher: Teacher | None
     workers: int
@@ -150,12 +151,16 @@ class _Retraining:
             "space": self._sized(),
             "init": None if self.config.init is None else str(self.config.init),
             "subnet": self.space.format(self.subnet),
-            "teacher_weights": self.teacher and self.teacher.digest,
         }
 
+    def contents(self) -> dict[str, str]:
+        """Of the weights that the configuration names."""
+        digests = {"init": self.given and digest(self.given), "teacher": self.teacher and self.teacher.digest}
+        return {name: found for name, found in digests.items() if found}
+
     def completed(self, stored: dict[str, Any]) -> dict[str, Any]:
-        """As `completed`; earlier versions trained from scratch alone, and later ones knew no teacher's weights."""
-        return {"init": None, "teacher_weights": self.described()["teacher_weights"], **completed(stored)}
+        """As `completed`; earlier versions trained from scratch alone, and later ones kept a teacher's digest here."""
+        return {"init": None, **{k: v for k, v in completed(stored).items() if k != "teacher_weights"}}
 
     def _sized(self) -> dict[str, Any]:
         return {"name": self.space.name, **self.space.sizes()}
@@ -167,8 +172,7 @@ class _Retraining:
         total = recipe.epochs * self.batches.steps_per_epoch
         images = made(self.batches, self.workers, total, device)
         optimizer = recipe.make_optimizer(alone.network)
-        how: dict[str, Any] = {"taught": teacher is not None}
-        how["frozen"] = kept_of(alone, optimizer, recipe, self.batches.steps_per_epoch)
+        frozen = kept_of(alone, optimizer, recipe, self.batches.steps_per_epoch)
         return Job(
             alone,
             optimizer,
@@ -182,7 +186,8 @@ class _Retraining:
                 start=start,
                 model=Running(alone, self.lightning),
                 seed=self.config.seed,
-                **how,
+                taught=teacher is not None,
+                frozen=frozen,
             ),
             total,
             recipe.batch_size,
@@ -284,12 +289,7 @@ def _named(subnet: Subnet, part: Path, *_: Any) -> str:
 
 
 def _retrain_part(
-    config: RetrainConfig,
-    data: Dataset,
-    how: dict[str, Any],
-    subnet: Subnet,
-    part: Path,
-    weights: Mapping[str, Tensor] | None,
+    config: RetrainConfig, data: Dataset, how: dict[str, Any], subnet: Subnet, part: Path, weights: Weights | None
 ) -> str:
     begin = None if weights is None else lambda _: weights
     lines: list[str] = []

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from .kernels import library, pointer, run
+from .kernels import library, pointer, recorded, run
 
 
 class DepthwiseConv(nn.Conv2d):
@@ -56,13 +56,12 @@ def fast_depthwise(x: Tensor, weight: Tensor, kernel: int, stride: int, pads: tu
 def _usable(x: Tensor, weight: Tensor) -> bool:
     """Whether gradients will be asked for, of what the kernel can read, and nothing records the forward instead."""
     return (
-        isinstance(x, Tensor)  # torch.fx passes something else
+        not recorded(x)
         and x.requires_grad
         and torch.is_grad_enabled()
         and x.device.type == weight.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")
-        and not (torch.compiler.is_compiling() or torch.jit.is_tracing())
         and library() is not None
     )
 

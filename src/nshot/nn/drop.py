@@ -5,6 +5,15 @@ from torch import Tensor, nn
 
 from nshot.errors import UserError, check_share
 
+DRAWING = (
+    nn.modules.dropout._DropoutNd,
+    nn.FractionalMaxPool2d,
+    nn.FractionalMaxPool3d,
+    nn.MultiheadAttention,
+    nn.RNNBase,
+    nn.RReLU,
+)  # modules of torch's that do so in training
+
 
 class DropPath(nn.Module):
     """In training zeroes each sample with probability ``p`` and scales the others by 1 / (1 - p): (N, ...) to the same.
@@ -45,5 +54,11 @@ def set_drop_path(network: nn.Module, rate: float) -> None:
 
 
 def draws(network: nn.Module) -> bool:
-    """Whether forward passes of the network in training may draw random numbers."""
-    return any(isinstance(module, DropPath | nn.Dropout) for module in network.modules())
+    """Whether forward passes of the network in training may draw random numbers: known of modules of ours and of
+    torch's; of any other, which may call torch's functions itself, they may."""
+    return any(_may_draw(module) for module in network.modules())
+
+
+def _may_draw(module: nn.Module) -> bool:
+    home = type(module).__module__.partition(".")[0]
+    return isinstance(module, (DropPath, *DRAWING)) if home in ("nshot", "torch") else True

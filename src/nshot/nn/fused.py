@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from .fused_convs import convolve, images, pointwise
-from .kernels import EPS, call, library, numbers, pointer, pointers
+from .kernels import EPS, call, library, numbers, pointer, pointers, recorded
 
 
 class Signal:
@@ -59,7 +59,7 @@ def usable(x: Tensor) -> bool:
     """Whether the fast path can run on this input (N, 3, H, W): on a CPU, in float32, with kernels, of sides that both
     reductions halve, of at least one image, and not while someone records torch's operations, who would see none."""
     return (
-        not (torch.compiler.is_compiling() or torch.compiler.is_exporting() or torch.jit.is_tracing())
+        not recorded(x)
         and x.device.type == "cpu"
         and x.dtype == torch.float32
         and not x.requires_grad

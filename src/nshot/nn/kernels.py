@@ -107,3 +107,15 @@ def run(kernel: str, *args: Any) -> None:
 def call(kernel: str, dtype: torch.dtype, *args: Any) -> None:
     """Runs the kernel for what convolutions read and write in that type."""
     run(kernel + SUFFIX[dtype], *args)
+
+
+def recorded(x: Tensor) -> bool:
+    """Whether operations on this input are recorded, counted or only imagined, which sees none of a kernel of ours: by
+    compile, export, jit, fx and all modes of torch's dispatch (FlopCounterMode, make_fx, FakeTensorMode)."""
+    return (
+        not isinstance(x, Tensor)  # torch.fx passes something else
+        or torch.compiler.is_compiling()
+        or torch.compiler.is_exporting()
+        or torch.jit.is_tracing()
+        or torch._C._len_torch_dispatch_stack() > 0
+    )

@@ -1,6 +1,7 @@
 """Running statistics of batch norms, computed afresh for one subnet: a supernet's own are of all subnets mixed."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -11,6 +12,18 @@ from torch.nn.modules.batchnorm import _BatchNorm
 def keeps_statistics(network: nn.Module) -> bool:
     """Whether any batch norm of the network has running statistics."""
     return any(True for _ in _norms(network))
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Inside, the network and all its modules are in evaluation mode; after it each is in its own."""
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 @torch.no_grad()
@@ -25,19 +38,18 @@ def calibrate(network: nn.Module, images: Iterable[Tensor], *args: Any) -> None:
         images: batches (N, 3, H, W).
         args: what the network takes besides: a supernet's subnet.
     """
-    modes = [(module, module.training) for module in network.modules()]
     momenta = [(norm, norm.momentum) for norm in _norms(network)]
-    network.eval()
-    for norm, _ in momenta:
-        norm.reset_running_stats()
-        norm.momentum = None  # torch's word for an average over all batches
-        norm.train()
-    for batch in images:
-        network(batch, *args)
-    for norm, momentum in momenta:
-        norm.momentum = momentum
-    for module, training in modes:
-        module.training = training
+    with evaluating(network):
+        try:
+            for norm, _ in momenta:
+                norm.reset_running_stats()
+                norm.momentum = None  # torch's word for an average over all batches
+                norm.train()
+            for batch in images:
+                network(batch, *args)
+        finally:
+            for norm, momentum in momenta:
+                norm.momentum = momentum
 
 
 def _norms(network: nn.Module) -> Iterable[_BatchNorm]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from nshot.errors import statistics_needed
 from nshot.spaces import Subnet, Supernet
 
-from .calibrate import calibrate
+from .calibrate import calibrate, evaluating
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,10 @@ def evaluate(
         subnets: what to score.
         batches: images and labels, as `nshot.data.batches.heldout_batches` makes them.
         canonical: the space's.
-        calibration: batches of training images. Where given, each subnet is scored in evaluation mode, with running
-            statistics computed afresh from them: for supernets whose batch norms have some.
+        calibration: batches of training images. Where given, each subnet is scored with running statistics computed
+            afresh from them: for supernets whose batch norms have some.
+
+    The supernet is in evaluation mode meanwhile, so that nothing is dropped.
 
     Raises:
         UserError: for a batch of one image where the network shrinks it to one pixel: it has no statistics.
@@ -68,7 +70,8 @@ def evaluate(
             each = [_calibrated(supernet, form, batches, calibration) for form in rows]
             hits, losses = (torch.cat(part) for part in zip(*each, strict=True))
         else:
-            hits, losses = _all(supernet, list(rows), batches)
+            with evaluating(supernet):
+                hits, losses = _all(supernet, list(rows), batches)
     order = [rows[form] for form in forms]
     return Scores(hits.numpy()[order], losses.numpy()[order], time.perf_counter() - began)
 
@@ -90,6 +93,7 @@ def _all(supernet: nn.Module, forms: list[Subnet], batches: Sequence[tuple[Tenso
             parts = list(pool.map(lambda i: _score(supernet, forms, *batches[i]), range(len(batches))))
         finally:
             pool.shutdown(cancel_futures=True)
+            torch.set_num_threads(threads)  # what threads that begin later have is the process's, which the pool's set
     hits, losses = zip(*parts, strict=True)
     return torch.cat(hits, dim=1), torch.cat(losses, dim=1)
 
@@ -98,11 +102,8 @@ def _calibrated(
     supernet: nn.Module, form: Subnet, batches: Sequence[tuple[Tensor, Tensor]], calibration: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor]:
     calibrate(supernet, calibration, form)
-    training = supernet.training
-    supernet.eval()
-    found = _all(supernet, [form], batches)
-    supernet.train(training)
-    return found
+    with evaluating(supernet):
+        return _all(supernet, [form], batches)
 
 
 @torch.inference_mode()

@@ -100,6 +100,7 @@ class SpreadRecorder(nn.Module):
         seen = self.steps > 1
         means = self.sums[seen] / self.steps[seen, None]
         variances = self.squares[seen] / self.steps[seen] - means.square().sum(dim=1)
+        variances *= self.steps[seen] / (self.steps[seen] - 1)  # else more clusters of the same noise deviate less
         deviations = (variances.clamp_min(0) / self.sums.shape[1]).sqrt()
         self.curve[at] = (deviations * self.steps[seen]).sum() / self.steps[seen].sum()  # nan where none was seen
         for total in (self.sums, self.squares, self.steps):

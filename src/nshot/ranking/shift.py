@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from nshot.spaces import Subnet, Supernet
 
+from .calibrate import evaluating
+
 GROUP = 8  # paths whose inputs are held at once: each makes a pair with each other of its group
 
 
@@ -48,6 +50,11 @@ def feature_shift(supernet: Supernet, paths: Sequence[Subnet], images: Tensor) -
         paths: random ones; pairs are made of `GROUP` in a row.
         images: one batch (N, 3, H, W).
     """
+    with evaluating(supernet):
+        return _shift(supernet, paths, images)
+
+
+def _shift(supernet: Supernet, paths: Sequence[Subnet], images: Tensor) -> dict[str, LayerShift]:
     sums: dict[str, list[float]] = defaultdict(list)
     depths: dict[str, list[float]] = defaultdict(list)
     for group in (paths[start : start + GROUP] for start in range(0, len(paths), GROUP)):

@@ -77,15 +77,21 @@ def rankings(run: Path) -> list[tuple[str, dict[str, Any], list[Row]]]:
     searched = {"search.json"} | {path.name for path in searches(run)}
     for path in sorted(path for path in run.glob("*.parquet") if path.with_suffix(".json").name not in searched):
         try:
+            if not path.with_suffix(".json").exists():
+                what = f"make it again by its name, with nshot rank or nshot search {typed(run)} --name {path.stem}"
+                raise UserError(f"{path} has lost its {path.stem}.json: {what}, or take the file away")
             summary = read_json(path.with_suffix(".json"))
             table = read_parquet(path, ["arch", "params", "flops", "accuracy", "loss", "true"])
             told = Ceiling(**summary["ceiling"]).told if summary.get("ceiling") else None
             found.append(
                 (path.stem, {**summary, "metrics": dict(summary["metrics"]), "ceiling": told}, table.to_pylist())
             )
+        except UserError:
+            raise
         except (OSError, ValueError, KeyError, TypeError) as error:
             message = str(error).partition("\n")[0]
-            raise UserError(f"{path} is no ranking ({message}): make it again with nshot rank {typed(run)}") from None
+            again = f"make it again with nshot rank {typed(run)} --name {path.stem}"
+            raise UserError(f"{path} is no ranking ({message}): {again}") from None
     return found
 
 

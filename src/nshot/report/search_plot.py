@@ -66,8 +66,8 @@ def _unit(values: Any) -> tuple[float, str]:
 
 def _axis(label: str, values: Any, result: Mapping[str, Any]) -> str:
     if "latency" in label:
-        setting = result["latency"]["setting"]
-        return f"{label}; threads {setting['threads']}, batch {setting['batch']})"
+        setting = result.get("latency", {}).get("setting")  # of what predicts by itself, none
+        return f"{label}; threads {setting['threads']}, batch {setting['batch']})" if setting else f"{label})"
     unit = _unit(values)[1]
     return f"{label}, {unit}" if unit else label
 

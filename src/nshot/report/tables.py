@@ -109,7 +109,8 @@ def print_latency(table: dict[str, Any]) -> None:
     shown = Table(title=f"latency of {table['space']['name']}, {table['machine']['cpu']}, CPU", show_header=False)
     threads, batch = (setting[name] for name in ("threads", "batch"))
     shown.add_row("setting", f"{threads} thread{'s' * (threads > 1)}, batch of {batch}")
-    shown.add_row("fitted to", f"{table['samples']} subnets")
+    apart = f" of each {table['by']} ({', '.join(table['tables'])})" if "by" in table else ""
+    shown.add_row("fitted to", f"{table['samples']} subnets{apart}")
     others = f"{check['subnets']} {'others' if check['other'] else 'of them, measured again'}"
     shown.add_row("compared with", f"{others}: {check['low_ms']:.3g} to {check['high_ms']:.3g} ms")
     shown.add_row("error", f"median {check['error_median']:.1%}, 90 % below {check['error_90']:.1%}")

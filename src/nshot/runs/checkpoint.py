@@ -4,6 +4,7 @@ import errno
 import hashlib
 import io
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -93,11 +94,17 @@ def _intact(path: Path) -> bytes | None:
 
 
 def save_weights(path: Path, module: nn.Module) -> None:
-    """Writes a module's weights as safetensors, atomically."""
+    """Writes a module's weights as safetensors, atomically; those that stand under two names, twice."""
     from safetensors.torch import save
 
-    weights = {k: v.contiguous().cpu() for k, v in module.state_dict().items()}
-    write_atomically(path, save(weights, {DIGEST: _digest(weights)}))
+    weights: dict[str, Tensor] = {}
+    stored: set[int] = set()
+    for name, value in module.state_dict().items():
+        value = value.contiguous().cpu()
+        place = value.untyped_storage().data_ptr()
+        weights[name] = value.clone() if place in stored else value
+        stored.add(place)
+    write_atomically(path, save(weights, {DIGEST: digest(weights)}))
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
@@ -117,15 +124,15 @@ def load_weights(path: Path) -> dict[str, Tensor]:
             written = (file.metadata() or {}).get(DIGEST)
     except (SafetensorError, RuntimeError) as error:
         raise ValueError(str(error).partition("\n")[0]) from None
-    if written is not None and written != _digest(weights):
+    if written is not None and written != digest(weights):
         raise ValueError("it is not as it was written")
     return weights
 
 
-def _digest(weights: dict[str, Tensor]) -> str:
+def digest(weights: Mapping[str, Tensor]) -> str:
     """Of names, kinds, shapes and bytes."""
     found = hashlib.sha256()
     for name, tensor in sorted(weights.items()):
         found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        found.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+        found.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
     return found.hexdigest()

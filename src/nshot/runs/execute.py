@@ -1,6 +1,6 @@
 """Runs training steps in a run folder: resumes by itself, logs, saves checkpoints, loses nothing to a crash."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -79,6 +79,7 @@ class Run:
         opening: a line that is said where the run begins.
         data: what it is made of.
         processes: how many train it together, where it depends on that; None: another number may go on.
+        contents: see `claim`.
     """
 
     folder: Path
@@ -92,6 +93,7 @@ class Run:
     opening: str = ""
     data: Dataset | None = None
     processes: int | None = None
+    contents: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def crop(self) -> str:
@@ -130,7 +132,7 @@ def _lead(run: Run, make: Callable[[], Job], finish: Callable[[Job], None], say:
     with locked(run.folder):
         finished = (run.folder / run.result).exists()
         named: dict[str, Any] = {"completed": run.completed, "facts": run.facts, "data": run.data}
-        named |= {"free": FREE, "finished": finished, "processes": run.processes}
+        named |= {"free": FREE, "finished": finished, "processes": run.processes, "contents": run.contents}
         resumed = claim(run.folder, run.kind, run.config, **named)
         if finished:
             say(f"{run.folder} is finished already: nothing to do")

@@ -2,7 +2,7 @@
 
 import json
 import platform
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,7 @@ def claim(
     facts: dict[str, Any] | None = None,
     data: Dataset | None = None,
     processes: int | None = None,
+    contents: Mapping[str, str] | None = None,
 ) -> bool:
     """Makes the folder a run of this configuration and these data, or checks that it is one.
 
@@ -63,6 +64,8 @@ def claim(
         facts: what follows from the configuration and a reader wants to know, kept in a new run's config.json.
         data: what it is made of.
         processes: how many train it together, where it depends on that; those of earlier versions do not say it.
+        contents: digests of what entries of the configuration name (weights), by entry: the same may lie elsewhere by
+            now, as where folders were moved, and other weights are another run. Earlier versions kept none.
 
     Returns:
         Whether the folder was such a run before.
@@ -77,6 +80,7 @@ def claim(
         if names := plugins.used(_texts(config)):
             found["plugins"] = names
         found |= {} if processes is None else {"processes": processes}
+        found |= {"contents": dict(contents)} if contents else {}
         write_json(folder / "config.json", {"kind": kind, "config": config, **found, "versions": versions()})
         return False
     stored = read_config(folder)
@@ -84,13 +88,16 @@ def claim(
     before = {"kind": stored.get("kind"), **(completed(known) if stored.get("kind") == kind else known)}
     before = json.loads(json.dumps(before))
     now = {"kind": kind, **json.loads(json.dumps(config))}  # as JSON gives it back: tuples are lists
-    changed = differences({**before, **{key: now[key] for key in free if key in now}}, now)
+    kept, here = stored.get("contents"), contents or {}
+    kept = kept if isinstance(kept, dict) else {}
+    moved = [key for key, digest in here.items() if kept.get(key) == digest]
+    changed = differences({**before, **{key: now[key] for key in (*free, *moved) if key in now}}, now)
+    changed += [f"{key}: other content than it had" for key in here if kept.get(key, here[key]) != here[key]]
     if data is not None and all(line.startswith("space.num_classes: ") for line in changed):
         check_manifest(folder, data)  # which says more than how many classes there are now
     if changed:
-        raise UserError(
-            f"{folder} holds another run ({'; '.join(changed)}): {_remedy({'kind': '', **known}, before, now, free)}"
-        )
+        remedy = _remedy({"kind": "", **known}, before, now, {*free, *moved})
+        raise UserError(f"{folder} holds another run ({'; '.join(changed)}): {remedy}")
     began = stored.get("processes", processes)
     if began != processes and not finished:
         raise UserError(
@@ -113,7 +120,7 @@ def _texts(values: Any) -> Iterator[str]:
 def _remedy(known: dict[str, Any], before: dict[str, Any], now: dict[str, Any], free: Collection[str]) -> str:
     """How such a run goes on: of what has become an option since, a newer default has to be told off."""
     names = [(name, was) for name, was, _ in differing(before, now) if name not in free]
-    if any(_holds(known, name.split(".")) for name, _ in names):
+    if not names or any(_holds(known, name.split(".")) for name, _ in names):
         return "choose a new --out, or the same options"
     return f"an earlier version began it, which goes on with {' '.join(_flag(name, was) for name, was in names)}"
 

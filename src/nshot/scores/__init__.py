@@ -49,5 +49,5 @@ def score(name: str, space: Space, subnet: Subnet, batches: Batches, seed: int =
     with seeded(seed, "score weights"):
         network = space.network(space.canonical(subnet))
         network.to(batches[0][0].device).to(memory_format=torch.channels_last)
-        value = scores[name](network, batches, torch_generator(seed, f"score {name}"))
+        value = float(scores[name](network, batches, torch_generator(seed, f"score {name}")))
     return value if value == value else float("-inf")

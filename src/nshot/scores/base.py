@@ -12,7 +12,8 @@ Batches = Sequence[tuple[Tensor, Tensor]]
 Measure = Callable[[nn.Module, Batches, torch.Generator], float]
 """``score(network, batches, generator)``: of a newly initialised network, which it may change; larger is better."""
 
-scores: Registry[Measure] = Registry("score", "nshot.scores")
+RESERVED = ("params", "flops", "loss", "true", "arch")  # what a table of scores has besides
+scores: Registry[Measure] = Registry("score", "nshot.scores", RESERVED)
 
 
 def weights(network: nn.Module) -> list[Tensor]:

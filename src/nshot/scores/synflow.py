@@ -5,7 +5,7 @@ from torch import nn
 
 from .base import Batches, scores, weights
 
-NORMS = (nn.BatchNorm2d, nn.LayerNorm)
+NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm, nn.RMSNorm)
 
 
 class _Unnormed(nn.Module):

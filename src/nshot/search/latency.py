@@ -1,4 +1,7 @@
-"""Latency of stand-alone networks on this machine: measured, and predicted by a table of what each option costs."""
+"""Latency of stand-alone networks on this machine: measured, and predicted by a table of what each option costs.
+
+Where one decision says what all others cost, as the images' side does, each of its options has a table of its own.
+"""
 
 import json
 import platform
@@ -18,7 +21,7 @@ from nshot.ranking.metrics import kendall_tau
 from nshot.runs.folder import differences
 from nshot.runs.lock import held
 from nshot.runs.progress import Progress
-from nshot.spaces import Space, Subnet
+from nshot.spaces import Decision, Space, Subnet
 
 from .propose import random_subnets
 
@@ -80,6 +83,8 @@ def machine() -> dict[str, str]:
 class Latency:
     """``latency(subnet)`` predicts milliseconds: a base and what each option of the canonical form adds.
 
+    Where each option of a decision has a table of its own, both are of the subnet's.
+
     Args:
         space: of the subnets.
         table: what `latency.json` holds; see `fitted`.
@@ -89,11 +94,14 @@ class Latency:
     def __init__(self, space: Space, table: dict[str, Any], path: Path | None = None, by: Measure = measure) -> None:
         self.space, self.table, self._path, self._by = space, table, path, by
         self.setting = Setting(**table["setting"])
-        self._costs = [list(row["ms"].values()) for row in table["decisions"]]
+        self._by_option = space.decision_index(table["by"]) if "by" in table else None
+        parts = table.get("tables", {None: table})  # None: whatever the subnet
+        self._costs = {option: (part["base_ms"], _costs(part)) for option, part in parts.items()}
 
     def __call__(self, subnet: Subnet) -> float:
-        form = self.space.canonical(subnet)
-        return self.table["base_ms"] + sum([row[option] for row, option in zip(self._costs, form, strict=True)])
+        form, i = self.space.canonical(subnet), self._by_option
+        base, costs = self._costs[None if i is None else self.space.decisions[i].options[form[i]]]
+        return base + sum([row[option] for row, option in zip(costs, form, strict=True)])
 
     def measured(self, subnets: Sequence[Subnet]) -> list[float]:
         """Measured milliseconds; each form is measured once, and kept in the file."""
@@ -107,8 +115,18 @@ class Latency:
         return [known[name] for name in names]
 
 
-def fit(space: Space, forms: Sequence[Subnet], ms: np.ndarray) -> tuple[float, list[dict[str, float]]]:
-    """The base and the costs of each decision's options, none below 0, with the least squares of relative errors."""
+def _costs(table: dict[str, Any]) -> list[list[float]]:
+    return [list(row["ms"].values()) for row in table["decisions"]]
+
+
+def _apart(space: Space) -> Decision | None:
+    """The one decision on which it depends what the others cost; of several (AutoFormer's width and depth) there would
+    be too many tables."""
+    return space.decisions[space.couples[0]] if len(space.couples) == 1 else None
+
+
+def fit(space: Space, forms: Sequence[Subnet], ms: Sequence[float]) -> dict[str, Any]:
+    """``base_ms``, and the ``decisions`` with their options' ``ms``, none below 0: least squares of relative errors."""
     from scipy.optimize import nnls
 
     sizes = [len(decision.options) for decision in space.decisions]
@@ -116,12 +134,12 @@ def fit(space: Space, forms: Sequence[Subnet], ms: np.ndarray) -> tuple[float, l
     design = np.zeros((len(forms), 1 + sum(sizes)))
     design[:, 0] = 1
     np.put_along_axis(design, starts + np.array(forms), 1, axis=1)
-    costs = nnls(design / ms[:, None], np.ones(len(ms)))[0]
+    costs = nnls(design / np.array(ms)[:, None], np.ones(len(ms)))[0]
     rows = [
-        dict(zip(decision.options, costs[start : start + size].tolist(), strict=True))
+        {"name": decision.name, "ms": dict(zip(decision.options, costs[start : start + size].tolist(), strict=True))}
         for decision, start, size in zip(space.decisions, starts, sizes, strict=True)
     ]
-    return float(costs[0]), rows
+    return {"base_ms": float(costs[0]), "decisions": rows}
 
 
 def fitted(
@@ -132,28 +150,32 @@ def fitted(
     Args:
         space: of the subnets.
         setting: threads and batch.
-        samples: how many subnets are measured for it; default: three times as many as the space has options. A space
-            that has fewer is measured whole, and compared with a second measurement of itself.
+        samples: how many subnets are measured for a table; default: three times as many as the space has options. A
+            space that has fewer is measured whole, and compared with a second measurement of itself.
         seed: which.
         by: what measures.
 
     Returns:
-        ``space``, ``machine``, ``setting``, ``samples``, ``base_ms``, ``decisions`` with each option's ``ms``,
-        ``measured_ms`` and ``check``, see `_compared`.
+        ``space``, ``machine``, ``setting``, ``samples`` (of a table), ``base_ms``, ``decisions`` with each option's
+        ``ms``, ``measured_ms`` and ``check``, see `_compared`. Where each option of a decision has a table of its own,
+        ``by`` is that decision, and ``tables`` has their ``base_ms`` and ``decisions``.
 
     Raises:
-        UserError: for fewer samples than the table has unknowns.
+        UserError: for fewer samples than a table has unknowns.
     """
-    setting = setting or Setting()
-    options = [len(decision.allowed) for decision in space.decisions]
+    setting, apart = setting or Setting(), _apart(space)
+    names = [] if apart is None else [apart.options[i] for i in apart.allowed]
+    parts = [space] if apart is None else [space.restrict(apart.name, name) for name in names]
+    options = [len(decision.allowed) for decision in parts[0].decisions]
     unknowns = 1 + sum(options) - len(options)
     samples = 3 * sum(options) if samples is None else samples
     if samples < unknowns:
         raise UserError(f"samples {samples}: the table of space {space.name} has {unknowns} unknowns, take more")
-    forms = random_subnets(space, 4 * (samples + CHECKS), seed=seed)
-    chosen, others = forms[:samples], (forms[samples:] or forms)[:CHECKS]
-    total = ROUNDS * (len(chosen) + 2 * len(others))
-    with Progress("latency", total, noun="networks") as progress:
+    each = -(-CHECKS // len(parts))
+    forms = [random_subnets(part, 4 * (samples + each), seed=seed) for part in parts]
+    chosen = [form for found in forms for form in found[:samples]]
+    others = [form for found in forms for form in (found[samples:] or found)[:each]][:CHECKS]
+    with Progress("latency", ROUNDS * (len(chosen) + 2 * len(others)), noun="networks") as progress:
 
         def fastest(part: Sequence[Subnet]) -> np.ndarray:
             found = np.full(len(part), np.inf)
@@ -165,19 +187,20 @@ def fitted(
             return found
 
         ms, once, again = (fastest(part) for part in (chosen, others, others))
-    base, rows = fit(space, chosen, ms)
+    known = dict(zip(chosen, ms.tolist(), strict=True))
+    made = [fit(space, found[:samples], [known[form] for form in found[:samples]]) for found in forms]
     table = {
         "space": {"name": space.name, **space.sizes()},
         "machine": machine(),
         "setting": asdict(setting),
-        "samples": len(chosen),
-        "base_ms": base,
-        "decisions": [{"name": d.name, "ms": row} for d, row in zip(space.decisions, rows, strict=True)],
+        "samples": max(len(found[:samples]) for found in forms),
+        **(made[0] if apart is None else {"by": apart.name, "tables": dict(zip(names, made, strict=True))}),
         "measured_ms": {},
     }
     latency = Latency(space, table)
     predicted = np.array([latency(form) for form in others])
-    return {**table, "check": {"other": len(forms) > samples, **_compared(predicted, once, again)}}
+    other = all(len(found) > samples for found in forms)
+    return {**table, "check": {"other": other, **_compared(predicted, once, again)}}
 
 
 def _compared(predicted: np.ndarray, once: np.ndarray, again: np.ndarray) -> dict[str, float | int]:

@@ -59,7 +59,7 @@ def search_run(
 
     Args:
         run: the run folder.
-        limits: what the network that is handed over may cost.
+        limits: what the network that is handed over may cost; with a ``latency`` of their own, milliseconds are its.
         how: who proposes subnets.
         subnets: instead, a JSON list (see `subnets_from_file`). Each counts as the leanest subnet that computes the
             same, once; all of these are scored that keep to the limits.
@@ -99,7 +99,7 @@ def search_run(
         check_same(run / f"{name}.json", "search", {**made, "by": by, "limits": limits.record()})
         objectives = how.objectives if how.method == "nsga2" and named is None else None
         timed = limits.max_latency is not None or "latency" in (objectives or ())
-        latency = latency_of(run, space, say=say) if timed else None
+        latency = limits.latency or (latency_of(run, space, say=say) if timed else None)
         limits = limits.by(latency)
         where = f" of {subnets}"
         if named is None and how.method == "own":
@@ -170,7 +170,7 @@ def pick(
     by: Score,
     *,
     objectives: Sequence[Objective] | None = None,
-    latency: Latency | None = None,
+    latency: Callable[[Subnet], float] | None = None,
     name: str = NAME,
 ) -> dict[str, Any]:
     """Writes the ten best of scored subnets to ``<name>.json`` in the run folder, and all to ``<name>.parquet``.
@@ -192,8 +192,8 @@ def pick(
         What the JSON holds: ``search``, ``score`` and ``versions``, how it came about; ``best`` and the ten best, each
         with arch, costs, accuracy and loss; of several supernets also ``parts``, the best of each, which few-shot NAS
         retrains all (section D of the supplement); with ``objectives`` also ``front``, the subnets that no other beats
-        in all of them. With ``latency`` each has ``latency_ms``, as the table predicts it, and the best and the front
-        ``measured_ms`` too.
+        in all of them. With ``latency`` each has ``latency_ms``, as that predicts it, and where it is a table of this
+        machine's, the best and the front ``measured_ms`` too.
     """
     accuracy, loss = figures.T
     keys = (-accuracy, loss)
@@ -225,7 +225,7 @@ def pick(
         values = objective_values(space, subnets, figures, objectives, limits)
         front_rows = [row(i) for i in sorted(front(values), key=lambda i: values[i][-1])]
         result |= {"objectives": list(objectives), "front": front_rows}
-    if latency is not None:
+    if isinstance(latency, Latency):
         result["latency"] = {key: latency.table[key] for key in ("machine", "setting", "check")}
         chosen = [top[0], *front_rows]
         for entry, ms in zip(chosen, latency.measured([entry["subnet"] for entry in chosen]), strict=True):
@@ -244,7 +244,7 @@ def _firsts(supernet: FewShot, subnets: Sequence[Subnet], order: np.ndarray) -> 
 
 
 def _columns(
-    space: Space, subnets: Sequence[Subnet], figures: np.ndarray, latency: Latency | None
+    space: Space, subnets: Sequence[Subnet], figures: np.ndarray, latency: Callable[[Subnet], float] | None
 ) -> dict[str, list[Any]]:
     """What is known of each subnet."""
     found = {

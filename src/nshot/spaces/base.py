@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any, ClassVar, Literal, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -59,8 +60,14 @@ class Space(Choices):
             if key not in known:
                 raise UserError(f"unknown size {key!r} of space {cls.name}: choose of {', '.join(known)}")
         for key, value in sizes.items():
-            sizes[key] = tuple(value) if isinstance(value, list) else value  # JSON's lists have no hash
-        return cls(**sizes)
+            # JSON's lists have no hash, and numpy's numbers no place in JSON.
+            value = value.item() if isinstance(value, np.generic) else value
+            sizes[key] = tuple(value) if isinstance(value, list) else value
+        try:
+            return cls(**sizes)
+        except TypeError as error:
+            said = ", ".join(f"{key} {value!r}" for key, value in sizes.items())
+            raise UserError(f"space {cls.name} cannot have the sizes {said}: {error}") from None
 
     @abstractmethod
     def params(self, subnet: Subnet) -> int:

@@ -1,6 +1,5 @@
 """The DARTS space (Liu et al., ICLR 2019): a normal and a reduction cell of four nodes, two inputs a node."""
 
-import ast
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -20,11 +19,10 @@ from .base import Space, Subnet, spaces
 from .darts_cells import EDGES, KINDS, LAYOUT, NODES, NONE, OPS, PAIRS, choices, strongest
 from .decisions import Decision
 from .drawing import Drawing, Edge, Graph, short
+from .genotype import from_genotype, genotype
 from .supernet import Supernet
 
 STEM = 3  # times the channels of the first cell
-LONGEST = 10_000  # characters of a genotype; those that `format` writes are a tenth of it
-DEEP = (RecursionError, MemoryError, SystemError)  # what Python's parser has for brackets in brackets in ...
 
 
 @dataclass(frozen=True)
@@ -161,37 +159,10 @@ class DARTS(Space):
     # notation
 
     def format(self, subnet: Subnet) -> str:
-        """``Genotype(normal=[('sep_conv_3x3', 0), ...], normal_concat=range(2, 6), reduce=[...], ...)``."""
-        subnet = self.check(subnet)
-        parts = []
-        for kind, name in enumerate(KINDS):
-            entries = [f"({OPS[op]!r}, {source})" for node in choices(subnet, kind) for source, op in node]
-            parts.append(f"{name}=[{', '.join(entries)}], {name}_concat=range(2, {2 + NODES})")
-        return f"Genotype({', '.join(parts)})"
+        return genotype(self.check(subnet))
 
     def parse(self, text: str) -> Subnet:
-        try:
-            if len(text) > LONGEST:
-                raise ValueError
-            call = ast.parse(text.strip(), mode="eval").body
-            given = {word.arg: word.value for word in cast(ast.Call, call).keywords}
-            cells = [ast.literal_eval(given[name]) for name in KINDS]
-            nodes = [sorted(cell[2 * i : 2 * i + 2], key=lambda e: e[1]) for cell in cells for i in range(NODES)]
-            if any(len(cell) != 2 * NODES for cell in cells):
-                raise ValueError
-            subnet: list[int] = []
-            for i, ((op_a, a), (op_b, b)) in enumerate(nodes):
-                for op in (op_a, op_b):
-                    if op not in OPS:
-                        raise UserError(f"unknown operation {op!r} in {text!r}: choose of {', '.join(OPS)}")
-                pair = PAIRS[i % NODES].index((a, b))
-                subnet += [*([pair] if i % NODES else []), OPS.index(op_a), OPS.index(op_b)]
-        except UserError:
-            raise
-        except (SyntaxError, ValueError, KeyError, TypeError, AttributeError, IndexError, *DEEP):
-            form = "Genotype(normal=[('sep_conv_3x3', 0), ...], reduce=[...])"
-            raise UserError(f"{text[:LONGEST]!r} is no darts subnet: expected {form}, two inputs a node") from None
-        return self.check(tuple(subnet))
+        return self.check(from_genotype(text))
 
     def drawing(self, subnet: Subnet) -> Drawing:
         """Both cells; the output has the four nodes' values side by side."""

@@ -166,8 +166,10 @@ class Feasible:
         least, most = (np.array([getattr(bound, end) for bound in self.bounds]) for end in ("least", "most"))
         self._grids = [grid for case in found if (grid := Grid(case, least, most, CELLS // len(found))).share]
         self._shares = np.cumsum([grid.share for grid in self._grids])
-        if self._grids and any(self.keeps(self._from_grid(rng)) for _ in range(TRIES)):
-            return
+        for _ in range(TRIES if self._grids else 0):
+            if self.keeps(subnet := self._from_grid(rng)):
+                self._known = subnet
+                return
         empty = not self._grids
         solved = [solve(case, self.bounds) for case in found]
         best = min((subnet for subnet, _ in solved), key=self._off)

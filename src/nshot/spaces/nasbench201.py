@@ -158,7 +158,7 @@ class NASBench201(Space):
         """
         index = 0
         for op in subnet:
-            index = index * len(OPS) + op
+            index = index * len(OPS) + int(op)  # numpy's small integers would overflow
         return index
 
     def at(self, index: int) -> Subnet:

@@ -10,8 +10,12 @@ from .options import Options
 __all__ = ["Options", "Plan", "Strategy", "list_strategies", "strategies", "strategy"]
 
 
-def strategy(name: str, space: Space, *, total_steps: int, seed: int = 0, **options: Any) -> Strategy:
+def strategy(
+    name: str, space: Space, *, total_steps: int, steps_per_epoch: int = 1, seed: int = 0, **options: Any
+) -> Strategy:
     """The strategy of that name for a space and a length of training; options as its ``Options`` dataclass has them.
+
+    What a method does by epochs (``per_epoch``, GDAS's τ, PA&DA's probabilities) goes by ``steps_per_epoch``.
 
     ``strategy("spos", space, total_steps=15_600, schedule="calr", ms="first")``
 
@@ -26,7 +30,8 @@ def strategy(name: str, space: Space, *, total_steps: int, seed: int = 0, **opti
         (1, True, True)
     """
     method = strategies[name]
-    return method(space, total_steps=total_steps, seed=seed, options=method.options_type.of(**options))
+    known = {"total_steps": total_steps, "steps_per_epoch": steps_per_epoch, "seed": seed}
+    return method(space, options=method.options_type.of(**options), **known)
 
 
 def list_strategies() -> list[str]:

@@ -3,6 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar
@@ -112,13 +113,7 @@ class Strategy(ABC):
         return [space]
 
     def __init__(
-        self,
-        space: Space,
-        *,
-        total_steps: int,
-        seed: int = 0,
-        options: Options | None = None,
-        steps_per_epoch: int = 1,
+        self, space: Space, *, total_steps: int, seed: int = 0, options: Options | None = None, steps_per_epoch: int = 1
     ) -> None:
         check_whole(1, total_steps=total_steps, steps_per_epoch=steps_per_epoch)
         check_whole(0, seed=seed)
@@ -128,15 +123,15 @@ class Strategy(ABC):
         self.seed = seed
         self.options = options or self.options_type()
         self.gamma = space.gamma if self.options.gamma is None else self.options.gamma
-        counted = space.counted(self.options.resolved(space).complexity_of or "own")
-        self.cost, self.cost_range = counted.complexity(self.options.complexity)
+        self._counted = space.counted(self.options.resolved(space).complexity_of or "own")
+        self.cost = getattr(self._counted, self.options.complexity)
         if self.options.decays:
             try:
                 check_decay(self.cost_range, self.gamma, self.options.g)
             except ValueError as error:
                 raise UserError(f"schedule {self.options.schedule!r} on space {space.name}: {error}") from None
         self.ms_decision = self._ms_decision()
-        self._window = self._open_window()
+        self._window = self._open_window(probes=WINDOW_TRIES, hits=1)
 
     @classmethod  # noqa: B027
     def check(cls, supernet: Supernet) -> None:
@@ -195,6 +190,11 @@ class Strategy(ABC):
         return None
 
     @cached_property
+    def cost_range(self) -> tuple[int, int]:
+        """(Cmin, Cmax), for what depends on C(α): a space of many subnets may not tell it."""
+        return self._counted.complexity(self.options.complexity)[1]
+
+    @cached_property
     def clusters(self) -> int:
         """How many momenta the optimizer keeps: the options of the MS decision, or 1."""
         return 1 if self.ms_decision is None else len(self.space.decisions[self.ms_decision].options)
@@ -221,13 +221,13 @@ class Strategy(ABC):
             return False
         return self._window.keeps(path)
 
-    def _open_window(self) -> Feasible:
+    def _open_window(self, **often: int) -> Feasible:
         """The window of FLOPs; raises UserError where no subnet is inside."""
         low, high = self.options.min_flops, self.options.max_flops
         bound = Bound(self.space.flops, -math.inf if low is None else low, math.inf if high is None else high)
         try:
             rng = generator(self.seed, "window")
-            return Feasible(self.space, [bound], rng, probes=WINDOW_TRIES, hits=1)
+            return Feasible(self.space, [bound], rng, **often)
         except InfeasibleError as error:
             among = "" if error.looked is None else f" of {error.looked:,} looked at"
             raise UserError(
@@ -272,7 +272,9 @@ class Strategy(ABC):
         20,000 paths, the same for every seed."""
         if self.space.size > ENUMERABLE:
             rng = generator(0, "mean decay")
-            return float(np.mean([self._decay_ratio(self.draw(rng)) for _ in range(MEAN_DRAWS)]))
+            like = copy(self)
+            like._window = self._open_window()  # as likely paths, without waiting for a rare one
+            return float(np.mean([self._decay_ratio(like.draw(rng)) for _ in range(MEAN_DRAWS)]))
         paths = [path for path in self.space.subnets() if self._window.keeps(path)]
         proportional = self.options.sampling == "proportional"
         shares = [self.cost(path) if proportional else 1 for path in paths]
@@ -285,10 +287,8 @@ class Strategy(ABC):
             return None
         if ms in ("first", "last", "random", "shuffled") and not open_decisions:
             raise UserError(f"ms {ms!r}: the space has no decision left to cluster by")
-        if ms in ("first", "shuffled"):
-            return open_decisions[0]
-        if ms == "last":
-            return open_decisions[-1]
+        if ms in ("first", "last", "shuffled"):
+            return open_decisions[-1 if ms == "last" else 0]
         if ms == "random":
             return open_decisions[generator(self.seed, "ms").integers(len(open_decisions))]
         index = self.space.decision_index(ms)

@@ -65,7 +65,10 @@ class DARTS(Differentiable):
         with moved(weights, ahead, -rate):
             validation = self.loss(step, tools.second(step), memory, tools)
             *v, first = tools.gradients(validation, [*weights, memory.alpha])
-        radius = RADIUS / float(torch.stack([grad.norm() for grad in v]).norm())
+        size = float(torch.stack([grad.norm() for grad in v]).norm())
+        if size == 0:  # no weight's change would tell on the validation loss
+            return first
+        radius = RADIUS / size
         sides = []
         for sign in (1, -1):
             with moved(weights, v, sign * radius):
@@ -90,7 +93,9 @@ def moved(weights: Sequence[Tensor], direction: Sequence[Tensor], length: float)
     with torch.no_grad():
         for weight, along in zip(weights, direction, strict=True):
             weight.add_(along, alpha=length)
-    yield
-    with torch.no_grad():
-        for weight, old in zip(weights, kept, strict=True):
-            weight.copy_(old)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for weight, old in zip(weights, kept, strict=True):
+                weight.copy_(old)

@@ -30,8 +30,8 @@ class GDAS(Differentiable):
         while True:
             noise = -torch.empty(logs.shape, dtype=torch.float64).exponential_(generator=draw).log()
             p = ((logs + noise.to(logs)) / self.tau(step)).softmax(1)
-            if noise.isfinite().all() and p.isfinite().all():
-                break
+            if (noise.isfinite().all() and p.isfinite().all()) or not logs.isfinite().all():
+                break  # of an α that is no number no draw is: the loss then says so
         taken = p.argmax(1)
         h = F.one_hot(taken, p.shape[1]).to(p) - p.detach() + p
         return Mixture(h, tuple(taken.tolist()))

@@ -24,8 +24,8 @@ class Options:
     gamma: float | None = None
     """γ', the largest decay ratio of CaLR (eq. 4); None: the space's own, in the paper 4 on NAS-Bench-201, 3 on
     MobileNet."""
-    g: Literal["log", "linear", "exp"] = "log"
-    """g of eq. i."""
+    g: str = "log"
+    """g of eq. i: log, linear, exp; or another that `nshot.dynamic.calr` has."""
     complexity: Literal["params", "flops"] = "params"
     """The measure C(α) of CaLR and of sampling in proportion."""
     complexity_of: ComplexityOf | None = None

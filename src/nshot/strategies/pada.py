@@ -1,5 +1,6 @@
 """PA&DA (Lu et al., CVPR 2023): paths and images drawn by their importance, so that gradients vary less."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -56,9 +57,10 @@ class Importance(nn.Module):
 
 
 def mixed(importance: Tensor, tau: float) -> Tensor:
-    """``τ s / Σs + (1 - τ) / n``; uniform where nothing was important."""
+    """``τ s / Σs + (1 - τ) / n``; uniform where nothing was important, or importance is no number, as where a training
+    diverges, which its loss says."""
     total, even = importance.sum(), torch.full_like(importance, 1 / len(importance))
-    return even if total == 0 else tau * importance / total + (1 - tau) * even
+    return tau * importance / total + (1 - tau) * even if 0 < total < math.inf else even
 
 
 @strategies.register("pada")

@@ -42,7 +42,8 @@ TABLE_G = studies.register("table-g")(
         ),
         note=(
             "The paper's row FairNAS by params (0.811 ± 0.013) is not run: the paths of a FairNAS step use every "
-            "operation of every edge once, so all steps have the same parameters in sum."
+            "operation of every edge once (but of the MS edge, which they share), so steps hardly differ in the sum of "
+            "their parameters."
         ),
     )
 )

@@ -8,6 +8,7 @@ from nshot.nn.graphs import cuda_capture
 from nshot.nn.synced import by_shares, synchronise
 from nshot.strategies import strategies
 from nshot.training import distributed
+from nshot.training.tuning import check_head
 
 from .config import TrainConfig
 from .load import bare_supernet
@@ -27,6 +28,7 @@ def check_supernet(config: TrainConfig, device: torch.device) -> None:
                 f"sync_bn on: {left[0]} is a batch norm of a kind that cannot be synchronised, leave it out"
             )
     strategies[config.strategy].check(supernet)
+    check_head(supernet, config.frozen, config.backbone_lr)
     if (config.frozen, config.backbone_lr) != (0, 1.0) and strategies[config.strategy].even(config.options):
         raise UserError(
             f"frozen {config.frozen}, backbone_lr {config.backbone_lr}: {config.strategy} with these options "

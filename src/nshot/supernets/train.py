@@ -19,7 +19,7 @@ from nshot.files import check_inside, write_json
 from nshot.nn.drop import set_drop_path
 from nshot.nn.graphs import cuda_capture
 from nshot.nn.synced import synchronise
-from nshot.runs.checkpoint import save_weights
+from nshot.runs.checkpoint import digest, save_weights
 from nshot.runs.execute import FREE, Job, Run, Say, execute
 from nshot.runs.folder import claim
 from nshot.runs.lock import locked
@@ -96,7 +96,8 @@ def train(
     opening = told(decay) if decay else ""
     processes = distributed.size() if goes_by_shares(config) else None
     folder = Path(out)
-    run = Run(folder, "supernet", to_dict(config), WEIGHTS, *every, resumable, decay, opening, data, processes)
+    begun = {} if one.given is None else {"init": digest(one.given)}
+    run = Run(folder, "supernet", to_dict(config), WEIGHTS, *every, resumable, decay, opening, data, processes, begun)
     execute(run, one.job, lambda job: one.finish(job, folder), say)
     return folder
 
@@ -262,14 +263,15 @@ def _train_parts(
     where = fabric(device, config.precision).device
     for part in configs:  # refuses what cannot be before any folder
         strategies[part.strategy](part.space, total_steps=1, seed=part.seed, options=part.options)
-        initial_weights(part)
+        given = initial_weights(part)
         check_supernet(part, where)
         check_batch(part)
     make_batches(config, data)
     first = distributed.rank() == 0  # the others write nothing
     with on.beside(folder, say) as there, locked(folder) if first else nullcontext():
         if first:
-            claim(folder, PARTS, to_dict(config), free=FREE, completed=completed, data=data)
+            begun = {} if given is None else {"init": digest(given)}  # of the last part, which has as many as any
+            claim(folder, PARTS, to_dict(config), free=FREE, completed=completed, data=data, contents=begun)
         todo = [(part, check_inside(folder, f"part-{i}"), device, workers) for i, part in enumerate(configs)]
         if there is None:
             for part, out, *_ in todo:

@@ -5,10 +5,21 @@ from collections.abc import Iterable
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from nshot.errors import UserError
+
 
 def backbone(network: nn.Module) -> list[Tensor]:
     """All weights but the head's: those of a module named ``classifier``."""
     return [p for name, p in network.named_parameters() if "classifier" not in name.split(".")]
+
+
+def check_head(network: nn.Module, frozen: int, rate: float) -> None:
+    """Raises UserError where the backbone is to learn otherwise than the head, and no module is named as that is."""
+    if (frozen, rate) != (0, 1.0) and len(backbone(network)) == len(list(network.parameters())):
+        raise UserError(
+            f"frozen {frozen}, backbone_lr {rate}: the head learns otherwise than the rest, and no module of the "
+            "network is named classifier; name its head so, or set frozen 0 and backbone_lr 1"
+        )
 
 
 def apart(optimizer: Optimizer, weights: Iterable[Tensor], rate: float) -> None:

@@ -50,6 +50,8 @@ def written(page: str, results: Path) -> str:
     def table(match: re.Match[str]) -> str:
         begin, name, end = match.groups()
         found = json.loads((results / f"{name}.json").read_text())
+        if isinstance(found, dict):
+            found.pop("sha256", None)  # of what nshot wrote
         return f"{begin}{TABLES.get(name, of_study)(found)}\n{end}"
 
     return BLOCK.sub(table, page)

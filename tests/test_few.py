@@ -175,6 +175,23 @@ def test_wrong_options_leave_nothing(config: TrainConfig, digits, tmp_path: Path
     assert not (tmp_path / "run").exists()
 
 
+def test_each_part_scores_its_subnets_at_once(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In whatever order they come: they share the work of what they have in common."""
+    space = config.space
+    parts = strategies["fsnas"].parts(space, config.options, 0)
+    few = FewShot(space, [part.supernet() for part in parts])
+    rng, calls = np.random.default_rng(0), []
+    subnets = [space.sample(rng) for _ in range(40)]
+    images = torch.randn(4, 3, 8, 8)
+    many = type(few.parts[0]).forward_many
+    monkeypatch.setattr(type(few.parts[0]), "forward_many", lambda *given: calls.append(given[0]) or many(*given))
+    with torch.inference_mode():
+        found = list(few.forward_many(images, subnets))
+        assert len(calls) == len(set(calls)) == 5
+        for logits, subnet in zip(found, subnets, strict=True):
+            torch.testing.assert_close(logits, few.owner(subnet)(images, subnet), rtol=1e-4, atol=1e-5)
+
+
 def test_a_training_begins_with_a_trained_supernet(config: TrainConfig, digits, tmp_path: Path) -> None:
     one = train(dataclasses.replace(preset("smoke"), epochs=1), digits, tmp_path / "one", device="cpu", say=quiet)
     # So small a learning rate that what it began with is still seen.

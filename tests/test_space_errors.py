@@ -134,6 +134,8 @@ def test_a_subnet_that_was_found_stands_in_where_draws_miss(monkeypatch: pytest.
     ]
     draws = Feasible(space, bounds, rng)
     assert not draws.often
-    monkeypatch.setattr(draws, "_from_grid", lambda rng: space.sample(rng))
+    outside = tuple(d.allowed[(option + 1) % len(d.allowed)] for d, option in zip(space.decisions, known, strict=True))
+    assert not draws.keeps(outside)
+    monkeypatch.setattr(draws, "_from_grid", lambda rng: outside)
     monkeypatch.setattr(draws, "repair", lambda subnet, rng: None)
     assert all(draws.keeps(draws.draw(rng)) for _ in range(3))

@@ -41,10 +41,10 @@ def same_weights(space: Space, subnet: Subnet) -> bool:
 
 
 def by_chance(a: float, b: float, images: int) -> float:
-    """Percent by which two networks that are right on ``a`` and ``b`` percent of so many images differ by chance: a
-    standard error."""
+    """Percent by which two networks that are right on ``a`` and ``b`` percent of so many images differ by chance alone,
+    in 95 of 100 cases."""
     p = (a + b) / 200
-    return 100 * math.sqrt(2 * p * (1 - p) / images)
+    return 196 * math.sqrt(2 * p * (1 - p) / images)
 
 
 def better(
@@ -58,8 +58,8 @@ def better(
 ) -> Subnet:
     """The found one where it is right on more of the images that rank than chance makes, else the simpler one.
 
-    More than chance: by a standard error of the difference of two shares of so many images. The simpler one begins with
-    the weights that teach it, which the trial, of fewer images, cannot show.
+    More than chance: than the difference of two shares of so many images has in 95 of 100 cases. The simpler one begins
+    with the weights that teach it, which the trial, of fewer images, cannot show.
 
     Args:
         config: how the found one is tuned at last; here as ``itself`` says, without a teacher, which would have seen

@@ -1,6 +1,6 @@
 """Several supernets as one, each of its part of a space: few-shot NAS."""
 
-import itertools
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
 from torch import Tensor, nn
@@ -31,8 +31,13 @@ class FewShot(Supernet):
         return self.owner(subnet)(x, subnet)
 
     def forward_many(self, x: Tensor, subnets: Iterable[Subnet]) -> Iterator[Tensor]:
-        for part, group in itertools.groupby(subnets, self.owner):
-            yield from part.forward_many(x, group)
+        each, places = list(subnets), defaultdict[Supernet, list[int]](list)
+        for i, subnet in enumerate(each):
+            places[self.owner(subnet)].append(i)
+        found: dict[int, Tensor] = {}
+        for part, own in places.items():  # at once, for its subnets share work
+            found |= zip(own, part.forward_many(x, (each[i] for i in own)), strict=True)
+        return (found[i] for i in range(len(each)))
 
     def canonical(self, subnet: Subnet) -> Subnet:
         """The leanest equal of the part that owns the subnet: other parts have other weights."""

@@ -15,10 +15,15 @@ def keeps_statistics(network: nn.Module) -> bool:
 
 
 @contextmanager
-def evaluating(network: nn.Module) -> Iterator[None]:
-    """Inside, the network and all its modules are in evaluation mode; after it each is in its own."""
+def evaluating(network: nn.Module, *, norms: bool = True) -> Iterator[None]:
+    """Inside, the network and all its modules are in evaluation mode; after it each is in its own. Without ``norms``
+    batch norms that have running statistics stay as they are: nothing is dropped, and no statistics are taken as given.
+    """
     modes = [(module, module.training) for module in network.modules()]
+    kept = [] if norms else [(norm, norm.training) for norm in _norms(network)]
     network.eval()
+    for norm, training in kept:
+        norm.training = training
     try:
         yield
     finally:

@@ -57,7 +57,7 @@ def evaluate(
         calibration: batches of training images. Where given, each subnet is scored with running statistics computed
             afresh from them: for supernets whose batch norms have some.
 
-    The supernet is in evaluation mode meanwhile, so that nothing is dropped.
+    Nothing is dropped: all is in evaluation mode meanwhile, but for batch norms that are not calibrated.
 
     Raises:
         UserError: for a batch of one image where the network shrinks it to one pixel: it has no statistics.
@@ -70,7 +70,7 @@ def evaluate(
             each = [_calibrated(supernet, form, batches, calibration) for form in rows]
             hits, losses = (torch.cat(part) for part in zip(*each, strict=True))
         else:
-            with evaluating(supernet):
+            with evaluating(supernet, norms=False):
                 hits, losses = _all(supernet, list(rows), batches)
     order = [rows[form] for form in forms]
     return Scores(hits.numpy()[order], losses.numpy()[order], time.perf_counter() - began)

@@ -43,14 +43,14 @@ def feature_shift(supernet: Supernet, paths: Sequence[Subnet], images: Tensor) -
     """The shift of every convolution and linear layer that two paths of a group run, from the shallowest.
 
     Both paths of a pair run the layer itself; nothing else need be common to them. Inputs of other sizes, where
-    weights are shared in part, make no pair. Batch norms normalise as the supernet's mode says.
+    weights are shared in part, make no pair. Batch norms normalise as the supernet's mode says; nothing is dropped.
 
     Args:
         supernet: trained or not.
         paths: random ones; pairs are made of `GROUP` in a row.
         images: one batch (N, 3, H, W).
     """
-    with evaluating(supernet):
+    with evaluating(supernet, norms=False):
         return _shift(supernet, paths, images)
 
 

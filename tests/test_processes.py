@@ -10,19 +10,19 @@ from pathlib import Path
 import pytest
 
 from nshot import UserError
-from nshot.runs.processes import run_in_processes
+from nshot.runs.processes import Processes
 
 SCRIPT = """
 import os, sys, time
 from pathlib import Path
-from nshot.runs.processes import run_in_processes
+from nshot.runs.processes import Processes
 
 def work(folder, name):
     (Path(folder) / name).write_text(str(os.getpid()))
     time.sleep(600)
 
 if __name__ == "__main__":
-    list(run_in_processes(work, [("a",), ("b",)], 2, given=(sys.argv[1],)))
+    list(Processes(2).run(work, [("a",), ("b",)], given=(sys.argv[1],)))
 """
 
 
@@ -75,7 +75,7 @@ def within(seconds: float, happens) -> bool:
 
 def test_a_process_has_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    assert list(run_in_processes(threads, [()], 1)) == [(1, 0)]
+    assert list(Processes(1).run(threads, [()])) == [(1, 0)]
     assert os.environ["OMP_NUM_THREADS"] == "2"
 
 
@@ -96,14 +96,14 @@ def test_processes_end_with_their_killed_caller(tmp_path: Path) -> None:
 
 def test_a_task_that_raises_ends_the_others(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="as told"):
-        list(run_in_processes(sleep_or_fail, [("sleeps",), ("fails",)], 2, given=(tmp_path,)))
+        list(Processes(2).run(sleep_or_fail, [("sleeps",), ("fails",)], given=(tmp_path,)))
     workers = [int((tmp_path / name).read_text()) for name in ("sleeps", "fails")]
     assert within(30, lambda: not any(map(alive, workers)))
 
 
 def test_a_consumer_that_stops_ends_the_processes(tmp_path: Path) -> None:
     """As Ctrl-C does: what is not done is not waited for."""
-    results = run_in_processes(first_or_sleep, [(0,), (1,), (2,)], 2, given=(tmp_path,))
+    results = Processes(2).run(first_or_sleep, [(0,), (1,), (2,)], given=(tmp_path,))
     assert next(results) == 0
     assert within(60, lambda: len(list(tmp_path.iterdir())) == 3)
     results.close()  # type: ignore[attr-defined]
@@ -114,14 +114,14 @@ def test_a_consumer_that_stops_ends_the_processes(tmp_path: Path) -> None:
 UNGUARDED = """
 import sys
 from pathlib import Path
-from nshot.runs.processes import run_in_processes
+from nshot.runs.processes import Processes
 
 def work(name):
     return name
 
 with open("ran", "a") as stream:
     stream.write("x")
-print(list(run_in_processes(work, [("a",), ("b",)], 2)))
+print(list(Processes(2).run(work, [("a",), ("b",)])))
 """
 
 
@@ -139,4 +139,4 @@ def test_a_script_without_a_guard_is_told_so(tmp_path: Path) -> None:
 
 def test_a_killed_process_is_named() -> None:
     with pytest.raises(UserError, match="one of 2 processes was killed, perhaps for want of memory"):
-        list(run_in_processes(die, [(), ()], 2))
+        list(Processes(2).run(die, [(), ()]))

@@ -19,7 +19,7 @@ from helpers import nshot_
 from nshot.cli import COMMANDS
 from nshot.runs.checkpoint import checkpoints, step_of
 from nshot.runs.log import read_log
-from nshot.runs.processes import run_in_processes
+from nshot.runs.processes import Processes
 from nshot.runs.stopping import Stopped, answered, between_steps, stop_if_asked
 
 STATUS = {"SIGINT": 130, "SIGTERM": 143, "SIGUSR1": 75}
@@ -160,7 +160,7 @@ def test_a_pool_that_is_told_to_stop_ends_soon() -> None:
     threading.Timer(3, lambda: os.kill(os.getpid(), signal.SIGTERM)).start()
     began = time.monotonic()
     with pytest.raises(Stopped), answered():
-        list(run_in_processes(sleepy, [(60,), (60,)], 2))
+        list(Processes(2).run(sleepy, [(60,), (60,)]))
     assert time.monotonic() - began < 30
 
 

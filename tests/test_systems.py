@@ -93,7 +93,7 @@ def test_batches_are_the_same_whichever_way_processes_start(method: str, tmp_pat
 
 
 def test_supernets_are_trained_in_spawned_processes(tmp_path: Path) -> None:
-    """`run_in_processes` spawns on every system; each part is the one that is trained here."""
+    """`Processes` spawns on every system; each part is the one that is trained here."""
     fsnas = ["train", "fsnas", *TRAIN[2:]]
     (tmp_path / "script.py").write_text(SPAWNED)
     for jobs in ("1", "2"):

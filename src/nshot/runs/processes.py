@@ -100,13 +100,6 @@ def _broken(jobs: int, began: bool) -> UserError:
     )
 
 
-def run_in_processes(
-    function: Callable[..., T], tasks: Iterable[Task], jobs: int, *, given: Sequence[Any] = ()
-) -> Iterator[T]:
-    """Yields ``function(*given, *task)`` of every task as they come, in ``jobs`` spawned processes (`Processes`)."""
-    return Processes(jobs).run(function, tasks, given=given)
-
-
 @contextmanager
 def _board(watch: Progress | None) -> Iterator[Board]:
     with TemporaryDirectory(prefix="nshot-", ignore_cleanup_errors=True) as folder:

@@ -1,6 +1,6 @@
 """Figures of subnets, each evaluated once however often it is proposed; kept on disk, for killed searches."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +9,9 @@ from nshot.files import appending
 from nshot.runs.log import as_line, read_log, write_log
 from nshot.runs.progress import Progress
 from nshot.spaces import Subnet
+from nshot.supernets.score import Spread, shards
 
-CHUNK = 64  # subnets evaluated between two writes to disk
 Evaluate = Callable[[list[Subnet]], np.ndarray]
-Spread = Callable[[list[Subnet]], Iterator[tuple[list[Subnet], np.ndarray]]]
 
 
 class Archive:
@@ -22,7 +21,7 @@ class Archive:
         evaluate: figures of subnets in canonical form.
         canonical: the supernet's; subnets of one form are evaluated once, as its leanest member.
         store: a file that keeps the figures; what it holds is not evaluated again.
-        spread: evaluates many, some at a time: gives these with their figures, as they come. None: in chunks, one
+        spread: evaluates many, some at a time: gives these with their figures, as they come. None: in shards, one
             after the other.
     """
 
@@ -33,8 +32,7 @@ class Archive:
         store: Path | None = None,
         spread: Spread | None = None,
     ) -> None:
-        chunks = lambda new: (new[start : start + CHUNK] for start in range(0, len(new), CHUNK))  # noqa: E731
-        self._spread = spread or (lambda new: ((chunk, evaluate(chunk)) for chunk in chunks(new)))
+        self._spread = spread or (lambda new: ((shard, evaluate(shard)) for shard in shards(new, 1)))
         self.canonical = canonical
         self._store = store
         self.known: dict[Subnet, tuple[float, float]] = {}
@@ -47,9 +45,9 @@ class Archive:
         forms = [self.canonical(subnet) for subnet in subnets]
         new = sorted({form for form in forms if form not in self.known})
         with Progress("search", len(new), noun="subnets") as progress:
-            for chunk, figures in self._spread(new):
-                self._keep(zip(chunk, figures.tolist(), strict=True))
-                progress.advance(len(chunk))
+            for shard, figures in self._spread(new):
+                self._keep(zip(shard, figures.tolist(), strict=True))
+                progress.advance(len(shard))
                 progress.show()
         return np.array([self.known[form] for form in forms]).reshape(len(forms), 2)
 

@@ -19,7 +19,7 @@ from nshot.networks.alone import check_batch, make_alone, train_alone
 from nshot.networks.recipes import Recipe, completed
 from nshot.runs.folder import claim, versions
 from nshot.runs.lock import locked
-from nshot.runs.log import as_line, read_log, write_log
+from nshot.runs.log import as_line, mended
 from nshot.runs.progress import Progress
 from nshot.runs.where import On
 from nshot.seeding import generator
@@ -86,9 +86,7 @@ def build(
     folder = Path(out)
     with on.open(folder, otherwise=os.cpu_count() or 1, say=say) as there, locked(folder):
         claim(folder, "benchmark", _to_dict(config), free=("subnets", "seeds"), completed=completed, data=data)
-        lines = read_log(folder / RESULTS)
-        write_log(folder / RESULTS, lines)  # for a line that a crash cut short would spoil the one that follows it
-        done = {(line["subnet"], line["seed"]): line for line in lines}
+        done = {(line["subnet"], line["seed"]): line for line in mended(folder / RESULTS)}
         tasks = [(i, seed) for seed in range(config.seeds) for i in range(len(subnets)) if (i, seed) not in done]
         wanted = len(subnets) * config.seeds
         with (

@@ -15,7 +15,7 @@ from nshot.ranking.metrics import mean_rank, quality
 from nshot.runs.executor import Executor
 from nshot.runs.folder import claim, read_config
 from nshot.runs.lock import locked
-from nshot.runs.log import as_line, read_log, write_log
+from nshot.runs.log import as_line, mended
 from nshot.runs.naming import check_name
 from nshot.runs.progress import Progress
 from nshot.runs.where import On
@@ -215,9 +215,7 @@ Done = dict[tuple[str, Subnet], Value]
 
 def _all(folder: Path, names: Sequence[str], forms: list[Subnet], measure: Measure, there: Executor | None) -> Done:
     """The scores of all forms: those that the folder has, and the others, which it is given as they come."""
-    lines = read_log(folder / VALUES)
-    write_log(folder / VALUES, lines)  # for a line that a crash cut short would spoil the one that follows it
-    done = {(line["score"], tuple(line["subnet"])): line for line in lines}
+    done = {(line["score"], tuple(line["subnet"])): line for line in mended(folder / VALUES)}
     wanted = [(name, form) for name in names if name not in COSTS for form in forms]
     left = [each for each in wanted if each not in done]
     with (

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from nshot.files import appending
-from nshot.runs.log import as_line, read_log, write_log
+from nshot.runs.log import as_line, mended
 from nshot.runs.progress import Progress
 from nshot.spaces import Subnet
 from nshot.supernets.score import Spread, shards
@@ -37,9 +37,7 @@ class Archive:
         self._store = store
         self.known: dict[Subnet, tuple[float, float]] = {}
         if store is not None and store.exists():
-            lines = read_log(store)
-            write_log(store, lines)  # for a line that a crash cut short would spoil the one that follows it
-            self.known = {tuple(line["subnet"]): tuple(line["figures"]) for line in lines}
+            self.known = {tuple(line["subnet"]): tuple(line["figures"]) for line in mended(store)}
 
     def __call__(self, subnets: Sequence[Subnet]) -> np.ndarray:
         forms = [self.canonical(subnet) for subnet in subnets]

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nshot.data.decode import fit, read
+from nshot.data.decode import fit, read, reason
 from nshot.errors import UserError
 from nshot.networks.result import checked, read_network
 from nshot.spaces import space_from_dict
@@ -60,13 +60,13 @@ class Classifier(nn.Module):
 
     def squares(self, images: list[Path]) -> list[np.ndarray | str]:
         """Image files as the network sees them, read in threads; of those that cannot be read: why."""
+        from PIL import UnidentifiedImageError
 
         def one(path: Path) -> np.ndarray | str:
             try:
                 return self.square(path)
             except Exception as error:  # a broken file can raise anything
-                reason = getattr(error, "strerror", None) or str(error).partition("\n")[0] or type(error).__name__
-                return "it is no image" if reason.startswith("cannot identify image") else reason
+                return "it is no image" if isinstance(error, UnidentifiedImageError) else reason(error)
 
         with ThreadPoolExecutor() as threads:
             return list(threads.map(one, images))

@@ -1,6 +1,5 @@
 """Which class is taken for which, as a picture."""
 
-import io
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nshot.files import shown, write_atomically
+from nshot.files import shown, write_figure
 
 from .draw import as_svg
 
@@ -51,9 +50,7 @@ def plot_confusion(path: Path, verdict: dict[str, Any]) -> Path:
     letters = get_font(findfont(FontProperties())).get_charmap()
     names = [row["name"] for row in verdict["classes"]]
     drawn = [name if all(ord(c) in letters for c in _short(name)) else f"class {i}" for i, name in enumerate(names)]
-    data = io.BytesIO()
-    picture(np.array(verdict["confusion"]), drawn).savefig(data, format="png")
-    write_atomically(path, data.getvalue())
+    write_figure(path, picture(np.array(verdict["confusion"]), drawn))
     return path
 
 

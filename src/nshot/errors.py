@@ -58,6 +58,11 @@ class DivergedError(UserError):
         return f"{found} step {step}{trained}, {clipped}: lower --lr, or --clip"
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says, as one line: libraries go on with pages."""
+    return str(error).partition("\n")[0]
+
+
 def unwritable(path: Path, error: OSError, instead: str | None = None) -> UserError:
     """What it means that a file cannot be written, and what to do; what was there before is as it was.
 

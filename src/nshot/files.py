@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 from unicodedata import category
 
-from nshot.errors import UserError, unwritable
+from nshot.errors import UserError, first_line, unwritable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -264,11 +264,11 @@ def read_parquet(path: Path, columns: Sequence[str] | None = None) -> "pa.Table"
             raise ValueError(CHANGED)
         return table if columns is None else table.select(list(columns))
     except (pa.ArrowException, KeyError) as error:
-        raise ValueError(str(error).partition("\n")[0]) from None
+        raise ValueError(first_line(error)) from None
     except OSError as error:  # pyarrow's own have no number
         if error.errno is not None:
             raise
-        raise ValueError(str(error).partition("\n")[0]) from None
+        raise ValueError(first_line(error)) from None
 
 
 def _table_digest(table: "pa.Table") -> str:

@@ -14,7 +14,7 @@ from threading import RLock
 from types import ModuleType
 from typing import Any
 
-from nshot.errors import UserError
+from nshot.errors import UserError, first_line
 
 GROUP = "nshot.plugins"  # of entry points; each names a module
 VARIABLE = "NSHOT_PLUGINS"  # the files, for this process and all that it starts
@@ -111,8 +111,7 @@ def _import(name: str, make: Callable[[], object]) -> None:
         frames = traceback.extract_tb(error.__traceback__)
         lines = [frame.lineno for frame in frames if Path(frame.filename).name == name] or [frames[-1].lineno]
         line = error.lineno if isinstance(error, SyntaxError) else lines[-1]
-        told = str(error).partition("\n")[0]
-        raise UserError(f"plug-in {name}: {type(error).__name__} in line {line}: {told}") from error
+        raise UserError(f"plug-in {name}: {type(error).__name__} in line {line}: {first_line(error)}") from error
     finally:
         _current.pop()
         del _registered[before:]

@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from nshot.errors import UserError
+from nshot.errors import UserError, first_line
 from nshot.spaces import Space, Subnet
 from nshot.spaces.nasbench201 import NASBench201
 
@@ -224,8 +224,9 @@ def _load(path: Path) -> Any:
     except MemoryError:
         raise UserError(f"{path} needs more memory than there is: import the folder NATS-tss-*-simple") from None
     except Exception as error:  # a broken pickle may raise anything
-        message = str(error).partition("\n")[0]
-        raise UserError(f"{path} cannot be read ({type(error).__name__}: {message}): fetch it again") from None
+        raise UserError(
+            f"{path} cannot be read ({type(error).__name__}: {first_line(error)}): fetch it again"
+        ) from None
 
 
 def _load_pickle(path: Path) -> Any:

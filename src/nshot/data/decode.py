@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nshot.errors import UserError
+from nshot.errors import UserError, first_line
 
 from .memory import memory_here, processes_here
 
@@ -53,7 +53,7 @@ def reason(error: Exception) -> str:
 
     if isinstance(error, UnidentifiedImageError):
         return "it is no image that can be read"
-    return getattr(error, "strerror", None) or str(error).partition("\n")[0] or type(error).__name__
+    return getattr(error, "strerror", None) or first_line(error) or type(error).__name__
 
 
 def read(data: Path | bytes, resolution: int | None) -> "Image":

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from nshot.errors import UserError
+from nshot.errors import UserError, first_line
 
 from .columns import Columns, columns_of, holds_texts
 from .decode import check_memory, read, reason, stacked
@@ -98,7 +98,7 @@ def _opened(path: Path, image: str | None, label: str | None) -> tuple[Path, Col
         table.validate(full=True)  # texts that are none would be met only where they are used
         return path, columns, table
     except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
-        raise UserError(f"data file {path} cannot be read ({_first_line(error)}): fetch it again") from None
+        raise UserError(f"data file {path} cannot be read ({first_line(error)}): fetch it again") from None
 
 
 def _read(part: Part, names: Sequence[str], reader: Reader) -> Images:
@@ -197,7 +197,7 @@ def read_parquet(folder: Path, part: str, label_columns: tuple[str, ...], classe
             table = pq.read_table(file)
             table.validate(full=True)
         except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
-            raise UserError(f"data file {file} cannot be read ({_first_line(error)}): fetch it again") from None
+            raise UserError(f"data file {file} cannot be read ({first_line(error)}): fetch it again") from None
         names = table.column_names
         image = next((c for c in ("img", "image") if c in names), None)
         label = next((c for c in label_columns if c in names), None)
@@ -225,7 +225,3 @@ def checked(
     if target.min() < 0 or target.max() >= classes:
         raise UserError(f"{where} has labels {target.min()} to {target.max()}: expected 0 to {classes - 1}")
     return Images(torch.from_numpy(np.ascontiguousarray(pixels)), torch.from_numpy(target.astype(np.int64)), stored)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from nshot.data.decode import fit, read, reason
-from nshot.errors import UserError
+from nshot.errors import UserError, first_line
 from nshot.networks.result import checked, read_network
 from nshot.spaces import space_from_dict
 
@@ -106,8 +106,9 @@ def _handed_over(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
         names = {flat: own for flat, own in weight_names(network).items() if own in state}
         network.load_state_dict({own: weights[flat] for flat, own in names.items()}, strict=False)
     except (ValueError, KeyError, TypeError, RuntimeError) as error:
-        message = str(error).partition("\n")[0]
-        raise UserError(f"{folder} holds no network that this version can read ({message}): use its model.py") from None
+        raise UserError(
+            f"{folder} holds no network that this version can read ({first_line(error)}): use its model.py"
+        ) from None
     return network, result
 
 
@@ -117,4 +118,4 @@ def _weights(data: bytes, name: str) -> dict[str, Tensor]:
     try:
         return load(data) if name == SAFETENSORS else torch.load(BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # a broken pickle can raise anything
-        raise ValueError(str(error).partition("\n")[0]) from None
+        raise ValueError(first_line(error)) from None

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from nshot.data.imagenet import CROP
-from nshot.errors import UserError
+from nshot.errors import UserError, first_line
 from nshot.files import read_json
 from nshot.runs.checkpoint import load_weights
 from nshot.runs.folder import read_config
@@ -73,8 +73,7 @@ def read_network(folder: str | Path) -> tuple[nn.Module, dict[str, Any]]:
         network = space.network(tuple(result["subnet"]))
         network.load_state_dict(load_weights(folder / result.get("folder", "") / NETWORK))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
-        message = str(error).partition("\n")[0]
         raise UserError(
-            f"{folder} holds no retrained network ({message}): name a folder that nshot retrain made"
+            f"{folder} holds no retrained network ({first_line(error)}): name a folder that nshot retrain made"
         ) from None
     return network.eval(), result

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from nshot.data.ahead import Batches
 from nshot.data.batches import Normalise
 from nshot.data.sources import Dataset
-from nshot.errors import UserError, extra
+from nshot.errors import UserError, extra, first_line
 
 from .result import NETWORK, read_network
 
@@ -95,8 +95,7 @@ def make_teacher(named: str, share: float, data: Dataset, normalise: Normalise) 
     try:
         shape = tuple(teacher.probabilities(torch.zeros(2, 3, side, side)).shape)
     except (RuntimeError, AssertionError, ValueError) as error:
-        message = str(error).partition("\n")[0]
-        raise UserError(f"teacher {named}: cannot read images of {side} pixels ({message})") from None
+        raise UserError(f"teacher {named}: cannot read images of {side} pixels ({first_line(error)})") from None
     if shape != (2, data.classes):
         raise UserError(f"teacher {named}: it knows {shape[1]} classes, and {data.name} has {data.classes}")
     return teacher
@@ -127,6 +126,5 @@ def _from_timm(named: str, data: Dataset) -> Any:
         network = timm.create_model(name, num_classes=data.classes)
         timm.models.load_checkpoint(network, file, weights_only=True)  # older versions of timm run code
     except Exception as error:  # a hub's, a file's or a model's own: whatever it is, the teacher is not to be had
-        message = str(error).partition("\n")[0]
-        raise UserError(f"teacher {named}: cannot be loaded ({type(error).__name__}: {message})") from None
+        raise UserError(f"teacher {named}: cannot be loaded ({type(error).__name__}: {first_line(error)})") from None
     return network

@@ -10,7 +10,7 @@ import numpy as np
 
 from nshot.benchmarks.ceiling import Ceiling
 from nshot.benchmarks.table import read_benchmark
-from nshot.errors import UserError
+from nshot.errors import UserError, first_line
 from nshot.files import needed, read_json, read_parquet, typed
 from nshot.runs.log import damaged_lines, read_log
 from nshot.runs.naming import kind_of, parts_in, searches
@@ -89,9 +89,8 @@ def rankings(run: Path) -> list[tuple[str, dict[str, Any], list[Row]]]:
         except UserError:
             raise
         except (OSError, ValueError, KeyError, TypeError) as error:
-            message = str(error).partition("\n")[0]
             again = f"make it again with nshot rank {typed(run)} --name {path.stem}"
-            raise UserError(f"{path} is no ranking ({message}): {again}") from None
+            raise UserError(f"{path} is no ranking ({first_line(error)}): {again}") from None
     return found
 
 

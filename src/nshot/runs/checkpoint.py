@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nshot.errors import UserError
+from nshot.errors import UserError, first_line
 from nshot.files import DIGEST, read_stored, write_atomically
 
 KEEP = 2
@@ -123,7 +123,7 @@ def load_weights(path: Path) -> dict[str, Tensor]:
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
             written = (file.metadata() or {}).get(DIGEST)
     except (SafetensorError, RuntimeError) as error:
-        raise ValueError(str(error).partition("\n")[0]) from None
+        raise ValueError(first_line(error)) from None
     if written is not None and written != digest(weights):
         raise ValueError("it is not as it was written")
     return weights

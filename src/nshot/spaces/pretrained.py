@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nshot.errors import UserError
+from nshot.errors import UserError, first_line
 
 WORD = "pretrained"  # in place of a file: timm's own weights
 COUNTS = "num_batches_tracked"
@@ -26,7 +26,7 @@ def read_weights(file: Path) -> dict[str, Tensor]:
             return load_file(file)
         found: Any = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # a broken file can raise anything
-        message = str(error).partition("\n")[0] or type(error).__name__
+        message = first_line(error) or type(error).__name__
         raise UserError(
             f"init {file}: cannot be read ({message}): name a safetensors file, a checkpoint of tensors, the folder of "
             f"a finished run, or {WORD}"

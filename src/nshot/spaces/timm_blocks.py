@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from nshot.errors import UserError, extra
+from nshot.errors import UserError, extra, first_line
 from nshot.nn.sliced import SlicedConv
 from nshot.nn.sliced_blocks import SlicedBlock, SlicedConvBlock, SlicedResidual
 from nshot.nn.timm_net import SlicedNet, converted
@@ -50,8 +50,9 @@ def original(model: str) -> Original:
         try:
             network = timm.create_model(model)
         except Exception as error:  # a model's own: whatever it is, it is not to be had
-            message = str(error).partition("\n")[0]
-            raise UserError(f"model {model!r}: timm cannot make it ({type(error).__name__}: {message})") from None
+            raise UserError(
+                f"model {model!r}: timm cannot make it ({type(error).__name__}: {first_line(error)})"
+            ) from None
         net = converted(network, model)
     mean, std = (tuple(255 * value for value in network.pretrained_cfg[key]) for key in ("mean", "std"))
     return Original(net, mean, std)
@@ -98,7 +99,7 @@ def published(model: str) -> dict[str, Tensor]:
     try:
         return timm.create_model(model, pretrained=True).state_dict()
     except Exception as error:  # a hub's, a network's: whatever it is, they are not to be had
-        message = str(error).partition("\n")[0] or type(error).__name__
+        message = first_line(error) or type(error).__name__
         raise UserError(
             f"init pretrained: timm's weights of {model} are not in the cache of the hub and cannot be fetched "
             f"({message}): on a machine with a network torch.save(timm.create_model({model!r}, pretrained=True)."

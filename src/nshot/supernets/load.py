@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from nshot.errors import UserError
+from nshot.errors import UserError, first_line
 from nshot.runs.checkpoint import load_weights
 from nshot.runs.folder import read_config
 from nshot.runs.naming import parts_in
@@ -64,8 +64,7 @@ def load_run(folder: str | Path) -> tuple[TrainConfig, Supernet]:
     try:
         supernet.load_state_dict(load_weights(folder / WEIGHTS))
     except (OSError, RuntimeError, ValueError) as error:
-        message = str(error).partition("\n")[0]
-        raise UserError(f"{folder / WEIGHTS} cannot be read ({message}): train the run again") from None
+        raise UserError(f"{folder / WEIGHTS} cannot be read ({first_line(error)}): train the run again") from None
     return config, supernet.to(memory_format=torch.channels_last)
 
 

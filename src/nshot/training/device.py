@@ -5,7 +5,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from nshot.errors import UserError
+from nshot.errors import UserError, first_line
 
 from . import distributed
 
@@ -27,8 +27,7 @@ def fabric(device: str, precision: str = "32-true") -> Any:
     try:
         made = Fabric(accelerator=device, devices=distributed.devices(device), precision=precision)  # type: ignore[arg-type]
     except (MisconfigurationException, ValueError, RuntimeError) as error:
-        message = str(error).partition("\n")[0]
-        raise UserError(f"device {device!r} with precision {precision!r}: {message}") from None
+        raise UserError(f"device {device!r} with precision {precision!r}: {first_line(error)}") from None
     distributed.join(made.device)
     return made
 

@@ -1,12 +1,14 @@
 """The one error class for mistakes that a user can make and mend, and the check that raises it for wrong choices."""
 
 import errno
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+Say = Callable[[str], None]  # takes lines for the user
 
 
 class UserError(ValueError):

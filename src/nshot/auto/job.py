@@ -1,6 +1,5 @@
 """The whole job: train, search, retrain, hand over, report; in one folder, continued where it was killed."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from nshot.data.sources import Dataset
-from nshot.errors import UserError
+from nshot.errors import Say, UserError
 from nshot.files import check_inside, make_folder, typed
 from nshot.handover.export import export
 from nshot.handover.figures import accuracy_of
@@ -37,7 +36,6 @@ from .look import Look
 from .pretrained import by_labels
 from .trial import better, same_weights
 
-Say = Callable[[str], None]
 WHOLE = "whole"  # folder of the whole network, where a pretrained one is shrunk
 TRIALS = "trials"  # likewise, of the search's best and of the whole network on smaller images
 HANDOVER = "handover"

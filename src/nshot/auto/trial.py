@@ -5,7 +5,6 @@ on the images that trained the supernet, and the others tell which is better.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -13,6 +12,7 @@ from typing import Any, cast
 import numpy as np
 
 from nshot.data.sources import Dataset
+from nshot.errors import Say
 from nshot.files import check_inside
 from nshot.networks.retrain import RetrainConfig, retrain
 from nshot.search.begin import begin_with
@@ -71,7 +71,7 @@ def better(
         out: gets a folder of each; continued where it was killed.
         given: device, workers and say of `retrain`.
     """
-    say: Callable[[str], None] = given["say"]
+    say: Say = given["say"]
     space, supernet = config.space, cast(Path, config.init)
     timed = limits if limits.max_latency is None else limits.by(latency_of(supernet, space, say=say))
     other = resized(space, timed)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -13,7 +12,7 @@ import torch
 
 from nshot.data.batches import TrainBatches
 from nshot.data.sources import Dataset, load
-from nshot.errors import UserError, check_whole
+from nshot.errors import Say, UserError, check_whole
 from nshot.files import appending
 from nshot.networks.alone import check_batch, make_alone, train_alone
 from nshot.networks.recipes import Recipe, completed
@@ -57,7 +56,7 @@ def build(
     root: str | Path | None = None,
     jobs: int | None = None,
     on: On | None = None,
-    say: Callable[[str], None] = print,
+    say: Say = print,
 ) -> Path:
     """Trains every (subnet, seed) that the folder has no result of, and writes ``benchmark.parquet`` there.
 

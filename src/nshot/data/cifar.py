@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
-from nshot.errors import UserError
+from nshot.errors import Say, UserError
 
 from .images import Images
 from .parquet import checked, read_parquet
-from .reading import Say
 from .sources import Source, sources
 
 AGAIN = "add --download, which fetches what is damaged, or copy the data set again"

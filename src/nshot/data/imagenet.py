@@ -4,12 +4,12 @@ from pathlib import Path
 
 import numpy as np
 
-from nshot.errors import UserError
+from nshot.errors import Say, UserError
 from nshot.seeding import generator
 
 from .listing import find_folders, listing
 from .own import files_of
-from .reading import LeftOut, Say
+from .reading import LeftOut
 from .sources import Source, sources
 
 VALID = 50  # images of each class that rank subnets, at most one in ten

@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from nshot.errors import UserError
+from nshot.errors import Say, UserError
 from nshot.files import shown
 
-from .reading import LeftOut, Say, Stored
+from .reading import LeftOut, Stored
 
 # The names that a part may have, in folders and in files.
 PARTS = {"train": ("train",), "valid": ("val", "valid", "validation"), "test": ("test",)}

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from nshot.errors import UserError
+from nshot.errors import Say, UserError
 from nshot.files import shown
 
 from .decode import memory_needed, stacked
@@ -14,7 +14,7 @@ from .images import Files, Images, Pictures
 from .listing import Listed, listing
 from .manifest import MANIFEST
 from .reading import Encoded, LeftOut, Reader
-from .sources import Say, Source, own
+from .sources import Source, own
 from .split import TEST, held_out
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from nshot.errors import UserError, first_line
+from nshot.errors import Say, UserError, first_line
 
 from .columns import Columns, columns_of, holds_texts
 from .decode import check_memory, read, reason, stacked
@@ -16,7 +16,7 @@ from .images import Images
 from .listing import PARTS, check_classes, find_parts
 from .own import assembled
 from .reading import Encoded, Reader, Stored
-from .sources import Say, Source, own
+from .sources import Source, own
 
 if TYPE_CHECKING:
     import pyarrow as pa

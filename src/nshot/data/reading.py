@@ -1,7 +1,7 @@
 """Reads the images of a data set into memory, in threads, and says once what is left out, and why."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from nshot.errors import Say
 from nshot.files import shown, write_atomically
 
 from .decode import fit, read, reason, too_small
@@ -16,7 +17,6 @@ from .decode import fit, read, reason, too_small
 LEFT_OUT = "left-out.txt"
 EVERY = 10.0  # seconds between lines about the progress
 DARK = 16  # of 255: the most that deep pixels come to which use 12 of 16 bits
-Say = Callable[[str], None]
 
 
 class Stored(NamedTuple):

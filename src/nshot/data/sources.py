@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nshot.errors import UserError, check_whole
+from nshot.errors import Say, UserError, check_whole
 from nshot.files import read_stored, shown
 from nshot.registry import Registry
 from nshot.seeding import generator
 
 from .images import Images, Pictures
-from .reading import LeftOut, Say
+from .reading import LeftOut
 from .split import VALID, held_out
 
 

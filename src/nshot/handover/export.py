@@ -1,7 +1,7 @@
 """Hands a retrained network over: a folder with it as PyTorch source and weights, safetensors and ONNX."""
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Literal, get_args
 import torch
 from safetensors.torch import save
 
-from nshot.errors import UserError
+from nshot.errors import Say, UserError
 from nshot.networks.result import read_network
 
 from .classifier import PT, SAFETENSORS, Classifier, completed
@@ -22,9 +22,7 @@ from .source import UNKNOWN, source_of
 Format = Literal["torch", "safetensors", "onnx"]
 
 
-def export(
-    folder: str | Path, out: str | Path, to: Format | Sequence[Format] = (), *, say: Callable[[str], None] = print
-) -> list[Path]:
+def export(folder: str | Path, out: str | Path, to: Format | Sequence[Format] = (), *, say: Say = print) -> list[Path]:
     """Writes a retrained network to a folder that needs nothing of nshot.
 
     Args:

@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ from scipy.stats import binomtest
 from nshot.data.images import Pictures
 from nshot.data.manifest import check_manifest
 from nshot.data.sources import Dataset
-from nshot.errors import UserError
+from nshot.errors import Say, UserError
 from nshot.files import read_json, shown, typed, write_json
 from nshot.networks.result import RESULT, read_network
 from nshot.runs.folder import versions
@@ -32,9 +32,7 @@ THUMBNAIL = 96  # pixels
 LEVEL = 0.05
 
 
-def judge(
-    folder: str | Path, data: Dataset, *, device: str = "auto", say: Callable[[str], None] = print
-) -> dict[str, Any]:
+def judge(folder: str | Path, data: Dataset, *, device: str = "auto", say: Say = print) -> dict[str, Any]:
     """Judges a retrained network on the test part of its data, and writes ``verdict.json`` to its folder.
 
     Args:

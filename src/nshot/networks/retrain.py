@@ -14,10 +14,10 @@ from nshot.data.batches import TrainBatches, heldout_batches, images_in
 from nshot.data.images import joined
 from nshot.data.mixture import mixture
 from nshot.data.sources import Dataset
-from nshot.errors import UserError, check_choices, check_whole
+from nshot.errors import Say, UserError, check_choices, check_whole
 from nshot.files import check_inside, make_folder, needed, read_json, write_json
 from nshot.runs.checkpoint import digest, save_weights
-from nshot.runs.execute import Job, Run, Say, execute
+from nshot.runs.execute import Job, Run, execute
 from nshot.runs.lock import held
 from nshot.runs.progress import Progress
 from nshot.runs.where import On

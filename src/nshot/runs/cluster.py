@@ -14,10 +14,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from nshot.errors import UserError, extra, unwritable
+from nshot.errors import Say, UserError, extra, unwritable
 from nshot.plugins import VARIABLE
 
-from .executor import Say
 from .stopping import SIGNALS
 
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from nshot.data.manifest import check_batches
 from nshot.data.sources import Dataset
-from nshot.errors import DivergedError
+from nshot.errors import DivergedError, Say
 from nshot.training import distributed
 from nshot.training.skipping import Skipping
 
@@ -25,7 +25,6 @@ from .stopping import Stopped, between_steps, stop_if_asked
 
 FREE = ("log_every", "checkpoint_every")  # entries that do not change what is trained: a run goes on with others
 AGREE = 10  # steps between two at which several processes ask each other whether one was told to stop
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)

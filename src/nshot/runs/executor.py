@@ -14,7 +14,6 @@ T = TypeVar("T")
 Task = Sequence[Any]
 Do = Callable[[Iterable[Task]], Iterator[T]]
 Named = Callable[..., str]
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)

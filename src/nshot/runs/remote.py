@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from nshot.errors import UserError
+from nshot.errors import Say, UserError
 
 from .board import Board
 from .cluster import check_nodes, connected, imported, living, settings, token_in
-from .executor import ONE_CORE, Do, Executor, Named, Needs, Say, Task, numbered
+from .executor import ONE_CORE, Do, Executor, Named, Needs, Task, numbered
 from .processes import GRACE
 from .progress import Progress
 from .stopping import Stopped, between_steps

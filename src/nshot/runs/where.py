@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from nshot.errors import UserError, check_whole
+from nshot.errors import Say, UserError, check_whole
 
-from .executor import Executor, Say
+from .executor import Executor
 from .processes import Processes
 
 ADDRESS = re.compile(r"ray://[^\s/]+:\d{1,5}")

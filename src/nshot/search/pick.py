@@ -1,6 +1,6 @@
 """Picks the best subnet of a trained supernet among proposed ones, by accuracy or by loss on held-out images."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from nshot.data.sources import Dataset, data_root
-from nshot.errors import UserError
+from nshot.errors import Say, UserError
 from nshot.files import write_json, write_parquet
 from nshot.runs.folder import versions
 from nshot.runs.lock import held
@@ -50,7 +50,7 @@ def search_run(
     device: str = "auto",
     data: Dataset | None = None,
     on: On | None = None,
-    say: Callable[[str], None] = print,
+    say: Say = print,
 ) -> dict[str, Any]:
     """Searches a finished run's best subnet within the limits.
 
@@ -123,9 +123,7 @@ def _answer(run: Path, config: TrainConfig, judge: Judge) -> Subnet:
     return own
 
 
-def _proposed(
-    space: Space, archive: Archive, limits: Limits, how: How, by: Score, say: Callable[[str], None]
-) -> list[Subnet]:
+def _proposed(space: Space, archive: Archive, limits: Limits, how: How, by: Score, say: Say) -> list[Subnet]:
     if how.method == "random":
         return random_subnets(space, how.sample, limits, how.seed, archive.canonical)
     if how.method == "exhaustive":

@@ -1,10 +1,9 @@
 """What `nshot study` does: runs the rows of tables that are not there yet, then writes what is there."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from nshot.errors import UserError
+from nshot.errors import Say, UserError
 from nshot.files import check_folder, make_folder
 from nshot.runs.where import On
 from nshot.spaces import spaces
@@ -29,7 +28,7 @@ def run_study(
     root: Path | None = None,
     only: str = "",
     run: bool = True,
-    say: Callable[[str], None] = print,
+    say: Say = print,
 ) -> None:
     """Runs a table or figure (or ``all``) and writes its results.
 
@@ -79,7 +78,7 @@ def run_study(
         say(f"written: {', '.join(map(str, write(result, out)))}")
 
 
-def _possible(study: Study, at: Scale, say: Callable[[str], None]) -> Study:
+def _possible(study: Study, at: Scale, say: Say) -> Study:
     """The study without rows of spaces that have no such scale, which is said."""
     rows = tuple(row for row in study.rows if at.preset in ("paper", *spaces[row.setting.space].presets))
     if len(rows) < len(study.rows):

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from nshot.benchmarks.rank import rank_run
 from nshot.benchmarks.table import read_benchmark
 from nshot.data.sources import Dataset, data_root, load
-from nshot.errors import DivergedError, UserError, check_whole
+from nshot.errors import DivergedError, Say, UserError, check_whole
 from nshot.files import make_folder, needed, read_json, write_json
 from nshot.runs.execute import FREE
 from nshot.runs.progress import Progress
@@ -23,7 +23,6 @@ from nshot.supernets.train import train
 
 from .base import AGAIN, Measured, Scale, Setting, Study
 
-Say = Callable[[str], None]
 FAILED = "failed.json"
 # Part of every run's name. It rises where the same configuration comes to other figures, so that none of before counts
 # as one of now. 2: scores on class-balanced mixtures, C(α) of the space that is stood for, a classifier with its bias,

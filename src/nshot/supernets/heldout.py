@@ -13,10 +13,9 @@ from nshot.data.images import Pictures
 from nshot.data.manifest import check_manifest
 from nshot.data.mixture import mixture
 from nshot.data.sources import Dataset, load
-from nshot.errors import UserError
+from nshot.errors import Say, UserError
 from nshot.ranking.calibrate import keeps_statistics
 from nshot.ranking.evaluate import Scores, evaluate
-from nshot.runs.execute import Say
 from nshot.spaces import Space, Subnet, Supernet
 from nshot.training.device import fabric
 

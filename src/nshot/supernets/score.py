@@ -17,9 +17,9 @@ from zlib import error
 import numpy as np
 
 from nshot.data.sources import Dataset
+from nshot.errors import Say
 from nshot.files import check_inside, read_stored, write_atomically
 from nshot.ranking.evaluate import Scores, evaluate
-from nshot.runs.execute import Say
 from nshot.runs.executor import Executor
 from nshot.runs.lock import held
 from nshot.runs.progress import Progress

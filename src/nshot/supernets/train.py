@@ -14,13 +14,13 @@ from nshot.data.ahead import made
 from nshot.data.batches import SecondBatches, TrainBatches
 from nshot.data.sources import Dataset
 from nshot.dynamic import SeparatedMomentum
-from nshot.errors import UserError, check_whole
+from nshot.errors import Say, UserError, check_whole
 from nshot.files import check_inside, write_json
 from nshot.nn.drop import set_drop_path
 from nshot.nn.graphs import cuda_capture
 from nshot.nn.synced import synchronise
 from nshot.runs.checkpoint import digest, save_weights
-from nshot.runs.execute import FREE, Job, Run, Say, execute
+from nshot.runs.execute import FREE, Job, Run, execute
 from nshot.runs.folder import claim
 from nshot.runs.lock import locked
 from nshot.runs.progress import Progress

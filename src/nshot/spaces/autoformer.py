@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from nshot.errors import UserError
+from nshot.errors import UserError, check_whole
 from nshot.nn.elastic import ElasticBlock, ElasticLinear, ElasticNorm, initialise
 
 from .base import Space, Subnet, spaces
@@ -66,9 +66,9 @@ class AutoFormer(Space):
             object.__setattr__(self, name, options)  # a list, from a run's JSON, becomes a tuple
             if not options or list(options) != sorted(set(options)) or not options[0] > 0:
                 raise UserError(f"{name} {options}: must be rising numbers above 0")
-        for name, least in (("patch", 1), ("head_dim", 1), ("num_classes", 2), ("resolution", 1)):
-            if getattr(self, name) < least:
-                raise UserError(f"{name} {getattr(self, name)}: must be at least {least}")
+        check_whole(1, patch=self.patch, head_dim=self.head_dim)
+        check_whole(2, num_classes=self.num_classes)
+        check_whole(1, resolution=self.resolution)
         if self.deit and self.relative:
             raise UserError("deit True: DeiT's networks know no relative positions, say --no-relative too")
         if self.resolution % self.patch:

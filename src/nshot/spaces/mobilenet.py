@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal, cast
 
 from torch import Tensor, nn
 
-from nshot.errors import UserError, check_choices
+from nshot.errors import UserError, check_choices, check_positive, check_whole
 from nshot.nn.cells import Norm, batch_norm, batch_norm_of_batch
 from nshot.nn.inverted import ConvNormAct, InvertedResidual, block_costs, global_pool
 
@@ -92,10 +92,8 @@ class MobileNet(Space):
 
     def __post_init__(self) -> None:
         check_choices(self)
-        if not self.width > 0:
-            raise UserError(f"width {self.width}: must be above 0")
-        if self.num_classes < 2:
-            raise UserError(f"num_classes {self.num_classes}: must be at least 2")
+        check_positive(width=self.width)
+        check_whole(2, num_classes=self.num_classes)
         if len(self.strides) != len(STRIDES) or not set(self.strides) <= {1, 2}:
             raise UserError(f"strides {self.strides}: must be {len(STRIDES)} numbers, each 1 or 2, of stem and stages")
         if len(self.repeats) != len(REPEATS) or min(self.repeats) < 1:

@@ -85,7 +85,7 @@ def _read(run: Path, ranking: str, score: str) -> tuple[int, float, dict[str, An
         raise UserError(f"{run}: its subnets have all the same {score}, which orders none: it has no tau to compare")
     described = {
         "data sets or splits": (config["dataset"], config["split"]),
-        "versions or images of the score": (found.get("score", {"version": 1}), found.get("images")),
+        "versions or images of the score": (found.get("score"), found.get("images")),
         "true accuracies": (found.get("benchmark"), found.get("column")),
         "subnets": sorted(archs),
     }

@@ -135,4 +135,4 @@ def _sweep(folder: Path) -> None:
 
 def _ours(path: Path) -> bool:
     """Whether a crash before the first config.json can have left this."""
-    return path.name in (".lock", MANIFEST) or path.name.endswith((".partial", ".lease"))
+    return path.name == MANIFEST or path.name.endswith((".partial", ".lease"))

@@ -1,4 +1,4 @@
-"""The commands around the main job: quickstart, hand-over, pictures, benchmarks, studies. cli.py has the others."""
+"""The commands around the main job: quickstart, verdict, hand-over, pictures, comparison, latency, tables, studies."""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The one error class for mistakes that a user can make and mend, and the check that raises it for wrong choices."""
+"""The one error class for mistakes that a user can make and mend, what raises it, and who takes lines for the user."""
 
 import errno
 from collections.abc import Callable, Iterator, Sequence

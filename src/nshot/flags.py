@@ -1,4 +1,4 @@
-"""Command-line flags from dataclasses: what the commands of cli.py share."""
+"""Command-line flags from dataclasses: what the commands share."""
 
 import contextlib
 import dataclasses

@@ -1,4 +1,4 @@
-"""Operations of the DARTS networks (Liu et al., ICLR 2019): pooling, separable and dilated convolutions, reductions."""
+"""Cells of the DARTS networks (Liu et al., ICLR 2019) and their operations: pooling, convolutions, reductions."""
 
 from collections.abc import Callable, Sequence
 from functools import partial

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nshot.files import shown, write_figure
-from nshot.report.plots import low_end
 from nshot.search.pareto import front
+
+from .plots import low_end
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

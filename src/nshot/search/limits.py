@@ -1,4 +1,4 @@
-"""Limits on what a subnet costs, and quantities as people write them."""
+"""Limits on what a subnet costs, and times as people write them."""
 
 import math
 import re

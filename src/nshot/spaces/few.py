@@ -12,7 +12,7 @@ from .supernet import Supernet
 
 
 class FewShot(Supernet):
-    """Several supernets, each of its part of ``space``; a subnet is run by the one that owns it (few-shot NAS)."""
+    """A subnet of ``space`` is run by the supernet that owns it."""
 
     def __init__(self, space: Space, parts: Sequence[Supernet]) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What the paper adds to a strategy, CaLR and MS, and the controls that tell its effects apart."""
+"""The options that every strategy has."""
 
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal

@@ -34,7 +34,7 @@ def run_study(
 
     Args:
         name: of a study, ``figure-c`` or ``all``.
-        scale_name: smoke, proxy or paper.
+        scale_name: one of `SCALES`.
         seeds: of each row, from 0.
         jobs: processes of this machine; default: one.
         on: instead of ``jobs``: where runs are made.

@@ -27,7 +27,6 @@ lint: $(DONE)
 	$(VENV)/bin/deptry src
 	$(VENV)/bin/codespell README.md CONTRIBUTING.md CHANGELOG.md SECURITY.md docs src tests examples benchmarks
 
-# Known weaknesses of all that is installed; what cannot be looked up, as offline, is an error too.
 # The documentation site, in site/; a warning is an error.
 docs: $(DONE)
 	$(VENV)/bin/python -m sphinx -W --keep-going -q -b html docs site
@@ -41,6 +40,7 @@ wheel: $(DONE)
 links: $(DONE)
 	$(VENV)/bin/python -m sphinx -q -b linkcheck docs site/links
 
+# Known weaknesses of all that is installed; what cannot be looked up, as offline, is an error too.
 audit: $(DONE)
 	$(VENV)/bin/python requirements/audit.py
 

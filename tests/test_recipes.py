@@ -454,7 +454,7 @@ def test_a_size_that_a_space_has_got_since_is_at_its_default() -> None:
     """What a space's configuration lacks, where builds and retrainings keep it."""
     space = nshot.space("mobilenet", width=0.5, strides=(1,) * 7).restrict("stage0.layer0", "MB3_3x3")
     stored = {
-        "space": {"name": space.name, **space.sizes()},
+        "space": space.to_dict(),
         "recipe": dataclasses.asdict(Recipe()),
         "dataset": "digits",
     }
@@ -533,7 +533,7 @@ def a_search(folder: Path, space: Space, dataset: str, name: str = "search") -> 
     """What nshot search writes, of the space's first subnet."""
     arch = space.format(next(space.subnets()))
     best = {"arch": arch, "subnet": [], "accuracy": 1.0, "loss": 1.0, "params": 1, "flops": 1}
-    found = {"space": {"name": space.name, **space.sizes()}, "dataset": dataset, "best": best, "top": [best]}
+    found = {"space": space.to_dict(), "dataset": dataset, "best": best, "top": [best]}
     (folder / f"{name}.json").write_text(json.dumps(found))
     return folder / f"{name}.json"
 

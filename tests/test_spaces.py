@@ -80,7 +80,7 @@ def test_a_space_read_back_from_json_is_the_same(space: Space) -> None:
     """Equal, of one hash, of the same types: what JSON keeps as lists are tuples again; of every preset too."""
     presets = [nshot.space(space.name, **preset.get("sizes", {})) for preset in space.presets.values()]
     for one in (space, few(space, 0), type(space)(), *presets):
-        stored = json.loads(json.dumps({"name": one.name, **one.sizes()}))
+        stored = json.loads(json.dumps(one.to_dict()))
         back = space_from_dict(stored)
         assert back == one
         assert hash(back) == hash(one)

@@ -199,7 +199,7 @@ def test_a_score_that_the_space_has_not_is_said_before_there_is_a_folder(tmp_pat
     rng = np.random.default_rng(0)
     subnets = list({here.canonical(here.sample(rng)) for _ in range(4)})
     table = tmp_path / "table.parquet"
-    described = {"space": {"name": here.name, **here.sizes()}}
+    described = {"space": here.to_dict()}
     write_benchmark(table, here, subnets, {"digits_test": np.arange(len(subnets)) + 1.0}, described)
     config = ScoreConfig(here, "digits", batch_size=8)
     out = tmp_path / "out"
@@ -244,7 +244,7 @@ def test_infinity_is_the_best_of_scores_and_no_number_the_last(tmp_path, monkeyp
     given = dict(zip(forms, (1.0, np.inf, -np.inf, 2.0), strict=True))
     monkeypatch.setattr(measure, "score", lambda name, space, form, *rest: given[form])
     table, out = tmp_path / "table.parquet", tmp_path / "out"
-    described = {"space": {"name": SPACE.name, **SPACE.sizes()}}
+    described = {"space": SPACE.to_dict()}
     write_benchmark(table, SPACE, forms, {"digits_test": np.array([2.0, 4.0, 1.0, 3.0])}, described)
     for _ in range(2):  # the second time from the folder
         found = score_subnets(["zen"], CONFIG, str(table), out)

@@ -145,7 +145,7 @@ def _to_dict(config: BuildConfig) -> dict[str, Any]:
     """The configuration, JSON-able; with the forms, for where a version knows more of them equal it draws others."""
     forms = _forms(config.space)
     config = dataclasses.replace(config, recipe=config.recipe.resolved(config.space))
-    values = {**dataclasses.asdict(config), "space": {"name": config.space.name, **config.space.sizes()}}
+    values = {**dataclasses.asdict(config), "space": config.space.to_dict()}
     return values if forms is None else {**values, "forms": forms}
 
 

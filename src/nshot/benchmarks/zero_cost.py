@@ -247,7 +247,7 @@ def _seconds(name: str, space: Space, subnets: Sequence[Subnet], done: Done) -> 
 
 def _to_dict(config: ScoreConfig) -> dict[str, Any]:
     own = {"dataset": config.dataset, "split": config.split, "batch_size": config.batch_size, "seed": config.seed}
-    return {"space": {"name": config.space.name, **config.space.sizes()}, **own}
+    return {"space": config.space.to_dict(), **own}
 
 
 def _write(folder: Path, name: str, space: Space, found: ZeroCost, described: dict[str, Any]) -> None:

@@ -218,6 +218,6 @@ def completed(stored: dict[str, Any]) -> dict[str, Any]:
     space = space_from_dict(stored["space"])
     return {
         **stored,
-        "space": {"name": space.name, **space.sizes()},
+        "space": space.to_dict(),
         "recipe": asdict(Recipe()) | values | {"augment": augment},
     }

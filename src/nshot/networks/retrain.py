@@ -148,7 +148,7 @@ class _Retraining:
         recipe = self.config.recipe.resolved(self.space)
         return {
             **dataclasses.asdict(dataclasses.replace(self.config, recipe=recipe)),
-            "space": self._sized(),
+            "space": self.space.to_dict(),
             "init": None if self.config.init is None else str(self.config.init),
             "subnet": self.space.format(self.subnet),
         }
@@ -161,9 +161,6 @@ class _Retraining:
     def completed(self, stored: dict[str, Any]) -> dict[str, Any]:
         """As `completed`; earlier versions trained from scratch alone, and later ones kept a teacher's digest here."""
         return {"init": None, **{k: v for k, v in completed(stored).items() if k != "teacher_weights"}}
-
-    def _sized(self) -> dict[str, Any]:
-        return {"name": self.space.name, **self.space.sizes()}
 
     def job(self) -> Job:
         """The network, its optimizer and the steps."""
@@ -204,7 +201,7 @@ class _Retraining:
         result = {
             "arch": space.format(self.subnet),
             "subnet": list(self.subnet),
-            "space": self._sized(),
+            "space": self.space.to_dict(),
             "dataset": self.config.dataset,
             "params": space.network_params(self.subnet),
             "flops": space.flops(self.subnet),

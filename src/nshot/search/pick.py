@@ -205,7 +205,7 @@ def pick(
 
     top = [row(i) for i in order[:10]]
     result = {
-        "space": {"name": space.name, **space.sizes()},
+        "space": space.to_dict(),
         "dataset": config.dataset,
         **made,
         "versions": versions(),

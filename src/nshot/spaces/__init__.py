@@ -56,7 +56,7 @@ def list_spaces() -> list[str]:
 
 
 def space_from_dict(values: dict[str, Any]) -> Space:
-    """A space from its name and sizes, as `to_dict` writes it. Raises UserError for what is none."""
+    """A space from its name and sizes, as `Space.to_dict` has them. Raises UserError for what is none."""
     try:
         sizes = {key: value for key, value in values.items() if key not in ("name", "kept")}
         kept = tuple((index, tuple(options)) for index, options in values.get("kept", ()))

@@ -224,5 +224,9 @@ class Space(Choices):
         """All fields, what it was restricted to included: JSON-able, for a run's configuration."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
+    def to_dict(self) -> dict[str, Any]:
+        """Its name and sizes, as `nshot.spaces.space_from_dict` reads them."""
+        return {"name": self.name, **self.sizes()}
+
 
 spaces: Registry[type[Space]] = Registry("space", "nshot.spaces")

@@ -120,7 +120,7 @@ def to_dict(config: TrainConfig) -> dict[str, Any]:
     """The configuration, resolved, as JSON-able values; the space goes by its name and sizes."""
     config = config.resolved()
     values = {f.name: getattr(config, f.name) for f in fields(config)}
-    values["space"] = {"name": config.space.name, **config.space.sizes()}
+    values["space"] = config.space.to_dict()
     values["options"] = dataclasses.asdict(config.options)
     values["augment"] = dataclasses.asdict(config.augment)
     values["init"] = None if config.init is None else str(config.init)

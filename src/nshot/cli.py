@@ -33,7 +33,7 @@ def auto(args: list[str]) -> None:
 
 def train(args: list[str]) -> None:
     """train a supernet: nshot train STRATEGY --out RUN [--preset P] [--space S] [options]"""
-    from nshot.benchmarks.table import read_benchmark
+    from nshot.benchmarks.table import benchmark_of
     from nshot.data.sources import load
     from nshot.spaces import list_spaces
     from nshot.strategies import list_strategies
@@ -70,14 +70,9 @@ def train(args: list[str]) -> None:
     )
     config = dataclasses.replace(config, space=config.space.with_classes(data.classes))
     train(config, data, command.out, device=command.device, on=command.at, workers=command.workers)
-    listed = {"digits": "digits", "cifar10": "nasbench201", "cifar100": "nasbench201"}  # the benchmark of a data set
-    known = listed.get(config.dataset)
     if rank() == 0:
-        try:
-            known = known and read_benchmark(known, config.space, command.data_root).name
-        except UserError:  # of another space or other sizes, or not on this machine
-            known = None
-        then = f"rank {typed(command.out)} --benchmark {typed(known)}" if known else f"search {typed(command.out)}"
+        known = benchmark_of(config.dataset, config.space, command.data_root)
+        then = f"rank {typed(command.out)} --benchmark {known}" if known else f"search {typed(command.out)}"
         print(f"trained: {command.out}; go on with: nshot {then}")
 
 

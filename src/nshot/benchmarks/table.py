@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -99,6 +100,15 @@ def read_benchmark(name: str, space: Space, root: str | Path | None = None) -> B
     numbered = {c: _numbers(path, c, table.column(c), subnets) for c in ORDERS if c in table.column_names}
     columns = {c: _accuracies(path, c, table.column(c)) for c in names}
     return _inside(path, space, Benchmark(name, subnets, columns, metadata, numbered))
+
+
+def benchmark_of(dataset: str, space: Space, root: str | Path | None = None) -> str | None:
+    """The benchmark that has accuracies of a data set's networks, of that space and here; None: there is none."""
+    for name in ("digits", "nasbench201"):
+        with suppress(UserError):  # of another space or other sizes, or not on this machine
+            if f"{dataset}_test" in read_benchmark(name, space, root).columns:
+                return name
+    return None
 
 
 def _inside(path: Path, space: Space, whole: Benchmark) -> Benchmark:

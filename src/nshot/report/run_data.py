@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from nshot.benchmarks.ceiling import Ceiling
-from nshot.benchmarks.table import read_benchmark
+from nshot.benchmarks.table import benchmark_of
 from nshot.errors import UserError, first_line
 from nshot.files import needed, read_json, read_parquet, typed
 from nshot.runs.log import damaged_lines, read_log
@@ -96,13 +96,8 @@ def rankings(run: Path) -> list[tuple[str, dict[str, Any], list[Row]]]:
 
 def ranking_command(run: Path, config: TrainConfig) -> str:
     """The command that ranks this run, against a benchmark of its space where one is at hand."""
-    for name in ("digits", "nasbench201"):
-        try:
-            if f"{config.dataset}_test" in read_benchmark(name, config.space).columns:
-                return f"nshot rank {typed(run)} --benchmark {name}"
-        except UserError:
-            continue  # of another space, or not on this machine
-    return f"nshot rank {typed(run)} --benchmark TABLE.parquet"
+    known = benchmark_of(config.dataset, config.space) or "TABLE.parquet"
+    return f"nshot rank {typed(run)} --benchmark {known}"
 
 
 def search_files(run: Path) -> list[Path]:

@@ -21,7 +21,7 @@ from nshot.ranking.calibrate import keeps_statistics
 from nshot.ranking.evaluate import evaluate
 from nshot.runs.log import read_log
 from nshot.seeding import generator
-from nshot.spaces.additive import extreme_subnets
+from nshot.spaces.additive import largest
 from nshot.supernets.config import TrainConfig
 from nshot.supernets.heldout import CALIBRATION
 from nshot.supernets.train import new_supernet, train
@@ -68,7 +68,7 @@ def estimate(config: TrainConfig, recipe: Recipe, data: Dataset, candidates: flo
         alone = RetrainConfig(config.space.retrained, once, data.name, log_every=FIRST, checkpoint_every=STEPS)
         subnets = {"network": config.space.sample(generator(0, "estimate"))}
         if config.init is not None:  # the whole network is tuned too, and teaches
-            subnets["whole"] = extreme_subnets(config.space, [config.space.params, config.space.flops])[1]
+            subnets["whole"] = largest(config.space)
         for name_, subnet in subnets.items():
             retrain(alone, subnet, one, folder / name_, device=device, say=_nothing)
         steps = {name_: _step(folder / name_) for name_ in subnets}

@@ -12,7 +12,7 @@ from nshot.networks.recipes import TUNE, Recipe, recipe
 from nshot.search.limits import Limits
 from nshot.search.propose import random_subnets
 from nshot.spaces import Space
-from nshot.spaces.additive import extreme_subnets
+from nshot.spaces.additive import largest
 from nshot.spaces.pretrained import WORD
 from nshot.spaces.timm import rounded
 from nshot.strategies import strategies
@@ -116,7 +116,7 @@ def halved(limits: Limits, sized: Space) -> tuple[Limits, str]:
     """The limits, or where none is given, half of the whole network's FLOPs, and what there is to say of it."""
     if limits != Limits():
         return limits, ""
-    half = sized.flops(extreme_subnets(sized, [sized.params, sized.flops])[1]) // 2
+    half = sized.flops(largest(sized)) // 2
     others = "--max-flops, --max-params or --max-latency"
     return Limits(max_flops=half), f"limit: {half:,} FLOPs, half of the whole network's; for another say {others}"
 

@@ -19,13 +19,13 @@ from nshot.search.begin import begin_with
 from nshot.search.latency import latency_of
 from nshot.search.limits import Limits
 from nshot.spaces import Space, Subnet
-from nshot.spaces.additive import extreme_subnets
+from nshot.spaces.additive import largest
 from nshot.spaces.timm import Timm
 
 
 def resized(space: Space, limits: Limits) -> Subnet | None:
     """The whole network at the largest side at which it keeps to the limits; None where it does at none."""
-    whole = extreme_subnets(space, [space.params, space.flops])[1]
+    whole = largest(space)
     if not (at := space.couples):
         return whole if limits.allow(space, whole) else None
     for side in reversed(space.decisions[at[0]].allowed):
@@ -37,7 +37,7 @@ def resized(space: Space, limits: Limits) -> Subnet | None:
 
 def same_weights(space: Space, subnet: Subnet) -> bool:
     """Whether a network has all weights of the whole one: it differs in the side of its images alone."""
-    return space.network_params(subnet) == space.network_params(extreme_subnets(space, [space.params, space.flops])[1])
+    return space.network_params(subnet) == space.network_params(largest(space))
 
 
 def by_chance(a: float, b: float, images: int) -> float:

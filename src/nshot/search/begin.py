@@ -10,7 +10,7 @@ from nshot.errors import UserError
 from nshot.networks.retrain import Begin, RetrainConfig
 from nshot.runs.folder import differences
 from nshot.spaces import Space, Subnet, Supernet, extract
-from nshot.spaces.additive import extreme_subnets
+from nshot.spaces.additive import largest
 from nshot.spaces.pretrained import WORD
 from nshot.supernets.load import load_run
 
@@ -74,5 +74,5 @@ def begun_with(init: str | None, default: RetrainConfig, choice: str, named: str
 
 def subnets_of(space: Space, archs: list[str]) -> list[Subnet]:
     """The subnets of these notations, of which ``largest`` is that of the most parameters."""
-    ends = [extreme_subnets(space, [space.params, space.flops])[1] for arch in archs if arch == LARGEST]
+    ends = [largest(space) for arch in archs if arch == LARGEST]
     return ends or [space.parse(arch) for arch in archs]

@@ -3,13 +3,16 @@
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from nshot.errors import UserError
 
 from .decisions import Choices, Subnet
+
+if TYPE_CHECKING:
+    from .base import Space
 
 ENUMERABLE = 20_000  # spaces up to this size are looked at subnet by subnet
 Cost = Callable[[Subnet], float]
@@ -99,6 +102,11 @@ def extreme_subnets(space: Choices, costs: Sequence[Cost]) -> tuple[Subnet, Subn
                     subnet[i] = option
             ends.append((tuple(total.tolist()), tuple(subnet)))
     return min(found[0])[1], max(found[1])[1]
+
+
+def largest(space: "Space") -> Subnet:
+    """The whole network: the subnet of the most parameters, of equals that of the most FLOPs."""
+    return extreme_subnets(space, [space.params, space.flops])[1]
 
 
 class Grid:

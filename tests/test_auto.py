@@ -15,8 +15,8 @@ from PIL import Image
 import nshot
 import nshot.auto.job as job_module
 from helpers import nshot_, refuse
-from nshot.auto.look import Look, look, stored_side
-from nshot.auto.plan import STEPS, batch_size, epochs_for, plan, resolution_for
+from nshot.auto.look import Look, epochs_for, look, resolution_for, stored_side
+from nshot.auto.plan import SIDES, STEPS, batch_size, plan
 from nshot.data.sources import load
 from nshot.files import read_json
 from nshot.runs import progress
@@ -316,7 +316,7 @@ def test_few_images_have_small_batches() -> None:
     ("side", "chosen"), [(1, 8), (8, 8), (15, 8), (16, 16), (31, 24), (32, 32), (63, 48), (64, 64), (4000, 64)]
 )
 def test_resolution_is_what_images_have(side: int, chosen: int) -> None:
-    assert resolution_for(side) == chosen
+    assert resolution_for(side, SIDES) == chosen
 
 
 @pytest.mark.parametrize("most", [20_000, 100_000, 300_000, 500_000, 1_000_000, 1_500_000, 10**9])

@@ -14,9 +14,8 @@ from nshot.supernets.config import TrainConfig
 
 from . import pretrained
 from .job import Job, run_job
-from .look import look, stored_side
-from .plan import NASBENCH, plan, pretrained_plan, steps_line
-from .plan import resolution_for as usual_resolution
+from .look import look, resolution_for, stored_side
+from .plan import NASBENCH, SIDES, plan, pretrained_plan, steps_line
 
 WHAT = (
     "From images to a network that runs elsewhere: looks at the data, chooses a search space and how long to train, "
@@ -139,19 +138,19 @@ def _weights(name: str, given: Auto) -> tuple[pretrained.Weights | None, tuple[s
 
 def _loaded(name: str, given: Auto, photos: bool) -> tuple[Dataset, int]:
     """The data set at the resolution that is asked for or fits it, and the middle of its images' stored sides."""
-    resolution_for = pretrained.resolution_for if photos else usual_resolution
+    sides = pretrained.SIDES if photos else SIDES
 
     def at(resolution: int | None) -> Dataset:
         return load(name, root=given.data_root, download=given.download, resolution=resolution)
 
     if is_own(name):
         stored = stored_side(name, given.data_root)
-        own = at(given.resolution or resolution_for(stored))
+        own = at(given.resolution or resolution_for(stored, sides))
         if not (stored or given.resolution):
             raise UserError(f"{name}: its files do not tell how large its images are: say --resolution")
         return own, stored
     whole = at(None)  # of a named set all images have one size
-    wanted = given.resolution or resolution_for(whole.train.side)
+    wanted = given.resolution or resolution_for(whole.train.side, sides)
     return (whole if wanted == whole.train.side else at(wanted)), whole.train.side
 
 

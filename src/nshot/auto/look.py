@@ -1,6 +1,6 @@
-"""What a data set is like, as far as choices follow from it."""
+"""What a data set is like, as far as choices follow from it, and what follows from its counts alone."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from io import BytesIO
@@ -75,6 +75,18 @@ def stored_side(name: str, root: str | Path | None) -> int:
     whoever loads the set says."""
     sides = list(_sides(_some(name, own_folder(name, data_root(root)))))
     return round(median(sides)) if sides else 0
+
+
+def resolution_for(side: int, sides: Sequence[int]) -> int:
+    """The largest of these that images of this shorter side have; the first, to which smaller ones are enlarged."""
+    return max((s for s in sides if s <= side), default=sides[0])
+
+
+def epochs_for(count: int, batch: int, steps: tuple[int, int], epochs: int, fewest: int = 1) -> int:
+    """So many epochs, but no fewer and no more steps than ``steps`` says, and no fewer epochs than ``fewest``."""
+    an_epoch = max(1, count // batch)
+    least, most = (-(-bound // an_epoch) for bound in steps)
+    return max(fewest, least, min(epochs, most))
 
 
 def _sides(images: Iterable[Path | BytesIO]) -> Iterator[int]:

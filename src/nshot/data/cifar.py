@@ -12,7 +12,7 @@ from filelock import FileLock
 from nshot.errors import Say, UserError
 
 from .images import Images
-from .parquet import checked, read_parquet
+from .parquet import checked, read_known
 from .sources import Source, sources
 
 AGAIN = "add --download, which fetches what is damaged, or copy the data set again"
@@ -53,9 +53,7 @@ def _has_parquet(folder: Path) -> bool:
 
 
 def _from_parquet(folder: Path, classes: int, labels: tuple[str, ...]) -> Source:
-    return Source(
-        classes, read_parquet(folder, "train", labels, classes), read_parquet(folder, "test", labels, classes)
-    )
+    return Source(classes, read_known(folder, "train", labels, classes), read_known(folder, "test", labels, classes))
 
 
 def _fetched(root: Path, name: str, download: str | None) -> Path:

@@ -173,7 +173,7 @@ def _names(train: Part, where: Path) -> tuple[str, ...]:
     return tuple(map(str, every))
 
 
-def read_parquet(folder: Path, part: str, label_columns: tuple[str, ...], classes: int) -> Images:
+def read_known(folder: Path, part: str, label_columns: tuple[str, ...], classes: int) -> Images:
     """Images of all files ``part-*.parquet`` of a data set that is known.
 
     Args:

@@ -9,10 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import fused, fused_cells, fused_mixed
-from .cells import Cell, ConvNorm, Memo, Norm, Reduction, batch_norm_of_batch, live_edges
+from .cells import Cell, ConvNorm, Memo, Norm, Ops, Reduction, batch_norm_of_batch, live_edges
 from .mixture import Mixture
-
-Ops = tuple[int, ...]  # of each edge, by number in `OPS`
 
 
 class Backbone(nn.Module):

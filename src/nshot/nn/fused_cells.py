@@ -11,7 +11,6 @@ from torch import nn
 from .cells import DECIDES, EDGES, KERNELS, NODES, OPS, Cell, ConvNorm, Ops, Reduction
 from .fused import Node, Signal, Tape
 
-Memo = dict[Any, Any]  # what a cell computed, by what determines it
 Wants = tuple[bool, bool]  # whether a node's value, and whether its ReLU, is asked for
 BOTH: Wants = (True, True)
 
@@ -68,7 +67,7 @@ def chain(live: Ops, cells: int) -> list[Wants]:
     return outs[::-1]
 
 
-def run_cell(tape: Tape, cell: Cell, x: Node, live: Ops, out: Wants, memo: Memo | None = None) -> Node:
+def run_cell(tape: Tape, cell: Cell, x: Node, live: Ops, out: Wants, memo: dict[Any, Any] | None = None) -> Node:
     """``memo`` holds what earlier subnets computed of the same x, without gradients."""
     nodes, want = {0: x}, wanted(live, out)
     memo = {} if memo is None else memo
@@ -86,7 +85,7 @@ def run_cell(tape: Tape, cell: Cell, x: Node, live: Ops, out: Wants, memo: Memo 
             remembered((e, op, live[: DECIDES[s]]), partial(_edge, tape, cell, e, op, nodes[s]))
             for e, op, s in part.convs
         ]
-        plain, pooled = [_value(nodes[s]) for s in part.plain], [nodes[s] for s in part.pooled]
+        plain, pooled = [value_of(nodes[s]) for s in part.plain], [nodes[s] for s in part.pooled]
         value, relu = want[part.target]
         nodes[part.target] = remembered(
             (part.target, value, relu, live[: DECIDES.get(part.target, len(live))]),
@@ -103,13 +102,13 @@ def _edge(tape: Tape, cell: Cell, e: int, op: str, source: Node) -> Any:
 def run_reduction(tape: Tape, block: Reduction, x: Node, out: Wants) -> Node:
     inner = tape.node([tape.conv(tape.relu(x), block.conv_a.conv.weight, stride=2)], value=False)
     residual = tape.conv(tape.relu(inner), block.conv_b.conv.weight)
-    shortcut = tape.conv(tape.half(_value(x)), block.shortcut.weight, norm=False)
+    shortcut = tape.conv(tape.half(value_of(x)), block.shortcut.weight, norm=False)
     value, relu = out
     return tape.node([residual], [shortcut], value=value, relu=relu)
 
 
-def _value(node: Node) -> Signal:
-    assert node.value is not None, "asked for by `wanted`"
+def value_of(node: Node) -> Signal:
+    assert node.value is not None, "asked for by `wanted`, of mixtures always"
     return node.value
 
 

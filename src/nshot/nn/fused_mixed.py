@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from .cells import EDGES, KERNELS, NODES, OPS, Cell, ConvNorm
 from .fused import Convolved, Node, Scales, Signal, Tape
+from .fused_cells import value_of
 from .mixture import Mixture
 
 Term = tuple[int, int]  # edge, option
@@ -48,9 +49,9 @@ class MixedCell:
         )
         scales = Scales(*([self.rows[e][option] for e, option in terms] for terms in (convs, skips, pools)))
         convolved = [self._conv(e, option, nodes[EDGES[e][1]]) for e, option in convs]
-        plain = [_value(nodes[EDGES[e][1]]) for e, _ in skips]
+        plain = [value_of(nodes[EDGES[e][1]]) for e, _ in skips]
         if not convs and not skips and not pools:  # all edges are none: zero, which yet has a gradient
-            zeros = torch.zeros_like(_value(nodes[0]).tensor)
+            zeros = torch.zeros_like(value_of(nodes[0]).tensor)
             plain, scales = [Signal(zeros)], scales._replace(plain=[1.0])
         told = partial(self._told, target, nodes, convs) if self.mixture.weights.requires_grad else None
         pooled = [nodes[EDGES[e][1]] for e, _ in pools]
@@ -71,14 +72,14 @@ class MixedCell:
         for (e, option), each in zip(convs, sums, strict=True):
             found[e, option] += each.sum()
         for e, option in self._of(target, "skip_connect"):
-            found[e, option] += _dot(g, _value(nodes[EDGES[e][1]]).tensor)
+            found[e, option] += _dot(g, value_of(nodes[EDGES[e][1]]).tensor)
         for e, option in self._of(target, "avg_pool_3x3"):
             found[e, option] += _dot(g, self._average(EDGES[e][1], nodes))
 
     def _average(self, source: int, nodes: list[Node]) -> Tensor:
         if source not in self.averages:
             without = Tape(train=False)
-            self.averages[source] = _value(without.node(pooled=[nodes[source]], relu=False)).tensor
+            self.averages[source] = value_of(without.node(pooled=[nodes[source]], relu=False)).tensor
         return self.averages[source]
 
 
@@ -88,11 +89,6 @@ def run_mixed(tape: Tape, mixture: Mixture) -> Any:
     if mixture.weights.requires_grad:
         tape.weights[mixture.weights] = mixture.weights
     return lambda cell, x: MixedCell(tape, cell, mixture, rows)(x)
-
-
-def _value(node: Node) -> Signal:
-    assert node.value is not None, "asked for of every node"
-    return node.value
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ from nshot.files import write_json
 from nshot.networks.alone import Recipe
 from nshot.ranking.metrics import kendall_tau
 from nshot.runs.log import read_log
+from nshot.runs.where import On
 from nshot.spaces import Space, Subnet
 from nshot.spaces.darts import DARTS, OPS, choices
 from nshot.strategies import strategies
@@ -99,7 +100,7 @@ def measured(name: str, runs: Path, jobs: int) -> dict:
         subnets=100,
         seeds=1,
     )
-    table = build(truth, runs / f"{name}-alone", jobs=jobs)
+    table = build(truth, runs / f"{name}-alone", on=On(jobs=jobs))
     ranking, _ = rank_run(run, str(table), sample=0, images=10_000, device="cpu", data=data)
     log = [line for line in read_log(run / "log.jsonl") if "loss" in line]
     tenth = len(log) // 10

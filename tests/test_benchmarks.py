@@ -19,6 +19,7 @@ from nshot.data.sources import load
 from nshot.files import read_json
 from nshot.networks.alone import Recipe, train_alone
 from nshot.nn.cells import live_edges
+from nshot.runs.where import On
 
 SPACE = space("nasbench201", channels=4, cells=1, resolution=8)
 SUBNETS = [(3, 3, 3, 3, 3, 3), (0, 1, 2, 3, 4, 0), (2, 0, 0, 0, 0, 2)]
@@ -216,7 +217,7 @@ CONFIG = BuildConfig(recipe=Recipe(epochs=1, batch_size=64, lr=0.1), subnets=4, 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("build") / "digits"
-    assert build(CONFIG, folder, jobs=2, say=lambda line: None) == folder / "benchmark.parquet"
+    assert build(CONFIG, folder, on=On(jobs=2), say=lambda line: None) == folder / "benchmark.parquet"
     return folder
 
 
@@ -267,7 +268,7 @@ def test_killed_build_continues(built, copy):
     kept = lines_of(copy)[:4]
     (copy / "results.jsonl").write_text("".join(kept) + lines_of(copy)[4][:20])
     said = []
-    build(CONFIG, copy, jobs=1, say=said.append)
+    build(CONFIG, copy, on=On(jobs=1), say=said.append)
     assert said == ["4 of 8 trainings are done, 4 to do in 1 processes"]
     assert lines_of(copy)[:4] == kept
     assert sorted(lines_of(copy)) == sorted(lines_of(built))
@@ -276,7 +277,7 @@ def test_killed_build_continues(built, copy):
 
 def test_build_grows_and_shrinks_without_training_anything_twice(built, copy):
     said = []
-    build(dataclasses.replace(CONFIG, subnets=5, seeds=3), copy, jobs=2, say=said.append)
+    build(dataclasses.replace(CONFIG, subnets=5, seeds=3), copy, on=On(jobs=2), say=said.append)
     assert said == ["8 of 15 trainings are done, 7 to do in 2 processes"]
     assert lines_of(copy)[:8] == lines_of(built)
     assert len({(json.loads(line)["subnet"], json.loads(line)["seed"]) for line in lines_of(copy)}) == 15
@@ -289,7 +290,7 @@ def test_build_grows_and_shrinks_without_training_anything_twice(built, copy):
     config = read_json(copy / "config.json")["config"]
     assert (config["subnets"], config["seeds"]) == (5, 3)
 
-    build(CONFIG, copy, jobs=1, say=said.append)
+    build(CONFIG, copy, on=On(jobs=1), say=said.append)
     assert said[1] == "8 of 8 trainings are done, 0 to do in 1 processes"
     assert len(lines_of(copy)) == 15
     assert pq.read_table(copy / "benchmark.parquet").equals(pq.read_table(built / "benchmark.parquet"))
@@ -310,7 +311,7 @@ def test_other_build_in_the_folder_is_refused(change, named, copy, tmp_path):
     (tmp_path / "mine.json").write_text(json.dumps({"train": list(range(100)), "valid": [100, 101]}))
     before = {path.name: path.read_bytes() for path in copy.iterdir()}
     with pytest.raises(UserError, match=named) as refusal:
-        build(dataclasses.replace(CONFIG, **change), copy, root=tmp_path, jobs=1, say=lambda line: None)
+        build(dataclasses.replace(CONFIG, **change), copy, root=tmp_path, on=On(jobs=1), say=lambda line: None)
     assert "seeds" not in str(refusal.value)
     assert "subnets" not in str(refusal.value)
     assert {path.name: path.read_bytes() for path in copy.iterdir()} == before
@@ -322,7 +323,7 @@ def test_a_build_of_an_earlier_version_goes_on(copy):
     del stored["config"]["recipe"]["optimizer"], stored["config"]["recipe"]["augment"]["cutout"]
     (copy / "config.json").write_text(json.dumps(stored))
     said = []
-    build(CONFIG, copy, jobs=1, say=said.append)
+    build(CONFIG, copy, on=On(jobs=1), say=said.append)
     assert said == ["8 of 8 trainings are done, 0 to do in 1 processes"]
 
 
@@ -336,9 +337,9 @@ def test_a_build_by_calr_of_an_earlier_version_keeps_its_own_complexity(copy):
     path.write_text(json.dumps(stored))
     said = []
     with pytest.raises(UserError, match=r"recipe\.complexity_of: own, not paper"):
-        build(calr, copy, jobs=1, say=said.append)
+        build(calr, copy, on=On(jobs=1), say=said.append)
     own = dataclasses.replace(calr, recipe=dataclasses.replace(calr.recipe, complexity_of="own"))
-    build(own, copy, jobs=1, say=said.append)
+    build(own, copy, on=On(jobs=1), say=said.append)
     assert said == ["8 of 8 trainings are done, 0 to do in 1 processes"]
 
 
@@ -346,7 +347,7 @@ def test_a_build_that_has_no_gamma_is_refused_before_any_folder(tmp_path):
     calr = dataclasses.replace(CONFIG.recipe, schedule="calr", complexity_of="paper")
     small = space("mobilenet", width=0.5, resolution=8, strides=(1,) * 7)
     with pytest.raises(UserError, match="complexity_of 'paper'"):
-        build(BuildConfig(small, calr, subnets=2, seeds=1), tmp_path / "out", jobs=1)
+        build(BuildConfig(small, calr, subnets=2, seeds=1), tmp_path / "out", on=On(jobs=1))
     assert not (tmp_path / "out").exists()
 
 
@@ -358,13 +359,13 @@ def test_a_build_by_other_forms_is_refused(copy):
     (copy / "config.json").write_text(json.dumps(stored))
     before = {path.name: path.read_bytes() for path in copy.iterdir()}
     with pytest.raises(UserError, match="forms: None, not 7548"):
-        build(dataclasses.replace(CONFIG, seeds=3), copy, jobs=1, say=lambda line: None)
+        build(dataclasses.replace(CONFIG, seeds=3), copy, on=On(jobs=1), say=lambda line: None)
     assert {path.name: path.read_bytes() for path in copy.iterdir()} == before
 
 
 def test_build_without_jobs_is_refused(tmp_path):
     with pytest.raises(UserError, match="jobs 0"):
-        build(CONFIG, tmp_path / "out", jobs=0)
+        build(CONFIG, tmp_path / "out", on=On(jobs=0))
     assert not (tmp_path / "out").exists()
 
 

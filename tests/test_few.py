@@ -24,6 +24,7 @@ from nshot.files import read_json
 from nshot.networks.recipes import Recipe
 from nshot.networks.retrain import RetrainConfig, retrain
 from nshot.ranking.evaluate import evaluate
+from nshot.runs.where import On
 from nshot.spaces import FewShot
 from nshot.strategies import Options, strategies
 from nshot.supernets.config import TrainConfig, preset
@@ -67,7 +68,7 @@ def test_a_part_that_diverges_in_a_process_of_its_own_says_so(config, digits, tm
     with pytest.raises(
         DivergedError, match=r"^the loss is (nan|inf) at step \d+ \(of \|.*\|\): lower --lr, or set --clip$"
     ) as error:
-        train(wild, digits, tmp_path / "run", device="cpu", jobs=2, say=quiet)
+        train(wild, digits, tmp_path / "run", device="cpu", on=On(jobs=2), say=quiet)
     assert error.value.folder.parent == tmp_path / "run"
 
 
@@ -143,7 +144,7 @@ def test_a_part_is_ranked_by_the_rows_of_the_whole_table_that_are_in_it(run: Pat
 def test_parallel_parts_are_the_same(run: Path, config: TrainConfig, digits, tmp_path: Path) -> None:
     """And what is trained already is left alone."""
     said: list[str] = []
-    train(config, digits, tmp_path / "run", device="cpu", jobs=2, say=said.append)
+    train(config, digits, tmp_path / "run", device="cpu", on=On(jobs=2), say=said.append)
     assert len(said) == 5
     for i in range(5):
         ours, theirs = (load_file(r / f"part-{i}" / "supernet.safetensors") for r in (run, tmp_path / "run"))
@@ -167,11 +168,11 @@ def test_wrong_options_leave_nothing(config: TrainConfig, digits, tmp_path: Path
     with pytest.raises(UserError, match="ms '3<-1': the decision has one option left"):
         train(wrong, digits, tmp_path / "run", device="cpu", say=quiet)
     with pytest.raises(UserError, match="jobs 2 has no effect: spos trains one supernet"):
-        train(preset("smoke"), digits, tmp_path / "run", device="cpu", jobs=2, say=quiet)
+        train(preset("smoke"), digits, tmp_path / "run", device="cpu", on=On(jobs=2), say=quiet)
     with pytest.raises(UserError, match="options Options: strategy fsnas takes FewOptions"):
         dataclasses.replace(config, options=Options())
     with pytest.raises(UserError, match="jobs 0"):
-        train(config, digits, tmp_path / "run", device="cpu", jobs=0, say=quiet)
+        train(config, digits, tmp_path / "run", device="cpu", on=On(jobs=0), say=quiet)
     assert not (tmp_path / "run").exists()
 
 

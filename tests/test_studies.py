@@ -15,6 +15,7 @@ from helpers import nshot_, refuse
 from nshot import UserError
 from nshot.benchmarks.table import read_benchmark
 from nshot.files import read_json
+from nshot.runs.where import On
 from nshot.studies import runner
 from nshot.studies.base import SCALES, Measured, Row, Setting, Study, studies
 from nshot.studies.collect import Known, collect
@@ -312,7 +313,7 @@ def test_a_diverging_run_is_marked_and_the_others_go_on(tmp_path: Path) -> None:
     wild = Setting("spos", config={"lr": 1e30, "clip": None})
     study = Study("wild", "a title", (Row("wild", wild, (0.5, 0.1)), Row("tame", Setting("spos"))))
     said: list[str] = []
-    run_jobs(jobs_of([study], SMOKE, 1), tmp_path, processes=1, say=said.append)
+    run_jobs(jobs_of([study], SMOKE, 1), tmp_path, on=On(jobs=1), say=said.append)
     assert any(re.search(r"failed: the loss is (nan|inf) at step \d+", line) for line in said)
     rows = collect(study, SMOKE, 1, tmp_path)["rows"]
     assert "at step" in rows[0]["failed"]["0"]
@@ -322,7 +323,7 @@ def test_a_diverging_run_is_marked_and_the_others_go_on(tmp_path: Path) -> None:
         collect(study, SMOKE, 1, tmp_path)
     )
     said.clear()
-    run_jobs(jobs_of([study], SMOKE, 1), tmp_path, processes=1, say=said.append)
+    run_jobs(jobs_of([study], SMOKE, 1), tmp_path, on=On(jobs=1), say=said.append)
     assert said == ["2 of 2 runs are done"]
 
 
@@ -332,7 +333,7 @@ def test_a_supernet_that_diverges_is_trained_once(tmp_path: Path) -> None:
     settings = [Measured("spos", config=wild, function=retrained), Measured("spos", config=wild, function=limited)]
     rows = [Row(setting.function.__name__, setting) for setting in settings]
     said: list[str] = []
-    run_jobs(jobs_of([Study("wild", "a title", tuple(rows))], SMOKE, 1), tmp_path, processes=1, say=said.append)
+    run_jobs(jobs_of([Study("wild", "a title", tuple(rows))], SMOKE, 1), tmp_path, on=On(jobs=1), say=said.append)
     assert re.search(r"^retrained-\w+ failed: the loss is (nan|inf) at step \d+", said[1])
     assert re.search(r"^limited-\w+ failed with spos-\w+$", said[2])
     assert [len(row["failed"]) for row in collect(Study("wild", "", tuple(rows)), SMOKE, 1, tmp_path)["rows"]] == [1, 1]

@@ -24,6 +24,7 @@ from nshot.benchmarks.table import Benchmark, read_benchmark
 from nshot.data.batches import Normalise, heldout_batches
 from nshot.data.mixture import mixture
 from nshot.data.sources import load
+from nshot.runs.where import On
 from nshot.search.propose import random_subnets
 from nshot.seeding import generator
 from nshot.spaces import FewShot, Space, Subnet, space
@@ -279,7 +280,7 @@ def test_without_its_benchmark_nothing_is_started(tmp_path: Path) -> None:
     scale = replace(SMOKE, benchmark=str(tmp_path / "no.parquet"))
     study = Study("a", "a title", (Row("a row", Measured("spos", function=whole, benchmark=True)),))
     with pytest.raises(UserError, match=r"no\.parquet' not found"):
-        run_jobs(jobs_of([study], scale, 1), tmp_path / "runs", processes=1)
+        run_jobs(jobs_of([study], scale, 1), tmp_path / "runs", on=On(jobs=1))
     assert not (tmp_path / "runs").exists()
 
 

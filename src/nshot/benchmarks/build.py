@@ -54,7 +54,6 @@ def build(
     out: str | Path,
     *,
     root: str | Path | None = None,
-    jobs: int | None = None,
     on: On | None = None,
     say: Say = print,
 ) -> Path:
@@ -64,8 +63,7 @@ def build(
         config: what to build.
         out: work folder; a killed build continues in it, and may be asked for more subnets or seeds.
         root: data root.
-        jobs: processes, each with one thread; default: the cores.
-        on: instead of ``jobs``: where trainings are done.
+        on: where trainings are done; default: in as many processes of one thread as there are cores.
         say: takes lines for the user.
 
     Returns:
@@ -74,7 +72,7 @@ def build(
     Raises:
         UserError: for wrong values, or a folder that holds another build.
     """
-    on = on or On(jobs=jobs)
+    on = on or On()
     data = load(config.dataset, root=root, split=config.split, resolution=config.space.resolution)
     space = config.space.with_classes(data.classes)
     TrainBatches(data.train, config.recipe.batch_size, 0, flip=False)  # refuses a wrong batch size before any folder

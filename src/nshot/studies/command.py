@@ -21,7 +21,6 @@ def run_study(
     scale_name: str,
     *,
     seeds: int,
-    jobs: int | None = None,
     on: On | None = None,
     runs: Path,
     out: Path,
@@ -36,8 +35,7 @@ def run_study(
         name: of a study, ``figure-c`` or ``all``.
         scale_name: one of `SCALES`.
         seeds: of each row, from 0.
-        jobs: processes of this machine; default: one.
-        on: instead of ``jobs``: where runs are made.
+        on: where runs are made; default: in one process of this machine.
         runs: where runs lie, in a folder a scale.
         out: where results are written; runs whose figures are there already are not run again.
         root: data root.
@@ -65,7 +63,7 @@ def run_study(
         run_jobs(
             jobs_of(wanted, at, seeds, {name: each.figures for name, each in before.items()}),
             runs / at.preset,
-            on=on or On(jobs=jobs),
+            on=on,
             root=root,
             say=say,
         )

@@ -139,19 +139,18 @@ def run_jobs(
     jobs: dict[str, Job],
     runs: Path,
     *,
-    processes: int | None = None,
     on: On | None = None,
     root: str | Path | None = None,
     say: Say = print,
 ) -> None:
     """Trains and ranks what the folder ``runs`` does not have yet; one that fails is marked, the others go on.
 
-    ``processes`` of this machine do it (default: one), or who is named by ``on``.
+    ``on`` says where; by default in one process of this machine.
 
     Raises:
         UserError: where data, benchmark or list cannot be had; then nothing is started.
     """
-    on = on or On(jobs=processes)
+    on = on or On()
     cores = os.cpu_count() or 1
     if on.on == "local" and (on.jobs or 1) > cores:
         raise UserError(f"jobs {on.jobs}: this machine has {cores} cores, and each run takes one")

@@ -54,7 +54,6 @@ def train(
     out: str | Path,
     *,
     device: str = "auto",
-    jobs: int = 1,
     on: On | None = None,
     workers: int = 0,
     say: Say = print,
@@ -69,8 +68,7 @@ def train(
         data: what ``load(config.dataset, ...)`` gave.
         out: the run folder.
         device: Fabric's accelerator: auto, cpu, cuda, mps.
-        jobs: how many supernets are trained at once, each in a process of one thread; 1: one after the other, here.
-        on: instead of ``jobs``: where they are trained.
+        on: where several supernets are trained; None: one after the other, here.
         workers: processes that make batches ahead of time, the same as without.
         say: takes lines for the user.
 
@@ -83,7 +81,7 @@ def train(
     if config.space.num_classes != data.classes:
         raise UserError(f"num_classes {config.space.num_classes}: {data.name} has {data.classes} classes")
     data.check_side(config.space.resolution)
-    on = on or On(jobs=jobs)
+    on = on or On()
     check_whole(0, workers=workers)
     parts = strategies[config.strategy].parts(config.space, config.options, config.seed)
     if len(parts) > 1:

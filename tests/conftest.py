@@ -1,4 +1,4 @@
-"""Which test files take long: `make test-fast` leaves them out."""
+"""Which test files take long: `make test-fast` leaves them out; and the data set of several modules."""
 
 import pytest
 
@@ -12,6 +12,13 @@ SLOW = {
     "report", "runs", "scores", "search", "shift", "space_errors", "spaces", "speed", "split", "stopping",
     "strangers", "studies", "systems", "unwritable", "verdict", "whole", "zero_cost",
 }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def digits():
+    from nshot.data.sources import load
+
+    return load("digits", resolution=8)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

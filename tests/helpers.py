@@ -5,7 +5,10 @@ import io
 import re
 from pathlib import Path
 
+import numpy as np
+
 import nshot.cli
+from nshot.spaces import Space, Subnet
 
 SMALL = {
     "nasbench201": {"channels": 4, "cells": 1, "resolution": 8},
@@ -40,3 +43,12 @@ def refuse(*args: str | Path) -> str:
     assert status == 2
     assert re.fullmatch(r"nshot: error: [^\n]+\n", err)
     return err
+
+
+def quiet(line: str) -> None:
+    """For lines that are not looked at."""
+
+
+def sample(space: Space, count: int, seed: int = 0) -> list[Subnet]:
+    rng = np.random.default_rng(seed)
+    return [space.sample(rng) for _ in range(count)]

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 import nshot
 from helpers import SMALL, nshot_, refuse
 from nshot import SeparatedMomentum, UserError
-from nshot.data.sources import Dataset, load
+from nshot.data.sources import Dataset
 from nshot.files import read_json
 from nshot.networks.recipes import Recipe
 from nshot.networks.recipes import completed as recipe_completed
@@ -39,11 +39,6 @@ APART = ("norm", "bias", "token", "position")  # words in the names of AutoForme
 @pytest.fixture(scope="module")
 def space() -> Space:
     return nshot.space("autoformer", **SMALL["autoformer"])
-
-
-@pytest.fixture(scope="module")
-def digits() -> Dataset:
-    return load("digits", resolution=8)
 
 
 def config_of(space: Space, **options: Any) -> TrainConfig:

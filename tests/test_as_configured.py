@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import nshot
-from helpers import SMALL, nshot_
+from helpers import SMALL, nshot_, quiet
 from nshot.data.batches import TrainBatches
 from nshot.data.images import Images, joined
 from nshot.data.mixture import mixture
@@ -32,10 +32,6 @@ from nshot.supernets.train import make_batches, make_second, new_supernet, train
 from test_reviewed import folder_of
 
 SPACE = nshot.space("nasbench201", **SMALL["nasbench201"])
-
-
-def quiet(line: str) -> None:
-    pass
 
 
 def config_of(space: Space = SPACE, **changes: Any) -> TrainConfig:

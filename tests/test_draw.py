@@ -20,11 +20,11 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from PIL import Image
 
 import nshot
-from helpers import SMALL, nshot_, refuse
+from helpers import SMALL, nshot_, refuse, sample
 from nshot import UserError
 from nshot.report.draw import draw, picture, svg
 from nshot.report.paint import COLOURS, colour, lanes
-from nshot.spaces import Space, Subnet
+from nshot.spaces import Space
 from nshot.spaces.drawing import Edge, Graph, short
 
 SEARCH = {"dataset": "digits", "space": {"name": "mobilenet", "width": 0.5, "num_classes": 10}}
@@ -33,11 +33,6 @@ SEARCH = {"dataset": "digits", "space": {"name": "mobilenet", "width": 0.5, "num
 @pytest.fixture(params=nshot.list_spaces())
 def space(request: pytest.FixtureRequest) -> Space:
     return nshot.space(request.param)
-
-
-def sample(space: Space, count: int) -> list[Subnet]:
-    rng = np.random.default_rng(0)
-    return [space.sample(rng) for _ in range(count)]
 
 
 def texts(figure: Figure) -> list[str]:

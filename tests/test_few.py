@@ -14,11 +14,10 @@ import torch
 from safetensors.torch import load_file
 from scipy.stats import kendalltau
 
-from helpers import nshot_
+from helpers import nshot_, quiet
 from nshot import UserError
 from nshot.benchmarks.rank import rank_run
 from nshot.benchmarks.table import EMBEDDED, read_benchmark, write_benchmark
-from nshot.data.sources import load
 from nshot.errors import DivergedError
 from nshot.files import read_json
 from nshot.networks.recipes import Recipe
@@ -30,15 +29,6 @@ from nshot.strategies import Options, strategies
 from nshot.supernets.config import TrainConfig, preset
 from nshot.supernets.load import load_run
 from nshot.supernets.train import train
-
-
-def quiet(line: str) -> None:
-    pass
-
-
-@pytest.fixture(scope="module")
-def digits():
-    return load("digits", resolution=8)
 
 
 @pytest.fixture(scope="module")

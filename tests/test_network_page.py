@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import nshot
-from helpers import nshot_, refuse
+from helpers import nshot_, quiet, refuse
 from nshot.data.sources import Dataset, load
 from nshot.handover.verdict import MISTAKES, VERDICT, judge, read_verdict
 from nshot.networks.recipes import Recipe
@@ -32,10 +32,6 @@ SPACE = nshot.space("nasbench201", channels=4, cells=1, resolution=8)
 ARCHS = [
     f"|nor_conv_3x3~0|+|none~0|nor_conv_3x3~1|+|skip_connect~0|none~1|{last}~2|" for last in ("none", "nor_conv_1x1")
 ]
-
-
-def quiet(line: str) -> None:
-    pass
 
 
 @pytest.fixture(scope="module")

@@ -19,12 +19,12 @@ from torch import Tensor, nn
 
 import nshot
 import nshot.networks.retrain as retrain_module
-from helpers import SMALL, nshot_, refuse
+from helpers import SMALL, nshot_, quiet, refuse
 from nshot import UserError
 from nshot.data.augment import Augment
 from nshot.data.batches import TrainBatches
 from nshot.data.images import Images
-from nshot.data.sources import Dataset, load
+from nshot.data.sources import Dataset
 from nshot.files import read_json
 from nshot.networks.alone import make_alone
 from nshot.networks.recipes import RECIPES, Recipe, completed, recipe
@@ -47,11 +47,6 @@ CLI = [ARCH, "--channels", "4", "--cells", "1", "--resolution", "8", "--dataset"
 
 
 @pytest.fixture(scope="module")
-def digits() -> Dataset:
-    return load("digits", resolution=8)
-
-
-@pytest.fixture(scope="module")
 def two_steps(digits: Dataset) -> Dataset:
     """As many images as make two batches an epoch."""
     few = Images(digits.train.pixels[:BATCH], digits.train.labels[:BATCH])
@@ -65,10 +60,6 @@ def teacher_folder(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) ->
     config = RetrainConfig(SPACE, Recipe(epochs=4, batch_size=BATCH), "digits", seed=9)
     retrain(config, SUBNET, digits, out, device="cpu", say=quiet)
     return out
-
-
-def quiet(line: str) -> None:
-    pass
 
 
 def config_of(recipe: Recipe = PLAIN, **options: Any) -> RetrainConfig:

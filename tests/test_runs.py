@@ -22,7 +22,7 @@ from helpers import nshot_, refuse
 from nshot import UserError
 from nshot.data.augment import Augment
 from nshot.data.batches import TrainBatches
-from nshot.data.sources import Dataset, load
+from nshot.data.sources import Dataset
 from nshot.dynamic import ComplexityAwareLR, SeparatedMomentum
 from nshot.files import read_json
 from nshot.runs.lock import locked
@@ -35,11 +35,6 @@ from nshot.training.loop import train_steps
 from nshot.training.optimizers import sgd
 
 EPOCHS, STEPS = 4, 72  # 599 digits in batches of 32: 18 steps an epoch
-
-
-@pytest.fixture(scope="module")
-def digits():
-    return load("digits", resolution=8)
 
 
 @pytest.fixture(scope="module")

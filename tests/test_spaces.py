@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import nshot
-from helpers import SMALL
+from helpers import SMALL, sample
 from nshot import UserError
 from nshot.nn.cells import live_edges
 from nshot.report.run_data import retrain_flags
@@ -38,11 +38,6 @@ def nb201() -> NASBench201:
 @pytest.fixture
 def small() -> NASBench201:
     return nshot.space("nasbench201", **SMALL["nasbench201"])
-
-
-def sample(space: Space, count: int, seed: int = 0) -> list[Subnet]:
-    rng = np.random.default_rng(seed)
-    return [space.sample(rng) for _ in range(count)]
 
 
 def images(space: Space, count: int) -> Tensor:

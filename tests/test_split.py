@@ -18,7 +18,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import nshot.data.own
-from helpers import nshot_, refuse
+from helpers import nshot_, quiet, refuse
 from nshot import UserError
 from nshot.data.images import Images, Stored
 from nshot.data.sources import Dataset, load
@@ -26,10 +26,6 @@ from nshot.data.split import held_out
 from test_data import png
 
 SMOKE = ["train", "spos", "--preset", "smoke", "--epochs", "1", "--batch-size", "8", "--device", "cpu"]
-
-
-def quiet(line: str) -> None:
-    """For lines that are not looked at."""
 
 
 def picture(label: int, i: int) -> bytes:

@@ -15,7 +15,7 @@ from PIL import Image
 from sklearn.metrics import balanced_accuracy_score, confusion_matrix, precision_recall_fscore_support
 
 import nshot
-from helpers import nshot_, refuse
+from helpers import nshot_, quiet, refuse
 from nshot import UserError
 from nshot.data.images import Images
 from nshot.data.sources import Dataset, load
@@ -31,10 +31,6 @@ from nshot.networks.retrain import RetrainConfig, retrain, retrain_best
 
 ARCH = "|nor_conv_3x3~0|+|none~0|nor_conv_3x3~1|+|skip_connect~0|none~1|nor_conv_1x1~2|"
 SPACE = nshot.space("nasbench201", channels=4, cells=1, resolution=8)
-
-
-def quiet(line: str) -> None:
-    pass
 
 
 @pytest.fixture(scope="module")

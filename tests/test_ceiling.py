@@ -1,7 +1,6 @@
 """The ceiling of rankings: by brute force, the figures of the official table, and where it is told."""
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,9 +12,11 @@ from matplotlib.figure import Figure
 from scipy.stats import kendalltau
 
 import nshot
+from needs import needs_table
 from nshot.benchmarks.ceiling import Ceiling, ceiling
 from nshot.benchmarks.rank import compare, write_ranking
 from nshot.benchmarks.table import Benchmark, read_benchmark, write_benchmark
+from nshot.data.sources import data_root
 from nshot.files import read_json
 from nshot.ranking.evaluate import Scores
 from nshot.report.plots import scatter
@@ -76,16 +77,14 @@ def test_equal_accuracies_have_none() -> None:
     assert ceiling(SPACE, benchmark(subnets, np.full(len(subnets), 90.0)), "cifar10_test", subnets) is None
 
 
+@needs_table
 @pytest.mark.parametrize(
     ("listed", "tau", "count"), [(None, 0.94, 11_782), ("released:nasbench201/rank-list.json", 0.95, 278)]
 )
 def test_of_the_official_table(listed: str | None, tau: float, count: int) -> None:
     """CIFAR-10 test: no ranking of it can come to 1."""
-    root = Path(os.environ.get("NSHOT_DATA") or "data")
-    if not (root / "nasbench201" / "table.parquet").exists():
-        pytest.skip(f"no nasbench201/table.parquet under {root}: set NSHOT_DATA")
-    table = read_benchmark("nasbench201", SPACE, root)
-    subnets = table.subnets if listed is None else subnets_from_file(Path(listed), SPACE, root)
+    table = read_benchmark("nasbench201", SPACE)
+    subnets = table.subnets if listed is None else subnets_from_file(Path(listed), SPACE, data_root())
     found = ceiling(SPACE, table, "cifar10_test", subnets)
     assert found is not None
     assert (round(found.tau, 2), found.subnets) == (tau, count)

@@ -7,10 +7,9 @@ import torch
 from torch import Tensor, nn
 
 import nshot
+from needs import needs_kernels
 from nshot.nn import depthwise, kernels
 from nshot.nn.depthwise import DepthwiseConv
-
-needs_kernels = pytest.mark.skipif(kernels.library() is None, reason="no compiler: there is no kernel of ours")
 
 
 def gradients(conv: nn.Module, x: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:

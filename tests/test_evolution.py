@@ -21,6 +21,7 @@ from torch import nn
 
 import nshot
 from helpers import SMALL, nshot_, refuse
+from needs import needs_table
 from nshot import UserError
 from nshot.benchmarks.table import read_benchmark
 from nshot.search.archive import Archive
@@ -30,11 +31,6 @@ from nshot.search.pareto import front, nsga2, objective_values
 from nshot.search.pick import _score
 from nshot.search.propose import all_subnets, random_subnets
 from nshot.spaces import Space, Subnet
-
-TABLE = Path(os.environ.get("NSHOT_DATA", "none")) / "nasbench201" / "table.parquet"
-needs_table = pytest.mark.skipif(
-    not TABLE.exists(), reason="NSHOT_DATA is not set or holds no nasbench201/table.parquet"
-)
 
 
 def first(figures: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import nshot
+from needs import needs_kernels
 from nshot.nn import fused, fused_convs, kernels
 from nshot.spaces import Subnet, Supernet
 
@@ -49,7 +50,7 @@ def subnets(supernet: Supernet) -> list[Subnet]:
     return [tuple(d.allowed[0] for d in space.decisions), *(space.sample(rng) for _ in range(SUBNETS - 1))]
 
 
-@pytest.mark.skipif(kernels.library() is None, reason="no compiler: there is no fast path")
+@needs_kernels
 @pytest.mark.parametrize(("name", "sizes"), CASES)
 def test_loss_and_every_gradient_equal_the_plain_path(name: str, sizes: dict) -> None:
     supernet, twin = pair(name, sizes)
@@ -65,7 +66,7 @@ def test_loss_and_every_gradient_equal_the_plain_path(name: str, sizes: dict) ->
     assert sorted(errors)[int(0.9 * SUBNETS)] < 1e-5, sorted(errors)
 
 
-@pytest.mark.skipif(kernels.library() is None, reason="no compiler: there is no fast path")
+@needs_kernels
 @pytest.mark.parametrize(("name", "sizes"), CASES)
 def test_bf16_is_no_further_from_the_truth_than_the_plain_path(name: str, sizes: dict) -> None:
     supernet, twin = pair(name, sizes)
@@ -82,7 +83,7 @@ def test_bf16_is_no_further_from_the_truth_than_the_plain_path(name: str, sizes:
     assert np.median(errors[True]) < 1.05 * np.median(errors[False])
 
 
-@pytest.mark.skipif(kernels.library() is None, reason="no compiler: there is no fast path")
+@needs_kernels
 @pytest.mark.parametrize(("c_in", "c"), [(16, 16), (16, 32), (64, 64), (48, 16), (8, 16), (16, 5)])
 @pytest.mark.parametrize("side", [1, 14])
 def test_pointwise_convolutions_and_halving_are_torchs(c_in: int, c: int, side: int) -> None:
@@ -113,7 +114,7 @@ def test_pointwise_convolutions_and_halving_are_torchs(c_in: int, c: int, side: 
     assert gx is not None
 
 
-@pytest.mark.skipif(kernels.library() is None, reason="no compiler: there is no fast path")
+@needs_kernels
 def test_the_fast_path_is_the_default_and_another() -> None:
     supernet, _ = pair("nasbench201", SIZES["nasbench201"][0])
     images, _ = batch(supernet)
@@ -133,7 +134,7 @@ def test_gradients_of_images_are_had_by_the_plain_path() -> None:
     assert relative(asked[0].grad, asked[1].grad) < 1e-4
 
 
-@pytest.mark.skipif(kernels.library() is None, reason="no compiler: there is no fast path")
+@needs_kernels
 def test_a_second_backward_is_refused() -> None:
     supernet, _ = pair("nasbench201", SIZES["nasbench201"][0])
     images, _ = batch(supernet)

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import nshot
-from nshot.nn import fused, kernels
+from needs import needs_kernels
+from nshot.nn import fused
 from nshot.spaces import Mixture, Space, Supernet
 from nshot.spaces.darts import DARTS
 
@@ -211,7 +212,7 @@ def test_parts_of_a_space_and_other_spaces_run_none() -> None:
 # the fast path
 
 
-@pytest.mark.skipif(kernels.library() is None, reason="no compiler: there is no fast path")
+@needs_kernels
 @pytest.mark.parametrize("sizes", [{"channels": 16, "cells": 1}, {"channels": 5, "cells": 2, "resolution": 12}])
 def test_the_fast_path_is_the_sum_to_rounding(sizes: dict[str, Any]) -> None:
     twin, x, y = made("nasbench201", **sizes)
@@ -230,7 +231,7 @@ def test_the_fast_path_is_the_sum_to_rounding(sizes: dict[str, Any]) -> None:
     assert sorted(errors)[len(errors) - 3] < 1e-4, errors
 
 
-@pytest.mark.skipif(kernels.library() is None, reason="no compiler: there is no fast path")
+@needs_kernels
 def test_the_fast_path_runs_and_gives_alpha_alone_its_gradient() -> None:
     twin, x, y = made("nasbench201", channels=16)
     fast = copy.deepcopy(twin).float().to(memory_format=torch.channels_last)

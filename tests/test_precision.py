@@ -10,8 +10,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import nshot
+from needs import needs_kernels
 from nshot.data.sources import Dataset, load
-from nshot.nn import fused, kernels
+from nshot.nn import fused
 from nshot.strategies import strategies
 from nshot.supernets.config import TrainConfig
 from nshot.supernets.train import train
@@ -49,7 +50,7 @@ def test_every_method_trains_in_bf16(name: str, options: dict[str, Any], digits:
     assert 0 < apart < 0.1 * far
 
 
-@pytest.mark.skipif(kernels.library() is None, reason="no compiler: there is no fast path")
+@needs_kernels
 def test_the_fast_path_runs_in_bf16(digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
 

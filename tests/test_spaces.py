@@ -2,8 +2,6 @@
 
 import itertools
 import json
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import nshot
 from helpers import SMALL, sample
+from needs import TABLE, needs_table
 from nshot import UserError
 from nshot.nn.cells import live_edges
 from nshot.report.run_data import retrain_flags
@@ -520,10 +519,7 @@ def test_subnet_outside_a_restricted_space(nb201: NASBench201) -> None:
             restricted.parse(text)
 
 
-TABLE = Path(os.environ.get("NSHOT_DATA", "nowhere")) / "nasbench201" / "table.parquet"
-
-
-@pytest.mark.skipif(not TABLE.exists(), reason="NSHOT_DATA is not set or holds no nasbench201/table.parquet")
+@needs_table
 def test_the_benchmarks_table_agrees(nb201: NASBench201) -> None:
     import pyarrow.parquet as pq
 

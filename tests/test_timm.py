@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 import nshot
 from helpers import SMALL, nshot_, refuse
+from needs import needs_kernels
 from nshot import UserError
 from nshot.nn.depthwise import fast_depthwise
-from nshot.nn.kernels import library
 from nshot.nn.sliced_blocks import SlicedResidual
 from nshot.ranking.calibrate import calibrate
 from nshot.spaces import Subnet
@@ -192,10 +192,9 @@ def test_only_the_regions_that_run_are_live(space: Timm) -> None:
         assert set(live) <= {name for name, _ in supernet.named_parameters()}
 
 
+@needs_kernels
 @pytest.mark.parametrize(("kernel", "stride", "side"), [(5, 2, 12), (5, 2, 13), (5, 1, 9), (7, 2, 10), (3, 2, 8)])
 def test_the_kernel_with_uneven_padding_has_torchs_gradients(kernel: int, stride: int, side: int) -> None:
-    if library() is None:
-        pytest.skip("no compiler: torch's own kernels run")
     total = max((-(-side // stride) - 1) * stride + kernel - side, 0)
     pads = total // 2, total - total // 2
     x, w = torch.randn(2, 6, side, side), torch.randn(6, 1, kernel, kernel)

@@ -1,7 +1,6 @@
 """Table A's figures from scores of all subnets, against loops over subnets; the scores against plain passes."""
 
 import json
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -19,6 +18,7 @@ import nshot.studies.whole as module
 import nshot.supernets.heldout as heldout
 import nshot.supernets.score as score
 from helpers import SMALL
+from needs import needs_table
 from nshot import UserError
 from nshot.benchmarks.table import Benchmark, read_benchmark
 from nshot.data.batches import Normalise, heldout_batches
@@ -233,13 +233,11 @@ def test_evaluating_says_what_it_took(tmp_path: Path) -> None:
     assert 0 < seconds <= time.perf_counter() - began
 
 
+@needs_table
 def test_of_the_whole_space_it_takes_seconds_and_truth_finds_the_best(tmp_path: Path) -> None:
-    root = Path(os.environ.get("NSHOT_DATA") or "data")
-    if not (root / "nasbench201" / "table.parquet").exists():
-        pytest.skip(f"no nasbench201/table.parquet under {root}: set NSHOT_DATA")
     job = job_of("proxy")
     own = job.config.space
-    benchmark = read_benchmark("nasbench201", own, root)
+    benchmark = read_benchmark("nasbench201", own)
     true = dict(zip(benchmark.subnets, benchmark.columns["cifar10_test"], strict=True))
     subnets = sorted(benchmark.subnets)
     forms = sorted({own.canonical(subnet) for subnet in subnets})
@@ -251,7 +249,7 @@ def test_of_the_whole_space_it_takes_seconds_and_truth_finds_the_best(tmp_path: 
     pq.write_table(pa.table({"arch": list(map(own.format, subnets)), **columns}), tmp_path / SCORES)
     (tmp_path / f"{job.result}.json").write_text(json.dumps({"training (min)": 7.0, "scoring (min)": 3.0}))
     began = time.process_time()
-    found = answers(tmp_path, job, root)
+    found = answers(tmp_path, job, None)
     assert time.process_time() - began < 30
     assert found["best (%)"] == max(true[form] for form in forms)
     assert found["rank"] == 1 + sum(value > found["best (%)"] for value in true.values())

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 import nshot.cli
 from nshot.spaces import Space, Subnet
 
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
 SMALL = {
     "nasbench201": {"channels": 4, "cells": 1, "resolution": 8},
     "autoformer": {

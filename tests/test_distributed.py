@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 
 from forked import together
-from helpers import nshot_, refuse
+from helpers import TORCHRUN, nshot_, refuse
 from nshot.cli import COMMANDS
 from nshot.data.batches import TrainBatches
 from nshot.data.sources import load
@@ -28,10 +27,8 @@ from nshot.training import distributed
 
 
 def torchrun(*args: str | Path) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    words = [*launcher, "-m", "nshot.cli", *map(str, args)]
-    return subprocess.run(words, env=environment, capture_output=True, text=True)
+    words = [*TORCHRUN, "-m", "nshot.cli", *map(str, args)]
+    return subprocess.run(words, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
 
 
 def by_hand(config: TrainConfig, steps: int) -> dict[str, torch.Tensor]:

@@ -2,12 +2,12 @@
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from forked import together
+from helpers import TORCHRUN
 from nshot.runs import checkpoint
 
 UNEQUAL = """
@@ -33,15 +33,10 @@ except UserError as error:
 def test_memories_that_differ_are_an_error(tmp_path: Path) -> None:
     script = tmp_path / "unequal.py"
     script.write_text(UNEQUAL)
-    done = torchrun(str(script))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*TORCHRUN, str(script)], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("step 3: the memory differs in process 1 from that in process 0: start again") == 2
-
-
-def torchrun(*words: str) -> subprocess.CompletedProcess[str]:
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run([*launcher, *words], env=environment, capture_output=True, text=True)
 
 
 @pytest.mark.parametrize("name", ["nsas", "pada"])

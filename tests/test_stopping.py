@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from forked import Begun, together
-from helpers import nshot_
+from helpers import TORCHRUN, nshot_
 from nshot.cli import COMMANDS
 from nshot.runs.checkpoint import checkpoints, step_of
 from nshot.runs.log import read_log
@@ -29,9 +29,8 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 def torchrun(*args: str | Path) -> subprocess.Popen[str]:
     """The command in two processes that train together."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen([*launcher, "-m", "nshot.cli", *map(str, args)], env=ENVIRONMENT, **pipes)
+    return subprocess.Popen([*TORCHRUN, "-m", "nshot.cli", *map(str, args)], env=ENVIRONMENT, **pipes)
 
 
 def start(*args: str | Path) -> Begun:

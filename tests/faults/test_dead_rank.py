@@ -13,6 +13,7 @@ import pytest
 import forked
 from commands import EVERY, SIZES, left
 from counts import Outcomes, count
+from helpers import TORCHRUN
 from nshot.runs.log import read_log
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="torch has no gloo there that is tested")
@@ -22,11 +23,9 @@ STEPS = 108
 
 
 def together(run: Path) -> subprocess.Popen[str]:
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "nshot.cli")
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return subprocess.Popen(
-        [sys.executable, *launcher, *TRAIN, str(run)], env={**os.environ, "OMP_NUM_THREADS": "1"}, **pipes
-    )
+    words = [*TORCHRUN, "-m", "nshot.cli", *TRAIN, str(run)]
+    return subprocess.Popen(words, env={**os.environ, "OMP_NUM_THREADS": "1"}, **pipes)
 
 
 def ranks_of(launcher: int) -> dict[int, int]:

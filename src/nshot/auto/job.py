@@ -98,21 +98,11 @@ def run_job(
     found = search_run(supernet, job.limits, job.how, root=root, device=device, data=data, say=say)
     best = found["best"]
     say(f"best: {best['arch']}, {best['params']:,} parameters, {best['accuracy']:.1f} % with the supernet's weights")
-    default, archs = read_choice(str(supernet / "search.json"))
-    tuned = config.init is not None
-    again = RetrainConfig(default.space, job.recipe, config.dataset, init=supernet if tuned else None, seed=config.seed)
-    how = "from scratch"
     given: dict[str, Any] = {"device": device, "workers": workers, "say": say}
-    if tuned:
-        how = "from weights that are tuned, taught by the whole network,"
-        again, chosen = _taught(again, best["arch"], job, data, (whole, trials), given)
-        archs, given["begin"] = [chosen], begin_with(again.init, again.space)
-    say(f"[3/4] training it {how} on all {len(data.train) + len(data.valid):,} images: {network}")
-    subnets = [again.space.parse(arch) for arch in archs]
-    retrain_best(again, subnets, data, network, **given)
+    _retrain(job, best["arch"], data, (supernet, network, whole, trials), given)
     verdict = read_verdict(network) or judge(network, data, device=device, say=say)
     print_verdict(verdict)
-    if tuned:
+    if config.init is not None:
         _compare(known_result(whole), known_result(network), whole, say)
     plot_confusion(network / "confusion.png", verdict)
     say(f"[4/4] handing it over: {handed}")
@@ -143,6 +133,20 @@ def _check(config: TrainConfig, job: Job, begun: bool, say: Say) -> Latency | No
     latency = Latency(space, fitted(space))
     random_subnets(space, 1, job.limits.by(latency), 0, config.space.canonical)
     return latency
+
+
+def _retrain(job: Job, best: str, data: Dataset, folders: tuple[Path, ...], given: dict[str, Any]) -> None:
+    """Trains what the search found: from scratch, or from weights that are tuned, taught by the whole network."""
+    supernet, network, whole, trials = folders
+    default, archs = read_choice(str(supernet / "search.json"))
+    init, how = None if job.train.init is None else supernet, "from scratch"
+    again = RetrainConfig(default.space, job.recipe, job.train.dataset, init=init, seed=job.train.seed)
+    if init is not None:
+        how = "from weights that are tuned, taught by the whole network,"
+        again, chosen = _taught(again, best, job, data, (whole, trials), given)
+        archs, given = [chosen], {**given, "begin": begin_with(again.init, again.space)}
+    given["say"](f"[3/4] training it {how} on all {len(data.train) + len(data.valid):,} images: {network}")
+    retrain_best(again, [again.space.parse(arch) for arch in archs], data, network, **given)
 
 
 def _taught(

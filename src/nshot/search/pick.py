@@ -1,6 +1,6 @@
 """Picks the best subnet of a trained supernet among proposed ones, by accuracy or by loss on held-out images."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args

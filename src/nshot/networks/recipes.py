@@ -89,8 +89,7 @@ class Recipe:
         """
         if self.schedule != "calr":
             return 1.0
-        # As in the whole space, whichever part of it the supernet had.
-        counted = replace(space.counted(self.complexity_of or space.complexity_of), kept=())
+        counted = space.counted(self.complexity_of or space.complexity_of)
         try:
             return decay_ratio(counted.params(subnet), counted.params_range, space.gamma)
         except ValueError as error:

@@ -15,6 +15,7 @@ from scipy.stats import kendalltau
 from nshot import UserError, space
 from nshot.benchmarks.build import BuildConfig, build, distinct_subnets
 from nshot.benchmarks.table import EMBEDDED, METADATA, read_benchmark, write_benchmark
+from nshot.data.augment import Augment
 from nshot.data.sources import load
 from nshot.files import read_json
 from nshot.networks.alone import Recipe, train_alone
@@ -467,3 +468,30 @@ def test_embedded_benchmark_can_be_had_again(digits, rows):
     valid, test = train_alone(SPACE, digits.subnets[best], data, Recipe(**digits.metadata["recipe"]), seed=0)
     assert valid == pytest.approx(rows["digits_valid_seed0"][best], abs=3)
     assert test == pytest.approx(rows["digits_test_seed0"][best], abs=3)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        ({"frozen": 1}, "backbone_lr 1.0, frozen 1 have no effect here"),
+        ({"backbone_lr": 0.5}, "backbone_lr 0.5, frozen 0 have no effect here"),
+        ({"augment": Augment(cutout=32)}, "cutout 32: must not exceed the 8 pixels"),
+        ({"augment": Augment(mixup=0.2), "batch_size": 63}, "batch"),
+    ],
+)
+def test_recipes_that_cannot_be_are_refused_before_any_folder(recipe: dict, message: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=message):
+        build(
+            BuildConfig(subnets=2, seeds=1, recipe=Recipe(**{"epochs": 2, "batch_size": 64, **recipe})), tmp_path / "b"
+        )
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_network_that_diverged_has_no_accuracy() -> None:
+    """The largest of numbers that are none is the first: the share of class 0 would stand in the table."""
+    small = space("nasbench201", channels=4, cells=1, resolution=8)
+    data = load("digits", resolution=8)
+    with pytest.raises(
+        UserError, match=r"the training of .* by seed 0 does not stay finite: lower --lr, or set --clip"
+    ):
+        train_alone(small, (3,) * 6, data, Recipe(epochs=2, batch_size=64, lr=1e9), 0)

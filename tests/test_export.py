@@ -10,6 +10,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import nshot
 import nshot.handover.export
@@ -19,6 +20,7 @@ from nshot.data.sources import load
 from nshot.handover.classifier import read_classifier
 from nshot.handover.export import Format, export
 from nshot.handover.folder import MANIFEST, write_folder
+from nshot.handover.source import SourceError, source_of
 from nshot.networks.alone import Recipe
 from nshot.networks.result import read_network
 from nshot.networks.retrain import RetrainConfig, retrain
@@ -252,3 +254,59 @@ def test_names_with_anything_in_them_stay_what_they_are(tmp_path: Path) -> None:
     assert read_classifier(tmp_path / "out").classes == names
     readme = (tmp_path / "out" / "README.md").read_text()
     assert "1. `` `ticks` ``\n2. `new\\nline`\n3. `back\\slash`" in readme
+
+
+class Own(nn.Module):
+    """A network of a user's."""
+
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__()
+        self.layers, self.classifier = nn.Sequential(*layers), nn.Linear(3, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.classifier(self.layers(x).mean((2, 3)))
+
+
+class Measured(Own):
+    """What torch.fx cannot follow."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x if x.shape[-1] > 4 else -x)
+
+
+class Twice(nn.Module):
+    """Two layers whose names are one with underscores for dots."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.conv_0 = nn.ModuleList([nn.Conv2d(3, 3, 1)]), nn.Conv2d(3, 3, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.conv_0(self.conv[0](x))
+
+
+RESULT = {
+    "arch": "own", "dataset": "digits", "classes": [str(i) for i in range(10)], "crop": 1.0,
+    "space": {"name": "own", "resolution": 7}, "normalise": {"mean": [0.0] * 3, "std": [1.0] * 3},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        Own(nn.AvgPool2d(3, 1, 1, count_include_pad=False)),
+        Own(nn.AvgPool2d(2, ceil_mode=True)),
+        Own(nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True), nn.MaxPool2d(3)),
+        Own(nn.Conv2d(3, 3, 3, padding=1, padding_mode="circular")),
+        Own(Twice()),
+        Measured(nn.Identity()),
+    ],
+)
+def test_a_source_that_is_not_the_network_is_refused(network: nn.Module) -> None:
+    """What layers do not print, names that fall together, and what cannot be traced."""
+    with pytest.raises(SourceError) as error:
+        source_of(network.eval(), RESULT, "weights.pt")
+    assert "\n" not in str(error.value)
+    source, weights = source_of(Own(nn.Conv2d(3, 3, 3), nn.ReLU()).eval(), RESULT, "weights.pt")
+    assert "class Network" in source
+    assert len(weights) == 4

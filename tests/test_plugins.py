@@ -252,3 +252,39 @@ def test_the_first_look_up_may_come_from_several_threads() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.stdout.strip(), done.stderr) == ("{15625}", "")
+
+
+def test_a_package_may_have_several_entry_points(tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    (site / "twopkg").mkdir(parents=True)
+    (site / "twopkg" / "__init__.py").touch()
+    for name in "ab":
+        text = f"from nshot.scores import scores\n\n@scores.register('from_{name}')\ndef mine(*given): return 1.0\n"
+        (site / "twopkg" / f"{name}.py").write_text(text)
+    info = site / "two-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: two\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[nshot.plugins]\none = twopkg.a\nmore = twopkg.b\n")
+    code = "from nshot import plugins; from nshot.scores import scores; print(scores.names(), plugins._loaded['two'])"
+    path = {**os.environ, "PYTHONPATH": os.pathsep.join([str(site), *sys.path])}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=path)
+    assert "'from_a', 'from_b'" in done.stdout, done.stderr
+    assert done.stdout.count("from_a") == done.stdout.count("from_b") == 2
+
+
+def test_what_a_mended_plug_in_imports_runs_again(tmp_path: Path, fresh: None) -> None:
+    (tmp_path / "helper_of_it.py").write_text(
+        "from nshot.scores import scores\n\n@scores.register('helped')\ndef helped(*given): return 1.0\n"
+    )
+    file = tmp_path / "with_helper.py"
+    file.write_text("import helper_of_it\n1 / 0\n")
+    with pytest.raises(UserError, match=r"plug-in with_helper\.py: ZeroDivisionError in line 2"):
+        _load(file)
+    file.write_text("import helper_of_it\n")
+    try:
+        _load(file)
+        assert "helped" in scores.names()
+    finally:
+        scores._items.pop("helped", None)
+        for name in ("with_helper", "helper_of_it"):
+            sys.modules.pop(name, None)

@@ -162,7 +162,7 @@ def test_batches_go_side_by_side_as_far_as_threads_do(
 
 
 def test_spread_of_two_small_steps_over_several_weights() -> None:
-    """Of n = 2 steps each weight's deviation is half the difference of its gradients; clusters count by their steps."""
+    """Of two steps each weight's deviation is the difference of its gradients over √2; clusters count by steps."""
     parameters = [nn.Parameter(torch.zeros(size)) for size in (2, 3, 4)]
     recorder = SpreadRecorder(parameters, clusters=3, takes=1)
     generator = torch.Generator().manual_seed(0)
@@ -178,7 +178,7 @@ def test_spread_of_two_small_steps_over_several_weights() -> None:
     deviations = {}
     for cluster in (0, 2):  # one step has no deviation
         grads = torch.stack(seen[cluster])
-        deviations[cluster] = grads.var(0, correction=0).mean().sqrt()
-    assert deviations[0] == pytest.approx(((seen[0][0] - seen[0][1]) / 2).square().mean().sqrt().item())
+        deviations[cluster] = grads.var(0, correction=1).mean().sqrt()
+    assert deviations[0] == pytest.approx(((seen[0][0] - seen[0][1]) / 2**0.5).square().mean().sqrt().item())
     expected = (2 * deviations[0] + 3 * deviations[2]) / 5
     assert recorder.curve[0].item() == pytest.approx(expected.item(), rel=1e-6)

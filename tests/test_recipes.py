@@ -369,7 +369,12 @@ def test_a_retraining_goes_on_with_the_teacher_that_it_began_with(
     was = blake2b((teacher_folder / "network.safetensors").read_bytes(), digest_size=8).hexdigest()
     assert stored.pop("contents") == {"teacher": was}
     stored["config"]["teacher_weights"] = was
+    stored.pop("sha256", None)
     (run / "config.json").write_text(json.dumps(stored))  # as an earlier version wrote it
+    with pytest.raises(UserError, match="teacher: other content than it had"):
+        trained(config, two_steps, run)
+    shutil.rmtree(teacher)
+    shutil.copytree(teacher_folder, teacher)
     trained(config, two_steps, run)
 
 

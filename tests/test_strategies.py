@@ -578,3 +578,25 @@ def test_the_mean_decay_in_a_rare_window_takes_no_search_for_each_draw(monkeypat
     assert len(calls) < 20_000
     inside = [spos._decay_ratio(path) for path, cost in zip(drawn, flops, strict=True) if cost <= most]
     assert mean == pytest.approx(np.mean(inside), abs=4 * np.std(inside) / len(inside) ** 0.5)
+
+
+def test_the_mean_decay_in_a_window_is_that_of_plain_draws_where_costs_are_not_known_to_add_up() -> None:
+    """Repaired draws lie at the window's edge; and no seed changes the mean."""
+
+    class Unknown(type(nshot.space("mobilenet"))):
+        groups = None
+
+    space = Unknown(**SMALL["mobilenet"])
+    rng = np.random.default_rng(0)
+    drawn = [space.sample(rng) for _ in range(4000)]
+    most = int(np.quantile([space.flops(path) for path in drawn], 0.2))
+    found = {
+        nshot.strategies.strategies["spos"](
+            space, total_steps=9, seed=seed, options=Options(schedule="calr", max_flops=most)
+        ).mean_decay
+        for seed in range(3)
+    }
+    spos = nshot.strategy("spos", space, total_steps=9, schedule="calr", max_flops=most)
+    inside = [spos._decay_ratio(path) for path in drawn if space.flops(path) <= most]
+    assert len(found) == 1
+    assert found.pop() == pytest.approx(np.mean(inside), abs=4 * np.std(inside) / len(inside) ** 0.5)

@@ -1,12 +1,16 @@
 """Systems that are merely written for: nothing of nshot needs what Windows has not, and processes may be spawned."""
 
+import multiprocessing
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
+
+from nshot.seeding import seeded
 
 # In a process of its own: whatever of nshot imports os or signal gets them as Windows has them, and not the rest.
 WINDOWS = """
@@ -106,3 +110,32 @@ def test_supernets_are_trained_in_spawned_processes(tmp_path: Path) -> None:
         one = load_file(part / "supernet.safetensors")
         other = load_file(tmp_path / "2" / part.name / "supernet.safetensors")
         assert all(other[name].equal(weight) for name, weight in one.items())
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing is forked")
+def test_a_forked_process_does_not_wait_for_a_thread_that_it_has_not() -> None:
+    """One thread draws weights while another forks data workers, whose batches draw too."""
+    inside, leave = threading.Event(), threading.Event()
+
+    def draw() -> None:
+        with seeded(0, "a thread"):
+            inside.set()
+            leave.wait(60)
+
+    thread = threading.Thread(target=draw)
+    thread.start()
+    inside.wait(60)
+    child = multiprocessing.get_context("fork").Process(target=_drawn)
+    child.start()
+    child.join(30)
+    code = child.exitcode
+    child.kill()
+    leave.set()
+    thread.join()
+    assert code == 0
+
+
+def _drawn() -> None:
+    with seeded(0, "a process"):
+        pass
+    os._exit(0)

@@ -190,7 +190,8 @@ def latency(args: list[str]) -> None:
     class Table:
         setting: Setting = field(default_factory=Setting)
         samples: int | None = None
-        """Subnets measured for the table; default: three times as many as the space has options."""
+        """Subnets measured for the table, of space timm for that of each side; default: three times as many as it has
+        options."""
 
     run = Path(positional(args, "latency", "RUN: a folder that nshot train made"))
     what = "Measure latencies of stand-alone networks on this machine, for nshot search --max-latency."

@@ -20,6 +20,7 @@ GROUP = "nshot.plugins"  # of entry points; each names a module
 VARIABLE = "NSHOT_PLUGINS"  # the files, for this process and all that it starts
 
 _searched: list[bool] = []  # whether installed packages were looked through
+_entered: set[str] = set()  # modules of theirs that are imported, or just now
 _loaded: dict[str, set[str]] = {}  # plug-in: the names that it registered
 _lock = RLock()  # of who imports: another thread's look-up waits for the names
 _current: list[str] = []  # those that are being imported
@@ -63,8 +64,13 @@ def _load() -> None:
         from importlib.metadata import entry_points
 
         for entry in entry_points(group=GROUP):
-            if (name := entry.dist.name if entry.dist else entry.module) not in _loaded:
-                _import(name, entry.load)
+            if entry.value not in _entered:
+                _entered.add(entry.value)
+                try:
+                    _import(entry.dist.name if entry.dist else entry.module, entry.load)
+                except UserError:
+                    _entered.discard(entry.value)
+                    raise
         _searched.append(True)
 
 
@@ -99,15 +105,19 @@ def _files() -> list[str]:
 
 
 def _import(name: str, make: Callable[[], object]) -> None:
-    _loaded[name] = set()
+    known = _loaded.get(name)  # those of a package's other modules
+    _loaded[name] = set(known or ())
     _current.append(name)
-    before = len(_registered)
+    before, there = len(_registered), set(sys.modules)
     try:
         make()
     except Exception as error:
         del _loaded[name]
+        _loaded.update({} if known is None else {name: known})
         for among, registered in _registered[before:]:  # so that it can be mended and tried again
-            del among[registered]
+            module = getattr(among.pop(registered), "__module__", "")
+            if module not in there:  # of what it imported: that has to run again
+                sys.modules.pop(module, None)
         frames = traceback.extract_tb(error.__traceback__)
         lines = [frame.lineno for frame in frames if Path(frame.filename).name == name] or [frames[-1].lineno]
         line = error.lineno if isinstance(error, SyntaxError) else lines[-1]

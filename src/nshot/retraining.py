@@ -59,6 +59,8 @@ def retrain(args: list[str]) -> None:
     begin = begin_with(config.init, config.space)
     how: dict[str, Any] = {"device": command.device, "workers": command.workers, "on": command.at}
     result = retrain_best(config, subnets, data, command.out, begin=begin, **how)
-    print(f"{result['arch']}: {result['params']:,} parameters, test accuracy {result['test_accuracy']:.2f} %")
+    tried = len(result.get("test_accuracies", ()))
+    best = f" (the best of {tried} by it, so too good)" if tried else ""
+    print(f"{result['arch']}: {result['params']:,} parameters, test accuracy {result['test_accuracy']:.2f} %{best}")
     print(f"written: {command.out / result.get('folder', '') / 'network.safetensors'} and result.json")
     judged(command.out, data, command.device)

@@ -1,5 +1,6 @@
 """Generators seeded by (seed, purpose, step): no draw of nshot depends on a global generator or on history."""
 
+import os
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +10,9 @@ from zlib import crc32
 import numpy as np
 import torch
 
-GLOBAL = RLock()  # held while the global generators are seeded
+_held = [RLock()]  # while the global generators are seeded
+if hasattr(os, "register_at_fork"):  # a forked process has them for itself, and no thread that would let them go
+    os.register_at_fork(after_in_child=lambda: _held.__setitem__(0, RLock()))
 
 
 def generator(seed: int, purpose: str, step: int = 0) -> np.random.Generator:
@@ -26,7 +29,7 @@ def torch_generator(seed: int, purpose: str, step: int = 0) -> torch.Generator:
 def seeded(seed: int, purpose: str, step: int = 0) -> Iterator[None]:
     """Seeds torch's global generators inside the block and restores the CPU's after: for weight initialisation and
     drop-path, which draw from the global generators only. One thread at a time: the generators are the process's."""
-    with GLOBAL, torch.random.fork_rng(devices=[]):
+    with _held[0], torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(generator(seed, purpose, step).integers(2**63)))
         yield
 
@@ -35,7 +38,7 @@ def seeded(seed: int, purpose: str, step: int = 0) -> Iterator[None]:
 def seeded_everywhere(seed: int, purpose: str, step: int, device: torch.device) -> Iterator[None]:
     """As `seeded`, for libraries that draw from the global generators of Python, numpy and torch on the device."""
     draw = generator(seed, purpose, step)
-    with GLOBAL, torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with _held[0], torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         pythons, numpys = random.getstate(), np.random.get_state()
         torch.manual_seed(int(draw.integers(2**63)))
         random.seed(int(draw.integers(2**63)))

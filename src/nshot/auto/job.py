@@ -20,6 +20,7 @@ from nshot.networks.retrain import RetrainConfig, retrain, retrain_best
 from nshot.report.confusion import plot_confusion
 from nshot.report.page import NETWORK, SUPERNET, write_report
 from nshot.report.tables import print_verdict
+from nshot.runs.folder import read_config
 from nshot.search.begin import LARGEST, begin_with, subnets_of
 from nshot.search.latency import Latency, fitted, keep
 from nshot.search.limits import Limits
@@ -143,7 +144,7 @@ def _retrain(job: Job, best: str, data: Dataset, folders: tuple[Path, ...], give
     again = RetrainConfig(default.space, job.recipe, job.train.dataset, init=init, seed=job.train.seed)
     if init is not None:
         how = "from weights that are tuned, taught by the whole network,"
-        again, chosen = _taught(again, best, job, data, (whole, trials), given)
+        again, chosen = _taught(again, best, job, data, (network, whole, trials), given)
         archs, given = [chosen], {**given, "begin": begin_with(again.init, again.space)}
     given["say"](f"[3/4] training it {how} on all {len(data.train) + len(data.valid):,} images: {network}")
     retrain_best(again, [again.space.parse(arch) for arch in archs], data, network, **given)
@@ -154,19 +155,22 @@ def _taught(
     best: str,
     job: Job,
     data: Dataset,
-    folders: tuple[Path, Path],
+    folders: tuple[Path, Path, Path],
     given: dict[str, Any],
 ) -> tuple[RetrainConfig, str]:
     """Tunes the whole network; how it teaches another, and which: the search's best, where that stands its trial.
 
     The whole network on smaller images begins with the weights that teach, another with the supernet's.
     """
-    whole, trials = folders
+    network, whole, trials = folders
     # Not with the supernet's weights, which saw half of the images.
     itself = replace(again, recipe=by_labels(job.recipe), init=job.train.init)
     teacher = _whole(itself, data, whole, given)
     again = replace(again, teacher=str(teacher), distill=1.0)
-    chosen = better(again, itself, again.space.parse(best), job.limits, data, trials, given)
+    if (network / "config.json").exists():  # begun, perhaps by a version that judged trials otherwise
+        chosen = again.space.parse(read_config(network)["config"]["subnet"])
+    else:
+        chosen = better(again, itself, again.space.parse(best), job.limits, data, trials, given)
     if same_weights(again.space, chosen):
         again = replace(again, init=teacher / WEIGHTS)
     return again, again.space.format(chosen)

@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from nshot.data.batches import TrainBatches
 from nshot.data.sources import Dataset, load
 from nshot.errors import Say, UserError, check_whole
 from nshot.files import appending
-from nshot.networks.alone import check_batch, make_alone, train_alone
+from nshot.networks.alone import check_batch, make_alone, make_batches, train_alone
 from nshot.networks.recipes import Recipe, completed
 from nshot.runs.folder import claim, versions
 from nshot.runs.lock import locked
@@ -47,6 +46,11 @@ class BuildConfig:
 
     def __post_init__(self) -> None:
         check_whole(1, subnets=self.subnets, seeds=self.seeds)
+        if self.recipe.tunes:
+            raise UserError(
+                f"backbone_lr {self.recipe.backbone_lr}, frozen {self.recipe.frozen} have no effect here: networks of "
+                "a benchmark are trained from scratch"
+            )
 
 
 def build(
@@ -75,7 +79,7 @@ def build(
     on = on or On()
     data = load(config.dataset, root=root, split=config.split, resolution=config.space.resolution)
     space = config.space.with_classes(data.classes)
-    TrainBatches(data.train, config.recipe.batch_size, 0, flip=False)  # refuses a wrong batch size before any folder
+    make_batches(data.train, data, config.recipe, 0, space.normalised)  # refuses wrong batches before any folder
     subnets = distinct_subnets(space, config.subnets)
     config.recipe.decay(space, subnets[0])  # and a schedule that the space has no γ for
     with torch.device("meta"):  # and one image a batch where it has no statistics

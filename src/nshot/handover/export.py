@@ -17,7 +17,7 @@ from .classifier import PT, SAFETENSORS, Classifier, completed
 from .folder import check_own, write_folder
 from .onnx import ONNX, PACKAGES, onnx_of
 from .readme import readme
-from .source import UNKNOWN, source_of
+from .source import UNKNOWN, SourceError, source_of
 
 Format = Literal["torch", "safetensors", "onnx"]
 
@@ -38,8 +38,8 @@ def export(folder: str | Path, out: str | Path, to: Format | Sequence[Format] = 
         The files.
 
     Raises:
-        UserError: for a folder that holds no network, an unknown format, ONNX without its packages, or a folder to
-            write that holds files of anyone else.
+        UserError: for a folder that holds no network, an unknown format, ONNX without its packages, a network of one's
+            own that has no source where that is asked for, or a folder to write that holds files of anyone else.
 
     Example:
         >>> files = nshot.export(folder, out, to="torch", say=lambda line: None)  # folder: what nshot retrain wrote
@@ -59,7 +59,13 @@ def export(folder: str | Path, out: str | Path, to: Format | Sequence[Format] = 
             formats.remove("onnx")
             say(f"{ONNX} is left out, for it needs {', '.join(missing)}: pip install 'nshot[onnx]'")
     classifier = Classifier(network.requires_grad_(False), completed(result))
-    files = _files(classifier, formats)
+    try:
+        files = _files(classifier, formats)
+    except SourceError as error:
+        if to or "onnx" not in formats:
+            raise SourceError(f"{error}: it can be handed over by --to onnx alone") from None
+        say(f"model.py and the weights by its names are left out: {error}")
+        files = _files(classifier, ["onnx"])
     files["README.md"] = readme(classifier.result, list(files)).encode()
     return write_folder(Path(out), files, {"result": classifier.result})
 

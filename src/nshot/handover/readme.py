@@ -104,7 +104,9 @@ def tested(result: dict[str, Any]) -> str:
         return f"{result['test_accuracy']:.2f} %"
     images = result["test_images"]
     found = accuracy_of(round(result["test_accuracy"] * images / 100), images)
-    return f"{found['accuracy']:.2f} % of {images:,} images (95 %: {found['low']:.2f} to {found['high']:.2f})"
+    tried = len(result.get("test_accuracies", ()))
+    best = f"; the best of {tried} by these images, so too good" if tried else ""
+    return f"{found['accuracy']:.2f} % of {images:,} images (95 %: {found['low']:.2f} to {found['high']:.2f}{best})"
 
 
 def _least(result: dict[str, Any]) -> int:

@@ -4,9 +4,11 @@
 import copy
 from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
 
 from nshot.data.decode import fit, read, upright
+from nshot.errors import UserError, first_line
 from nshot.nn.depthwise import DepthwiseConv
 
 from .embed import source_with_needs
@@ -112,6 +114,10 @@ IMPORTED = {
 }
 
 
+class SourceError(UserError):
+    """A network of one's own that cannot be written as source."""
+
+
 def source_of(network: nn.Module, result: dict[str, Any], weights_file: str) -> tuple[str, dict[str, Tensor]]:
     """Source of a module that computes the same from image files on, and its weights by that module's names. Where it
     says the digest of the file that these go to, it has `UNKNOWN`.
@@ -120,7 +126,37 @@ def source_of(network: nn.Module, result: dict[str, Any], weights_file: str) -> 
         network: in evaluation mode.
         result: of its retraining.
         weights_file: name of the file that the weights go to.
+
+    Raises:
+        SourceError: where torch.fx cannot follow the network, or what is written is not it: a layer that does not print
+            all that makes it, names that are one with dots and underscores alike.
     """
+    try:
+        source, weights = _written(network, result, weights_file)
+        _check(source, weights, network, result["space"]["resolution"])
+    except SourceError:
+        raise
+    except Exception as error:  # of whatever the network does
+        raise SourceError(f"a network of space {result['space']['name']} has no source ({first_line(error)})") from None
+    return source, weights
+
+
+def _check(source: str, weights: dict[str, Tensor], network: nn.Module, side: int) -> None:
+    """Raises SourceError where what is written computes something else than the network."""
+    made: dict[str, Any] = {}
+    exec(compile(source, "model.py", "exec"), made)
+    own = made["Network"]()
+    own.load_state_dict(weights)
+    images = torch.randn(3, 3, side, side, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected, found = network(images), own.eval()(images)
+    difference = float((found - expected).abs().max())
+    if not difference < 1e-4 * max(1.0, float(expected.abs().max())):
+        raise SourceError(f"the network's source would compute other logits, by {difference:.2e}")
+
+
+def _written(network: nn.Module, result: dict[str, Any], weights_file: str) -> tuple[str, dict[str, Tensor]]:
+    """Source and weights, as `source_of` has them."""
     graph, layers, tensors = _traced(network)
     lines = [f"        self.{_flat(name)} = nn.{_made(layer)}" for name, layer in layers.items()]
     lines += [

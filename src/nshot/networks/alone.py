@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from nshot.data.batches import Given, TrainBatches, heldout_batches
+from nshot.data.batches import Given, TrainBatches, heldout_batches, images_in
 from nshot.data.images import Pictures
 from nshot.data.sources import Dataset
 from nshot.dynamic import SeparatedMomentum
-from nshot.errors import statistics_needed
+from nshot.errors import UserError, statistics_needed
 from nshot.nn.auxiliary import WithAuxiliary
 from nshot.nn.drop import set_drop_path
 from nshot.seeding import seeded
@@ -186,7 +186,7 @@ def accuracy(network: nn.Module, batches: Sequence[tuple[Tensor, Tensor]]) -> fl
     """Percent of images that the network, in evaluation mode, classifies rightly."""
     network.eval()
     hits = sum((network(images).argmax(1) == labels).sum() for images, labels in batches)
-    return 100 * float(hits) / sum(len(labels) for _, labels in batches)
+    return 100 * float(hits) / images_in(batches)
 
 
 def make_batches(
@@ -199,13 +199,21 @@ def make_batches(
 
 
 def train_alone(space: Space, subnet: Subnet, data: Dataset, recipe: Recipe, seed: int) -> tuple[float, float]:
-    """Trains a subnet on the training part from scratch, without a run folder: (valid, test) accuracy in percent."""
+    """Trains a subnet on the training part from scratch, without a run folder: (valid, test) accuracy in percent.
+
+    Raises:
+        UserError: for a training that diverges.
+    """
     alone = make_alone(space, subnet, recipe, seed)
     batches = make_batches(data.train, data, recipe, seed, space.normalised)
     optimizer = recipe.make_optimizer(alone.network)
     decay = recipe.decay(space, subnet)
-    for _ in fit_steps(alone, optimizer, batches, recipe, decay, batches.steps_per_epoch, seed=seed):
-        pass
+    for _, loss in fit_steps(alone, optimizer, batches, recipe, decay, batches.steps_per_epoch, seed=seed):
+        last = loss
+    if not all(bool(value.isfinite().all()) for value in (last, *alone.parameters())):
+        raise UserError(
+            f"the training of {space.format(subnet)} by seed {seed} does not stay finite: lower --lr, or set --clip"
+        )
     valid, test = (
         accuracy(alone.kept, heldout_batches(part, min(1000, len(part)), batches.normalise))
         for part in (data.valid, data.test)

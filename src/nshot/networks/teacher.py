@@ -90,7 +90,9 @@ def make_teacher(named: str, share: float, data: Dataset, normalise: Normalise) 
     teacher = Teacher(network, mean, std, normalise, classes=data.classes, share=share)
     if weights.is_file():
         with open(weights, "rb") as stream:
-            teacher.digest = file_digest(stream, lambda: blake2b(digest_size=8)).hexdigest()
+            found = file_digest(stream, lambda: blake2b(digest_size=8)).hexdigest()
+        # Of a model of timm's its name too: others have tensors of the same shapes.
+        teacher.digest = found if Path(named).is_dir() else f"{named.partition(':')[0]} {found}"
     side = data.train.side
     try:
         shape = tuple(teacher.probabilities(torch.zeros(2, 3, side, side)).shape)

@@ -88,8 +88,7 @@ def claim(
     before = {"kind": stored.get("kind"), **(completed(known) if stored.get("kind") == kind else known)}
     before = json.loads(json.dumps(before))
     now = {"kind": kind, **json.loads(json.dumps(config))}  # as JSON gives it back: tuples are lists
-    kept, here = stored.get("contents"), contents or {}
-    kept = kept if isinstance(kept, dict) else {}
+    kept, here = _kept(stored), contents or {}
     moved = [key for key, digest in here.items() if kept.get(key) == digest]
     changed = differences({**before, **{key: now[key] for key in (*free, *moved) if key in now}}, now)
     changed += [f"{key}: other content than it had" for key in here if kept.get(key, here[key]) != here[key]]
@@ -104,9 +103,19 @@ def claim(
             f"{folder} was begun by {began} processes, and now they are {processes}: batch norms are of each one's "
             f"share of a batch, so start {began}, or a new run with --sync-bn on, which goes on with any number"
         )
-    if before != now and not finished:
-        write_json(folder / "config.json", {**stored, "config": config})
+    if (before != now or kept != here) and not finished:
+        found = {"contents": dict(here)} if here else {}
+        write_json(folder / "config.json", {**stored, "config": config, **found})
     return True
+
+
+def _kept(stored: dict[str, Any]) -> dict[str, str]:
+    """The contents that a run's config.json keeps; earlier versions kept a teacher's weights in the configuration."""
+    kept, known = stored.get("contents"), stored.get("config", {})
+    if isinstance(kept, dict):
+        return kept
+    weights = known.get("teacher_weights")
+    return {"teacher": weights} if weights and ":" not in known["teacher"] else {}  # of a folder, not NAME:FILE
 
 
 def _texts(values: Any) -> Iterator[str]:

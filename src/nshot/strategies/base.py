@@ -131,7 +131,7 @@ class Strategy(ABC):
             except ValueError as error:
                 raise UserError(f"schedule {self.options.schedule!r} on space {space.name}: {error}") from None
         self.ms_decision = self._ms_decision()
-        self._window = self._open_window(probes=WINDOW_TRIES, hits=1)
+        self._window = self._open_window(self.seed, probes=WINDOW_TRIES, hits=1)
 
     @classmethod  # noqa: B027
     def check(cls, supernet: Supernet) -> None:
@@ -221,13 +221,12 @@ class Strategy(ABC):
             return False
         return self._window.keeps(path)
 
-    def _open_window(self, **often: int) -> Feasible:
+    def _open_window(self, seed: int, **often: int) -> Feasible:
         """The window of FLOPs; raises UserError where no subnet is inside."""
         low, high = self.options.min_flops, self.options.max_flops
         bound = Bound(self.space.flops, -math.inf if low is None else low, math.inf if high is None else high)
         try:
-            rng = generator(self.seed, "window")
-            return Feasible(self.space, [bound], rng, **often)
+            return Feasible(self.space, [bound], generator(seed, "window"), **often)
         except InfeasibleError as error:
             among = "" if error.looked is None else f" of {error.looked:,} looked at"
             raise UserError(
@@ -273,7 +272,8 @@ class Strategy(ABC):
         if self.space.size > ENUMERABLE:
             rng = generator(0, "mean decay")
             like = copy(self)
-            like._window = self._open_window()  # as likely paths, without waiting for a rare one
+            if self.space.groups is not None:  # as likely paths, without waiting for a rare one
+                like._window = self._open_window(0)
             return float(np.mean([self._decay_ratio(like.draw(rng)) for _ in range(MEAN_DRAWS)]))
         paths = [path for path in self.space.subnets() if self._window.keeps(path)]
         proportional = self.options.sampling == "proportional"

@@ -583,8 +583,10 @@ def test_the_mean_decay_in_a_rare_window_takes_no_search_for_each_draw(monkeypat
 def test_the_mean_decay_in_a_window_is_that_of_plain_draws_where_costs_are_not_known_to_add_up() -> None:
     """Repaired draws lie at the window's edge; and no seed changes the mean."""
 
-    class Unknown(type(nshot.space("mobilenet"))):
-        groups = None
+    known = nshot.space("mobilenet", **SMALL["mobilenet"])
+
+    class Unknown(type(known)):
+        groups, params_range, flops_range = None, known.params_range, known.flops_range
 
     space = Unknown(**SMALL["mobilenet"])
     rng = np.random.default_rng(0)

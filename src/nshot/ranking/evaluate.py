@@ -93,7 +93,6 @@ def _all(supernet: nn.Module, forms: list[Subnet], batches: Sequence[tuple[Tenso
             parts = list(pool.map(lambda i: _score(supernet, forms, *batches[i]), range(len(batches))))
         finally:
             pool.shutdown(cancel_futures=True)
-            torch.set_num_threads(threads)  # what threads that begin later have is the process's, which the pool's set
     hits, losses = zip(*parts, strict=True)
     return torch.cat(hits, dim=1), torch.cat(losses, dim=1)
 

@@ -248,7 +248,10 @@ def test_state_dict_continues() -> None:
         ({"g": "sqrt"}, "'sqrt': choose one of log, linear, exp$"),
         ({"complexity_range": (C_MAX, C_MIN)}, "1524272 to 72752"),
         ({"complexity_range": (5, 5)}, "5 to 5: needs 0 < Cmin < Cmax"),
-        ({"complexity_range": (1e15, math.nextafter(1e15, 2e15))}, r"00\.1: too narrow for g 'log', which must rise from one to the other$"),
+        (
+            {"complexity_range": (1e15, math.nextafter(1e15, 2e15))},
+            r"00\.1: too narrow for g 'log', which must rise from one to the other$",
+        ),
         ({"complexity_range": (0, 5)}, "0 to 5"),
         ({"complexity_range": (1, math.inf)}, "1 to inf"),
         ({"total_steps": 0}, "total_steps 0"),

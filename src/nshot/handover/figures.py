@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from scipy.stats import binomtest
+from torch import Tensor
 
 
 def accuracy_of(right: int, images: int) -> dict[str, Any]:
@@ -17,6 +18,12 @@ def accuracy_of(right: int, images: int) -> dict[str, Any]:
         "right": right,
         "images": images,
     }
+
+
+def off(found: Tensor, expected: Tensor) -> float | None:
+    """By how much logits are not those of the network; None where rounding explains it."""
+    difference = float((found - expected).abs().max())
+    return None if difference < 1e-4 * max(1.0, float(expected.abs().max())) else difference
 
 
 def confusion(labels: np.ndarray, said: np.ndarray, classes: int) -> np.ndarray:

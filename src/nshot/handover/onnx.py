@@ -10,6 +10,7 @@ import torch
 from nshot.errors import UserError, extra
 
 from .classifier import Classifier
+from .figures import off
 from .readme import steps
 
 ONNX = "model.onnx"
@@ -41,8 +42,7 @@ def onnx_of(classifier: Classifier) -> bytes:
     with torch.no_grad():
         expected, _ = classifier(images)
     logits = torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0])
-    difference = float((logits - expected).abs().max())
-    if not difference < 1e-4 * max(1.0, float(expected.abs().max())):
+    if (difference := off(logits, expected)) is not None:
         raise UserError(f"onnxruntime's logits differ from torch's by {difference:.2e}: the network is not exported")
     return data
 

@@ -12,6 +12,7 @@ from nshot.errors import UserError, first_line
 from nshot.nn.depthwise import DepthwiseConv
 
 from .embed import source_with_needs
+from .figures import off
 from .readme import needs
 
 MODEL = '''"""An image classifier that needs {needs} alone.
@@ -150,8 +151,7 @@ def _check(source: str, weights: dict[str, Tensor], network: nn.Module, side: in
     images = torch.randn(3, 3, side, side, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         expected, found = network(images), own.eval()(images)
-    difference = float((found - expected).abs().max())
-    if not difference < 1e-4 * max(1.0, float(expected.abs().max())):
+    if (difference := off(found, expected)) is not None:
         raise SourceError(f"the network's source would compute other logits, by {difference:.2e}")
 
 

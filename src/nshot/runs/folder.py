@@ -115,7 +115,7 @@ def _kept(stored: dict[str, Any]) -> dict[str, str]:
     if isinstance(kept, dict):
         return kept
     weights = known.get("teacher_weights")
-    return {"teacher": weights} if weights and ":" not in known["teacher"] else {}  # of a folder, not NAME:FILE
+    return {"teacher": weights} if weights and ":" not in str(known.get("teacher")) else {}  # a folder, not NAME:FILE
 
 
 def _texts(values: Any) -> Iterator[str]:

@@ -125,7 +125,7 @@ def _apart(space: Space) -> Decision | None:
     return space.decisions[space.couples[0]] if len(space.couples) == 1 else None
 
 
-def fit(space: Space, forms: Sequence[Subnet], ms: Sequence[float]) -> dict[str, Any]:
+def fit(space: Space, forms: Sequence[Subnet], ms: np.ndarray) -> dict[str, Any]:
     """``base_ms``, and the ``decisions`` with their options' ``ms``, none below 0: least squares of relative errors."""
     from scipy.optimize import nnls
 
@@ -134,7 +134,7 @@ def fit(space: Space, forms: Sequence[Subnet], ms: Sequence[float]) -> dict[str,
     design = np.zeros((len(forms), 1 + sum(sizes)))
     design[:, 0] = 1
     np.put_along_axis(design, starts + np.array(forms), 1, axis=1)
-    costs = nnls(design / np.array(ms)[:, None], np.ones(len(ms)))[0]
+    costs = nnls(design / ms[:, None], np.ones(len(ms)))[0]
     rows = [
         {"name": decision.name, "ms": dict(zip(decision.options, costs[start : start + size].tolist(), strict=True))}
         for decision, start, size in zip(space.decisions, starts, sizes, strict=True)
@@ -173,9 +173,10 @@ def fitted(
         raise UserError(f"samples {samples}: the table of space {space.name} has {unknowns} unknowns, take more")
     each = -(-CHECKS // len(parts))
     forms = [random_subnets(part, 4 * (samples + each), seed=seed) for part in parts]
-    chosen = [form for found in forms for form in found[:samples]]
+    chosen = [found[:samples] for found in forms]
+    every = [form for found in chosen for form in found]
     others = [form for found in forms for form in (found[samples:] or found)[:each]][:CHECKS]
-    with Progress("latency", ROUNDS * (len(chosen) + 2 * len(others)), noun="networks") as progress:
+    with Progress("latency", ROUNDS * (len(every) + 2 * len(others)), noun="networks") as progress:
 
         def fastest(part: Sequence[Subnet]) -> np.ndarray:
             found = np.full(len(part), np.inf)
@@ -186,14 +187,14 @@ def fitted(
                     progress.show(ms=found[i])
             return found
 
-        ms, once, again = (fastest(part) for part in (chosen, others, others))
-    known = dict(zip(chosen, ms.tolist(), strict=True))
-    made = [fit(space, found[:samples], [known[form] for form in found[:samples]]) for found in forms]
+        ms, once, again = (fastest(part) for part in (every, others, others))
+    each_ms = np.split(ms, np.cumsum([len(found) for found in chosen])[:-1])
+    made = [fit(space, found, own) for found, own in zip(chosen, each_ms, strict=True)]
     table = {
-        "space": {"name": space.name, **space.sizes()},
+        "space": space.to_dict(),
         "machine": machine(),
         "setting": asdict(setting),
-        "samples": max(len(found[:samples]) for found in forms),
+        "samples": max(map(len, chosen)),
         **(made[0] if apart is None else {"by": apart.name, "tables": dict(zip(names, made, strict=True))}),
         "measured_ms": {},
     }
@@ -262,7 +263,7 @@ def latency_of(
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise UserError(f"{path} is no latency table: delete it to measure anew") from None
     now = {
-        "space": json.loads(json.dumps({"name": space.name, **space.sizes()})),
+        "space": json.loads(json.dumps(space.to_dict())),
         "machine": machine(),
         "setting": made["setting"] if setting is None else asdict(setting),
     }

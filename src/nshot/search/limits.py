@@ -54,8 +54,7 @@ class Limits:
         """The numbers, JSON-able."""
         names = ("max_params", "max_flops", "min_params")
         latency = {} if self.max_latency is None else {"max_latency_ms": self.max_latency}
-        own = {"own_latency": 1} if self.latency is not None and not hasattr(self.latency, "table") else {}
-        return {**{name: getattr(self, name) for name in names}, **latency, **own}
+        return {**{name: getattr(self, name) for name in names}, **latency}
 
     def bounds(self, space: Space, canonical: Callable[[Subnet], Subnet] = lambda subnet: subnet) -> list[Bound]:
         """What they bound, of the network that is handed over for a subnet: ``canonical`` gives its leanest equal."""

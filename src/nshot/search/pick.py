@@ -95,13 +95,9 @@ def search_run(
         evaluate, score, identity = evaluator(
             run, config, supernet, images=images, calibration=calibration, root=root, device=device, data=data, say=say
         )
-        made = {"search": proposed, "score": score}
-        if limits.latency is not None and (run / f"{name}.json").exists():
-            raise UserError(
-                f"name {name!r}: {run} has a search of that name, and a latency of one's own is no file to "
-                "compare: give this one another"
-            )
-        check_same(run / f"{name}.json", "search", {**made, "by": by, "limits": limits.record()})
+        own = {} if limits.latency is None else {"latency": "a latency of one's own, which cannot be compared"}
+        made = {"search": {**proposed, **own}, "score": score}
+        check_same(run / f"{name}.json", "search", {**made, "by": by, "limits": limits.record()}, *own.values())
         objectives = how.objectives if how.method == "nsga2" and named is None else None
         timed = limits.max_latency is not None or "latency" in (objectives or ())
         latency = limits.latency or (latency_of(run, space, say=say) if timed else None)

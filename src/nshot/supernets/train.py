@@ -94,10 +94,15 @@ def train(
     opening = told(decay) if decay else ""
     processes = distributed.size() if goes_by_shares(config) else None
     folder = Path(out)
-    begun = {} if one.given is None else {"init": digest(one.given)}
+    begun = _contents(one.given)
     run = Run(folder, "supernet", to_dict(config), WEIGHTS, *every, resumable, decay, opening, data, processes, begun)
     execute(run, one.job, lambda job: one.finish(job, folder), say)
     return folder
+
+
+def _contents(given: Mapping[str, Tensor] | None) -> dict[str, str]:
+    """Of the weights that a configuration names, as `claim` has them."""
+    return {} if given is None else {"init": digest(given)}
 
 
 @dataclass(frozen=True)
@@ -268,7 +273,7 @@ def _train_parts(
     first = distributed.rank() == 0  # the others write nothing
     with on.beside(folder, say) as there, locked(folder) if first else nullcontext():
         if first:
-            begun = {} if given is None else {"init": digest(given)}  # of the last part, which has as many as any
+            begun = _contents(given)  # of the last part, which has as many as any
             claim(folder, PARTS, to_dict(config), free=FREE, completed=completed, data=data, contents=begun)
         todo = [(part, check_inside(folder, f"part-{i}"), device, workers) for i, part in enumerate(configs)]
         if there is None:
